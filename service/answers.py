@@ -1,0 +1,33 @@
+"""Reading scores and votes out of a model's text. What cannot be read is None, never a made-up number.
+
+Imports neither torch, vLLM nor transformers.
+"""
+
+from __future__ import annotations
+
+import re
+
+from service.prompts import Profile
+
+MIN_SCORE, MAX_SCORE = 1.0, 5.0
+
+
+def parse_score(text: str, profile: Profile) -> float | None:
+    """The score between 1 and 5 that `text` answers to `c_score`, or None if it is unreadable."""
+    answer = _answer(text, profile)
+    if answer is None or not re.fullmatch(r"\d+(\.\d+)?", answer):
+        return None
+    score = float(answer)
+    return score if MIN_SCORE <= score <= MAX_SCORE else None
+
+
+def parse_vote(text: str, profile: Profile) -> int | None:
+    """0 if `text` prefers the image shown first, 1 the second, None if it is unreadable."""
+    answer = _answer(text, profile)
+    return int(answer) if answer in {"0", "1"} else None
+
+
+def _answer(text: str, profile: Profile) -> str | None:
+    """The last answer after the reasoning, as the profile marks it."""
+    found = re.findall(profile.answer, text.rpartition("</think>")[2], flags=re.DOTALL)
+    return found[-1] if found else None

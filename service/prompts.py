@@ -1,0 +1,69 @@
+"""The two prompts of EvoQuality and the answer formats (profiles) met in the field.
+
+Texts: the authors' model card (EvoQuality, arXiv 2509.25787), and VisualQuality-R1's for its profile.
+Imports neither torch, vLLM nor transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from service.contract import Task
+
+ProfileName = Literal["plain", "evoquality", "visualquality-r1"]
+
+SCORE_QUESTION = (
+    "You are doing the image quality assessment task. Here is the question: What is your overall rating "
+    "on the quality of this picture? The rating should be a float between 1 and 5, rounded to two decimal "
+    "places, with 1 representing very poor quality and 5 representing excellent quality."
+)
+COMPARE_QUESTION = (
+    "You are performing an image quality assessment task. Compare the two images and decide which one has "
+    "better perceptual quality. Answer strictly with the index of the better image: 0 if the first image is "
+    "better, or 1 if the second image is better."
+)
+_THINK = (
+    " You FIRST think about the reasoning process as an internal monologue and then provide the final answer."
+    " The reasoning process MUST BE enclosed within <think> </think> tags. The final answer MUST BE put in "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How a checkpoint is asked and how long its answers may be.
+
+    `answer` is a regular expression whose group 1 is the answer, searched for in the text after the last
+    `</think>`. Token limits are per task.
+    """
+
+    name: ProfileName
+    suffix: str
+    answer: str
+    score_tokens: int
+    compare_tokens: int
+
+
+PROFILES: dict[str, Profile] = {
+    "plain": Profile("plain", "", r"\A\s*(\d+(?:\.\d+)?)\s*\Z", 6, 3),
+    "evoquality": Profile("evoquality", _THINK + r"\boxed{}.", r"\\boxed\{\s*([^{}]*?)\s*\}", 1024, 1024),
+    "visualquality-r1": Profile(
+        "visualquality-r1", _THINK + "<answer> </answer> tags.", r"<answer>\s*(.*?)\s*</answer>", 1024, 1024
+    ),
+}
+
+
+def question(task: Task, profile: Profile) -> str:
+    """The user's text of `c_score` or `c_compare` in a profile; the images come before it."""
+    return (SCORE_QUESTION if task == "score" else COMPARE_QUESTION) + profile.suffix
+
+
+def chat_messages(task: Task, profile: Profile) -> list[dict[str, object]]:
+    """Chat-template messages: one image for `score`, two for `compare`, then the question."""
+    images: list[dict[str, str]] = [{"type": "image"}] * (1 if task == "score" else 2)
+    return [{"role": "user", "content": [*images, {"type": "text", "text": question(task, profile)}]}]
+
+
+def max_tokens(task: Task, profile: Profile) -> int:
+    """The longest answer that is waited for."""
+    return profile.score_tokens if task == "score" else profile.compare_tokens
