@@ -1,0 +1,61 @@
+"""Seven synthetic benchmarks, stand-ins for the paper's seven sets, each of one kind of damage.
+
+    python -m trainer.demo.benchmarks DIR    writes DIR/<set>/images/*.png and DIR/<set>/labels.csv (image, mos)
+
+Contents are the `benchmark` split, which no training or pool picture shares. The label is `truth.quality`, a
+full-reference measure. Only `trainer/evaluation/` opens the label files.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from trainer.demo.contents import content
+from trainer.demo.pictures import KINDS, damage
+from trainer.demo.truth import quality
+from trainer.distortions import FAMILIES
+
+CONTENTS, VARIANTS = 20, 8
+
+SETS: dict[str, list[str]] = {
+    "blur": FAMILIES["blur"],
+    "noise": FAMILIES["noise"],
+    "compression": FAMILIES["compression"],
+    "resampling": FAMILIES["resampling"],
+    "tone_colour": FAMILIES["tone"] + FAMILIES["colour"],
+    "wild": KINDS,
+    "local_structure": FAMILIES["local"] + FAMILIES["structure"],
+}
+"""Set -> the distortion types in it; `wild` mixes two or three types of any family."""
+
+
+def write_benchmarks(directory: Path) -> None:
+    """Writes all seven sets, 160 pictures each; the same files on every run."""
+    for number, name in enumerate(SETS):
+        write_set(directory / name, name, first_content=number * CONTENTS)
+
+
+def write_set(directory: Path, name: str, first_content: int) -> None:
+    """Writes one set from its own contents."""
+    rng = np.random.default_rng((77, first_content))
+    (directory / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index in range(first_content, first_content + CONTENTS):
+        reference = content("benchmark", index)
+        for variant in range(VARIANTS):
+            count = int(rng.integers(2, 4)) if name == "wild" else 1
+            kinds = [str(kind) for kind in rng.choice(SETS[name], count, replace=False)]
+            picture = damage(reference, kinds, rng, range(1, 4) if name == "wild" else range(1, 6))
+            file = f"{index:03d}_{variant}_{'+'.join(kinds)}.png"
+            picture.save(directory / "images" / file)
+            rows.append((file, f"{quality(picture, reference):.4f}"))
+    with (directory / "labels.csv").open("w", newline="") as labels:
+        csv.writer(labels).writerows([("image", "mos"), *rows])
+
+
+if __name__ == "__main__":
+    write_benchmarks(Path(sys.argv[1]))

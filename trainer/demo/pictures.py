@@ -1,0 +1,71 @@
+"""Damaged pictures with their ground truth, from which the embedded checkpoint is taught.
+
+Labels are used here and by `trainer/evaluation/` alone; an evolution round never imports this module.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainer.demo.contents import SIDE, Split, content
+from trainer.demo.truth import quality
+from trainer.distortions import LEVELS, TYPES, distort
+
+VARIANTS = 12
+"""Pictures made from each content."""
+
+KINDS = list(TYPES)
+
+
+@dataclass(slots=True)
+class Pictures:
+    """N labelled pictures."""
+
+    pixels: NDArray[np.uint8]
+    """(N, 112, 112, 3)."""
+    quality: NDArray[np.float32]
+    """(N,), 1 to 5."""
+    kinds: NDArray[np.bool_]
+    """(N, 35): which distortion types each picture has."""
+
+
+def damage(
+    picture: Image.Image, kinds: list[str], rng: np.random.Generator, levels: range = LEVELS
+) -> Image.Image:
+    """Applies the distortion types one after another, each at a random level."""
+    for kind in kinds:
+        picture = distort(picture, kind, int(rng.choice(levels)), rng)
+    return picture
+
+
+def make_pictures(split: Split, contents: range, workers: int) -> Pictures:
+    """`VARIANTS` pictures of each content: mostly one distortion, some mixtures, some untouched."""
+    with ProcessPoolExecutor(workers) as pool:
+        made = list(pool.map(_variants, [split] * len(contents), contents, chunksize=16))
+    return Pictures(
+        pixels=np.concatenate([pictures.pixels for pictures in made]),
+        quality=np.concatenate([pictures.quality for pictures in made]),
+        kinds=np.concatenate([pictures.kinds for pictures in made]),
+    )
+
+
+def _variants(split: Split, index: int) -> Pictures:
+    reference, rng = content(split, index), np.random.default_rng((9, index))
+    pictures = Pictures(
+        pixels=np.zeros((VARIANTS, SIDE, SIDE, 3), np.uint8),
+        quality=np.zeros(VARIANTS, np.float32),
+        kinds=np.zeros((VARIANTS, len(KINDS)), np.bool_),
+    )
+    for variant in range(VARIANTS):
+        count = int(rng.choice([0, 1, 2, 3], p=[0.06, 0.74, 0.15, 0.05]))
+        chosen = [str(kind) for kind in rng.choice(KINDS, count, replace=False)]
+        damaged = damage(reference, chosen, rng, LEVELS if count < 2 else range(1, 4))
+        pictures.pixels[variant] = np.asarray(damaged)
+        pictures.quality[variant] = quality(damaged, reference)
+        pictures.kinds[variant] = [kind in chosen for kind in KINDS]
+    return pictures

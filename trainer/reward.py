@@ -1,0 +1,66 @@
+"""The fidelity reward of EvoQuality (arXiv 2509.25787, Eq. 2-4) and the group's advantages (Eq. 5).
+
+Pure maths on numpy arrays. Unreadable answers are NaN: they have no score, stay out of every mean and variance,
+and get the lowest reward of their image's group.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+Array = NDArray[np.float64]
+
+GAMMA = 1e-6
+"""Keeps the denominator of the Thurstone probability above zero (VisualQuality-R1's value)."""
+
+
+def thurstone(scores: Array, partner: Array, gamma: float = GAMMA) -> Array:
+    """Eq. 2: probability that each of an image's K scores beats its partner's K scores.
+
+    `scores` and `partner` are (K,), NaN where unreadable; variances are unbiased. Returns (K,).
+    """
+    spread = np.nanvar(scores, ddof=1) + np.nanvar(partner, ddof=1) + gamma
+    return ndtr((scores - np.nanmean(partner)) / np.sqrt(spread))
+
+
+def fidelity(label: float, probability: Array) -> Array:
+    """Eq. 3's summand: 1 where the probability equals the label (0, 0.5 or 1), 0 where they are opposite."""
+    return np.sqrt(label * probability) + np.sqrt((1 - label) * (1 - probability))
+
+
+def rewards(scores: Array, labels: Array, gamma: float = GAMMA) -> Array:
+    """Eq. 3-4: the reward of every sampled score of a batch.
+
+    Args:
+        scores: (B, K) sampled scores, NaN where unreadable.
+        labels: (B, B) pseudo-labels p*(i, j), NaN where i and j were not paired.
+        gamma: see `GAMMA`.
+
+    Returns:
+        (B, K). An image with fewer than two readable scores is nobody's partner; it, and an image left without
+        partners, has NaN rewards and takes no part in the update.
+    """
+    usable = np.isfinite(scores).sum(1) >= 2
+    result = np.full(scores.shape, np.nan)
+    for i in np.flatnonzero(usable):
+        partners = np.flatnonzero(usable & np.isfinite(labels[i]))
+        if len(partners) == 0:
+            continue
+        per_partner = [fidelity(labels[i, j], thurstone(scores[i], scores[j], gamma)) for j in partners]
+        reward = np.mean(per_partner, axis=0)
+        result[i] = np.where(np.isfinite(scores[i]), reward, np.nanmin(reward))
+    return result
+
+
+def advantages(rewards: Array, *, normalise: bool = True) -> Array:
+    """Eq. 5: each reward minus its group's mean, over the group's standard deviation if `normalise`.
+
+    Groups without spread (or without rewards) get zeros: they carry no signal. (B, K) -> (B, K).
+    """
+    centred = rewards - rewards.mean(1, keepdims=True)
+    deviation = rewards.std(1, ddof=1, keepdims=True)
+    informative = np.nan_to_num(deviation) > 1e-8
+    scaled = centred / np.where(informative, deviation, 1) if normalise else centred
+    return np.where(informative, scaled, 0.0)
