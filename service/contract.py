@@ -26,13 +26,18 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ScoreRequest(Message):
-    """`POST /v1/score` as JSON. The multipart form has the same fields, `image` being the file."""
+class ScoreOptions(Message):
+    """How an image is scored."""
 
-    image: Base64Image
     samples: Samples = 8
     temperature: Temperature = 1.0
     seed: Seed | None = None
+
+
+class ScoreRequest(ScoreOptions):
+    """`POST /v1/score` as JSON. The multipart form has the same fields, `image` being the file."""
+
+    image: Base64Image
 
 
 class ScoreResponse(Message):
@@ -46,15 +51,21 @@ class ScoreResponse(Message):
     version: str
 
 
-class CompareRequest(Message):
+class CompareOptions(Message):
+    """How two images are compared."""
+
+    samples: Annotated[
+        int, Field(ge=2, le=64, multiple_of=2, description="Votes in all, half of them in each order.")
+    ] = 8
+    temperature: Temperature = 1.0
+    seed: Seed | None = None
+
+
+class CompareRequest(CompareOptions):
     """`POST /v1/compare` as JSON. The multipart form has the same fields, the images being files."""
 
     first: Base64Image
     second: Base64Image
-    samples: Annotated[int, Field(ge=2, le=64, multiple_of=2)] = 8
-    """Votes in all; half of them are asked in each order of presentation."""
-    temperature: Temperature = 1.0
-    seed: Seed | None = None
 
 
 class Votes(Message):
@@ -110,7 +121,7 @@ class SwapResponse(Message):
 
     version: str
     previous: str | None
-    blackout_ms: float = Field(description="From the last answer of the old weights to the first gate opening.")
+    blackout_ms: float = Field(description="How long the gate was closed to requests, drain included.")
     drain_ms: float = Field(description="Waiting for running requests to end on the old weights.")
     reload_ms: float = Field(description="Loading the weights and emptying the caches.")
 
@@ -119,7 +130,7 @@ class RolloutPrompt(Message):
     """One prompt of a batch: a task over images that the batch carries, asked `samples` times."""
 
     task: Task
-    images: Annotated[list[str], Field(min_length=1, max_length=2, description="Keys into the batch's images.")]
+    images: Annotated[list[str], Field(min_length=1, max_length=2, description="Keys into `images`.")]
     samples: Samples
     seed: Seed | None = None
 
@@ -134,7 +145,7 @@ class RolloutRequest(Message):
     version: str | None = Field(
         default=None, description="Refuse (409) unless this version is the active one."
     )
-    priority: int = Field(default=10, ge=0, le=100, description="Higher waits longer; users' requests have 0.")
+    priority: int = Field(default=10, ge=0, le=100, description="Higher waits longer; users have 0.")
 
 
 class Completion(Message):

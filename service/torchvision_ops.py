@@ -3,9 +3,9 @@
 PyPI's torchvision for x86-64 Linux is the CUDA build. Beside a CPU torch its library does not load, and
 `import torchvision` dies with "operator torchvision::nms does not exist", taking transformers' Qwen2.5-VL
 processor with it. Declaring the two operators first lets the pure-Python transforms work; nothing here calls
-the operators. It must happen before the first import of torchvision in *every* process, vLLM's child processes
-included, so `.ci/install` adds a `.pth` file that imports this module at interpreter start. That costs one entry
-in `sys.meta_path`; where torchvision loads natively, nothing is declared.
+the operators. It must happen before the first import of torchvision in *every* process, vLLM's child
+processes included, so `.ci/install` adds a `.pth` file that imports this module at interpreter start. That
+costs one entry in `sys.meta_path`; where torchvision loads natively, nothing is declared.
 """
 
 from __future__ import annotations

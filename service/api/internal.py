@@ -1,0 +1,81 @@
+"""Operators' and internal routes: promotion, rollback, adapters, rollouts. All want the key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+
+from service.api.body import parse
+from service.api.service import service_of
+from service.contract import (
+    AdapterRequest,
+    AdapterResponse,
+    Problem,
+    RolloutRequest,
+    RolloutResponse,
+    SwapResponse,
+)
+from service.errors import Unauthorized
+from service.judge import together
+
+router = APIRouter(
+    prefix="/internal",
+    tags=["operators"],
+    responses={status: {"model": Problem} for status in (401, 404, 409, 422, 503)},
+)
+
+
+def require_key(key: str) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that raises Unauthorized unless the bearer token is `key`."""
+    expected = hashlib.sha256(key.encode()).digest()
+
+    async def check(request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(token.strip().encode()).digest()
+        if not hmac.compare_digest(given, expected) or scheme.lower() != "bearer":
+            raise Unauthorized("Send the operators' key as a bearer token.")
+
+    return check
+
+
+@router.post("/versions/{version}/promote")
+async def promote(request: Request, version: str) -> SwapResponse:
+    """Checks a version of the store and hot-swaps it in; refused versions never serve."""
+    return await service_of(request).swapper.promote(version)
+
+
+@router.post("/rollback")
+async def rollback(request: Request) -> SwapResponse:
+    """Hot-swaps the previous version back in."""
+    return await service_of(request).swapper.rollback()
+
+
+@router.post("/rollouts")
+async def rollouts(request: Request) -> RolloutResponse:
+    """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
+    service = service_of(request)
+    batch = parse(RolloutRequest, await request.body())
+    pictures = await together(*(service.decoder(image) for image in batch.images.values()))
+    return await service.judge.rollouts(batch, dict(zip(batch.images, pictures, strict=True)))
+
+
+@router.post("/adapters", status_code=HTTPStatus.CREATED)
+async def load_adapter(request: Request, adapter: AdapterRequest) -> AdapterResponse:
+    """Loads `<store>/adapters/<name>` under a name never used before."""
+    return await service_of(request).adapters.load(adapter.name)
+
+
+@router.get("/adapters")
+async def adapters(request: Request) -> list[AdapterResponse]:
+    """The adapters that rollouts may name."""
+    return list(service_of(request).adapters.list())
+
+
+@router.delete("/adapters/{name}", status_code=HTTPStatus.NO_CONTENT)
+async def remove_adapter(request: Request, name: str) -> None:
+    """Waits for the adapter's running requests, unloads it and deletes its directory."""
+    await service_of(request).adapters.remove(name)

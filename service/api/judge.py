@@ -1,0 +1,45 @@
+"""`POST /v1/score` and `POST /v1/compare`: a multipart form with files, or JSON with base64."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from service.api.body import both_forms, read_body
+from service.api.service import service_of
+from service.contract import (
+    CompareOptions,
+    CompareRequest,
+    CompareResponse,
+    Problem,
+    ScoreOptions,
+    ScoreRequest,
+    ScoreResponse,
+)
+from service.judge import together
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["judge"],
+    responses={status: {"model": Problem} for status in (413, 415, 422, 503)},
+)
+
+
+@router.post("/score", openapi_extra=both_forms(ScoreRequest, ("image",)))
+async def score(request: Request) -> ScoreResponse:
+    """The perceptual quality of one image, from 1 (very poor) to 5 (excellent).
+
+    The model is asked `samples` times; `score` is the mean of the readable answers. With
+    `temperature` 0 or with a `seed` the score is repeatable.
+    """
+    service = service_of(request)
+    options, (image,) = await read_body(request, ScoreRequest, ScoreOptions, ("image",))
+    return await service.judge.score(await service.decoder(image), options)
+
+
+@router.post("/compare", openapi_extra=both_forms(CompareRequest, ("first", "second")))
+async def compare(request: Request) -> CompareResponse:
+    """Which of two images looks better: `samples` votes, half of them in each order of presentation."""
+    service = service_of(request)
+    options, images = await read_body(request, CompareRequest, CompareOptions, ("first", "second"))
+    first, second = await together(*(service.decoder(image) for image in images))
+    return await service.judge.compare(first, second, options)

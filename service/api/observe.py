@@ -1,0 +1,61 @@
+"""A request's id, its metrics and its line in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+from time import perf_counter
+from uuid import uuid4
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import metrics
+
+REQUEST_ID_HEADER = "X-Request-Id"
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+log = logging.getLogger("service.access")
+
+
+class ObserveMiddleware:
+    """Takes over a sane X-Request-Id or makes one, echoes it, and measures."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        identity = given if _SANE_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = identity
+        status = 500
+        begin = perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identity
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            _record(scope, status, perf_counter() - begin, identity)
+
+
+def request_id(request: Request) -> str:
+    """The id of a request that came through the middleware."""
+    return str(request.state.request_id)
+
+
+def _record(scope: Scope, status: int, seconds: float, identity: str) -> None:
+    route = getattr(scope.get("route"), "path", "other")  # the template: paths would be labels without end
+    metrics.requests.labels(route, status).inc()
+    metrics.request_seconds.labels(route).observe(seconds)
+    level = logging.DEBUG if route in {"/metrics", "/health/live", "/health/ready"} else logging.INFO
+    log.log(level, "%s %s %d %.0f ms id=%s", scope["method"], route, status, seconds * 1000, identity)

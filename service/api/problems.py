@@ -1,0 +1,112 @@
+"""One shape for every error: RFC 9457 problem+json with a stable code and the request's id."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.observe import REQUEST_ID_HEADER, request_id
+from service.contract import Problem
+from service.errors import InvalidRequest, ServiceError
+
+_HTTP_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+_HTTP_DETAILS = {
+    400: "The request's body could not be read.",
+    404: "There is nothing at this address.",
+    405: "This address does not take this method.",
+    413: "The request's body is larger than this service accepts.",
+    415: "Send multipart/form-data or application/json.",
+}
+
+
+class DeclaredSizeMiddleware:
+    """Answers 413 to a body declared too large; starlette's own middleware would answer in plain text."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _declared(scope) > self._max_bytes:
+            await http_problem(Request(scope), HTTPException(413))(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Registers the error table."""
+    app.add_exception_handler(ServiceError, _service_problem)
+    app.add_exception_handler(RequestValidationError, _validation_problem)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(Exception, _internal_problem)
+
+
+def describe(errors: list[ErrorDetails] | ValidationError) -> str:
+    """Which field is wrong and why, without repeating what was sent."""
+    details = errors.errors() if isinstance(errors, ValidationError) else errors
+    return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in details[:8])
+
+
+def http_problem(request: Request, error: HTTPException) -> Response:
+    """The problem for an error of HTTP itself."""
+    title = HTTPStatus(error.status_code).phrase
+    detail = _HTTP_DETAILS.get(error.status_code, title)
+    code = _HTTP_CODES.get(error.status_code, "http_error")
+    return _response(request, error.status_code, code, title, detail, dict(error.headers or {}))
+
+
+async def _service_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _response(request, error.status, error.code, error.title, error.detail, headers)
+
+
+async def _validation_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _service_problem(request, InvalidRequest(describe(list(error.errors()))))
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return http_problem(request, error)
+
+
+async def _internal_problem(request: Request, _: Exception) -> Response:
+    detail = "The service failed. Its log has more under this request's id."
+    return _response(request, 500, ServiceError.code, ServiceError.title, detail, {})
+
+
+def _response(
+    request: Request, status: int, code: str, title: str, detail: str, headers: dict[str, str]
+) -> Response:
+    problem = Problem(
+        title=title,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        code=code,
+        request_id=request_id(request),
+    )
+    headers[REQUEST_ID_HEADER] = problem.request_id
+    return JSONResponse(problem.model_dump(), status, headers, "application/problem+json")
+
+
+def _declared(scope: Scope) -> int:
+    declared = Headers(scope=scope).get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0

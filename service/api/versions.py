@@ -1,0 +1,25 @@
+"""`GET /v1/versions`: what serves, what served before, what could."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+
+from service.api.service import service_of
+from service.contract import VersionsResponse
+
+router = APIRouter(prefix="/v1", tags=["versions"])
+
+
+@router.get("/versions")
+async def versions(request: Request) -> VersionsResponse:
+    """Every version in the store, the active one and the one before it."""
+    service = service_of(request)
+    known = await asyncio.to_thread(service.store.list)
+    active = service.store.active()
+    return VersionsResponse(
+        active=service.gate.version.id,
+        previous=active.previous if active else None,
+        versions=list(known),
+    )

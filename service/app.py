@@ -1,0 +1,86 @@
+"""The two HTTP applications: the public one, and the operators' on a port of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+from service.adapters import Adapters
+from service.api import health, internal, judge, versions
+from service.api.admission import Admission
+from service.api.observe import ObserveMiddleware
+from service.api.problems import DeclaredSizeMiddleware, add_problem_handlers
+from service.contract import VersionInfo
+from service.engine import Engine
+from service.gate import VersionGate
+from service.images import Decoder, Limits
+from service.judge import Judge
+from service.settings import Settings
+from service.swap import Swapper
+from service.versions import VersionStore
+
+_DESCRIPTION = "Scores and compares the perceptual quality of images, and improves itself while it serves."
+
+
+@dataclass(slots=True)
+class Service:
+    """What both applications share: one engine behind one gate."""
+
+    settings: Settings
+    key: str
+    engine: Engine
+    store: VersionStore
+    gate: VersionGate
+    adapters: Adapters
+    judge: Judge
+    swapper: Swapper
+    decoder: Decoder
+    draining: bool = False
+
+
+def create_service(
+    settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo
+) -> Service:
+    """Puts the parts together around a warm engine that holds `version`."""
+    gate = VersionGate(version)
+    adapters = Adapters(engine, store, gate, settings.max_lora_rank)
+    return Service(
+        settings=settings,
+        key=key,
+        engine=engine,
+        store=store,
+        gate=gate,
+        adapters=adapters,
+        judge=Judge(engine, gate, adapters, settings.model_name),
+        swapper=Swapper(engine, store, gate, adapters, settings),
+        decoder=Decoder(Limits(settings.max_image_pixels, settings.min_image_side), settings.decoders),
+    )
+
+
+def create_app(service: Service) -> FastAPI:
+    """The public application: scores, preferences, versions, health, metrics."""
+    app = _bare_app("EvoQuality Service", service, service.settings.max_upload_bytes)
+    admission = Admission(service.settings.max_in_flight)
+    app.include_router(judge.router, dependencies=[Depends(admission)])
+    app.include_router(versions.router)
+    return app
+
+
+def create_operator_app(service: Service) -> FastAPI:
+    """The operators' application: promotion, rollback, adapters, rollouts; all behind the key."""
+    app = _bare_app("EvoQuality Service: operators", service, service.settings.max_operator_bytes)
+    app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key))])
+    return app
+
+
+def _bare_app(title: str, service: Service, max_bytes: int) -> FastAPI:
+    app = FastAPI(title=title, description=_DESCRIPTION, redoc_url=None)
+    app.state.service = service
+    add_problem_handlers(app)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_bytes)
+    app.add_middleware(DeclaredSizeMiddleware, max_bytes=max_bytes)
+    app.add_middleware(ObserveMiddleware)
+    app.include_router(health.router)
+    return app

@@ -1,0 +1,99 @@
+"""Every failure a caller can meet: its status, its stable code, its title.
+
+ServiceError
+├── InvalidRequest      422  fields
+├── InvalidImage        422  bytes that are no acceptable picture
+├── Unauthorized        401  operators' key missing or wrong
+├── UnknownVersion      404
+├── UnknownAdapter      404
+├── VersionError        422  a version failed its checks; never served
+├── VersionConflict     409  the active version is another one
+├── AdapterNameUsed     409  names are never used twice
+├── AdapterRefused      422
+├── DrainTimeout        503  a swap waited too long for running requests; nothing changed
+├── TooBusy             503  the replica is full
+├── NotReady            503  starting or draining
+├── EngineFailure       503  the engine failed one request
+└── EngineDead          503  the engine is gone; the process is about to exit
+
+Details reach the caller: they hold no paths, no addresses and no text of other exceptions.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of all failures that have an answer of their own."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(ServiceError):
+    status, code, title = 422, "invalid_request", "Invalid request"
+
+
+class InvalidImage(ServiceError):
+    status, code, title = 422, "invalid_image", "Invalid image"
+
+
+class Unauthorized(ServiceError):
+    status, code, title = 401, "unauthorized", "Operators' key required"
+
+
+class UnknownVersion(ServiceError):
+    status, code, title = 404, "unknown_version", "Unknown version"
+
+
+class UnknownAdapter(ServiceError):
+    status, code, title = 404, "unknown_adapter", "Unknown adapter"
+
+
+class VersionError(ServiceError):
+    """`reason` is a stable word for what failed, and stands at the beginning of the detail."""
+
+    status, code, title = 422, "version_refused", "Version refused"
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class VersionConflict(ServiceError):
+    status, code, title = 409, "version_conflict", "Version conflict"
+
+
+class AdapterNameUsed(ServiceError):
+    status, code, title = 409, "adapter_name_used", "Adapter name already used"
+
+
+class AdapterRefused(ServiceError):
+    status, code, title = 422, "adapter_refused", "Adapter refused"
+
+
+class DrainTimeout(ServiceError):
+    status, code, title, retry_after_s = 503, "drain_timeout", "Running requests did not end in time", 5
+
+
+class TooBusy(ServiceError):
+    status, code, title, retry_after_s = 503, "too_busy", "Too many requests in flight", 1
+
+
+class NotReady(ServiceError):
+    status, code, title, retry_after_s = 503, "not_ready", "Not ready", 5
+
+
+class EngineFailure(ServiceError):
+    status, code, title, retry_after_s = 503, "engine_failure", "The engine failed this request", 1
+
+
+class EngineDead(ServiceError):
+    status, code, title, retry_after_s = 503, "engine_dead", "The engine is dead", 30

@@ -1,0 +1,118 @@
+"""Bytes from anywhere to RGB pixels in sRGB, or InvalidImage. Nothing of a decoder's error text gets out.
+
+Animations are refused; transparency is composited on white; orientation is applied; colour profiles and CMYK
+are converted to sRGB; 16-bit channels are scaled to 8 bits. Pictures are not resized here: the checkpoint's
+own image processor does that, within its pixel budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, ImageCms, ImageOps
+
+from service.errors import InvalidImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
+_MAX_SIDE_RATIO = 100
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused before a pixel is decoded."""
+
+    max_pixels: int
+    min_side: int
+
+
+class Decoder:
+    """Decodes off the event loop, only so many at a time: threads times pixels bound the memory."""
+
+    def __init__(self, limits: Limits, threads: int) -> None:
+        self._limits = limits
+        self._slots = asyncio.Semaphore(threads)
+
+    async def __call__(self, source: bytes | str) -> Image.Image:
+        """The picture in a file's bytes, or in their base64 text. Raises InvalidImage."""
+        async with self._slots:
+            return await asyncio.to_thread(decode, source, self._limits)
+
+
+def decode(source: bytes | str, limits: Limits) -> Image.Image:
+    """The picture in a file's bytes, or in their base64 text, as RGB. Raises InvalidImage."""
+    data = _from_base64(source) if isinstance(source, str) else source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check_header(picture, limits)
+                picture.load()
+                return _to_rgb(picture)
+    except InvalidImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(limits) from None
+    except Exception:  # decoders raise nearly anything on hostile bytes, struct.error and TypeError included
+        raise InvalidImage(f"The bytes are no complete image ({', '.join(FORMATS)}).") from None
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidImage("The image is not valid base64.") from None
+
+
+def _check_header(picture: Image.Image, limits: Limits) -> None:
+    width, height = picture.size
+    if width * height > limits.max_pixels:
+        raise _too_large(limits)
+    if min(width, height) < limits.min_side:
+        raise InvalidImage(f"The image is smaller than {limits.min_side} pixels on a side.")
+    if max(width, height) > _MAX_SIDE_RATIO * min(width, height):
+        raise InvalidImage(f"The image is more than {_MAX_SIDE_RATIO} times as long as it is wide.")
+    if getattr(picture, "n_frames", 1) > 1:
+        raise InvalidImage("The image has several frames; send one.")
+
+
+def _too_large(limits: Limits) -> InvalidImage:
+    return InvalidImage(f"The image has more than {limits.max_pixels} pixels.")
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    profile = picture.info.get("icc_profile")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _to_8_bits(picture)
+    if picture.has_transparency_data:
+        picture = _on_white(picture)
+    if profile and picture.mode in {"RGB", "CMYK", "L"}:
+        picture = _to_srgb(picture, profile)
+    return picture.convert("RGB")
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    """Scales 16-bit values: `convert` would clip them, and nearly every pixel would turn white."""
+    if picture.mode == "F":
+        raise InvalidImage("Floating-point images are not accepted; their range is unknown.")
+    return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """`convert("RGB")` would reveal the colours hidden under transparent pixels."""
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(picture, source, _SRGB, outputMode="RGB") or picture
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return picture

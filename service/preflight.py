@@ -1,0 +1,144 @@
+"""What a candidate must show on disk before an engine may load it.
+
+vLLM keeps old tensors where a checkpoint lacks some, and may cut a tensor of a wrong shape to fit, both
+silently; a failed load leaves it unusable. So headers and values are read here first, with numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from service.errors import AdapterRefused, VersionError
+
+_SKIPPED = {"manifest.json", "model.safetensors.index.json", "README.md"}
+_INERT_KEYS = {"transformers_version", "_name_or_path"}
+_LAYOUTS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2"}
+_EXPONENTS = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0x7F80}
+_CHUNK = 1 << 22
+
+
+class Tensor(NamedTuple):
+    """A tensor as a safetensors header describes it; offsets count from the beginning of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    begin: int
+    end: int
+
+
+def check_weights(candidate: Path, reference: Path) -> None:
+    """Refuses a candidate whose weights could not replace those of `reference` in a running engine.
+
+    Raises VersionError: `missing_directory`, `unreadable_weights`, `missing_tensor`, `extra_tensor`,
+    `wrong_shape`, `wrong_dtype`, `not_finite`, `different_files`.
+    """
+    if not candidate.is_dir():
+        raise VersionError("missing_directory", "the version has no directory")
+    new, old = read_headers(candidate), read_headers(reference)
+    if missing := sorted(old.keys() - new.keys()):
+        raise VersionError("missing_tensor", f"{len(missing)} missing, the first is {missing[0]}")
+    if extra := sorted(new.keys() - old.keys()):
+        raise VersionError("extra_tensor", f"{len(extra)} unknown, the first is {extra[0]}")
+    for name, tensor in new.items():
+        if tensor.shape != old[name].shape:
+            raise VersionError("wrong_shape", f"{name} is {tensor.shape}, not {old[name].shape}")
+        if tensor.dtype != old[name].dtype:
+            raise VersionError("wrong_dtype", f"{name} is {tensor.dtype}, not {old[name].dtype}")
+    for name, tensor in new.items():
+        if not is_finite(tensor):
+            raise VersionError("not_finite", f"{name} holds NaN or infinity")
+    _check_other_files(candidate, reference)
+
+
+def check_adapter(adapter: Path, max_rank: int) -> None:
+    """Refuses an adapter the engine would choke on. Raises AdapterRefused.
+
+    `adapter` is a PEFT directory; its tensors must be finite LoRA pairs of one rank of at most `max_rank`.
+    """
+    try:
+        rank = int(json.loads((adapter / "adapter_config.json").read_bytes())["r"])
+        tensors = read_headers(adapter)
+    except (OSError, ValueError, KeyError, TypeError, VersionError):
+        raise AdapterRefused("The directory holds no readable PEFT adapter.") from None
+    if not 1 <= rank <= max_rank:
+        raise AdapterRefused(f"The rank is {rank}; this service takes 1 to {max_rank}.")
+    for name, tensor in tensors.items():
+        axis = {"lora_A": 0, "lora_B": 1}.get(name.split(".")[-2])
+        if axis is None or len(tensor.shape) != 2 or tensor.shape[axis] != rank:
+            raise AdapterRefused(f"{name} is no LoRA matrix of rank {rank}.")
+        if name.replace("lora_A", "lora_B") not in tensors or name.replace("lora_B", "lora_A") not in tensors:
+            raise AdapterRefused(f"{name} lacks its other half.")
+        if not is_finite(tensor):
+            raise AdapterRefused(f"{name} holds NaN or infinity.")
+
+
+def read_headers(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the folder's safetensors files. Raises VersionError (`unreadable_weights`)."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise VersionError("unreadable_weights", "there is no safetensors file")
+    return dict(entry for file in files for entry in _header(file))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite: an exponent of all ones in any floating format known here."""
+    if tensor.dtype not in _LAYOUTS:
+        return True
+    layout = np.dtype(_LAYOUTS[tensor.dtype])
+    exponent = layout.type(_EXPONENTS[tensor.dtype])
+    count = (tensor.end - tensor.begin) // layout.itemsize
+    with tensor.file.open("rb") as stream:
+        stream.seek(tensor.begin)
+        for start in range(0, count, _CHUNK):
+            bits = np.fromfile(stream, layout, min(_CHUNK, count - start))
+            if bool(((bits & exponent) == exponent).any()):
+                return False
+    return True
+
+
+def _header(file: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            size = file.stat().st_size
+            header: dict[str, Any] = json.loads(stream.read(min(length, size)))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = (8 + length + int(offset) for offset in entry["data_offsets"])
+                if not 8 + length <= begin <= end <= size:
+                    raise ValueError("a tensor lies outside its file")
+                yield name, Tensor(entry["dtype"], tuple(entry["shape"]), file, begin, end)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise VersionError("unreadable_weights", f"{file.name} is no readable safetensors file") from None
+
+
+def _check_other_files(candidate: Path, reference: Path) -> None:
+    """A swap replaces weights only: tokenizer, processor and architecture must be the engine's own."""
+    for file in reference.iterdir():
+        if file.name in _SKIPPED or file.suffix == ".safetensors" or file.name.startswith("."):
+            continue
+        if not (candidate / file.name).is_file():
+            raise VersionError("different_files", f"{file.name} is missing")
+        if _meaning(candidate / file.name) != _meaning(file):
+            raise VersionError("different_files", f"{file.name} differs from the running version's")
+
+
+def _meaning(file: Path) -> object:
+    """A file's content; of JSON, without what a save rewrites and nothing reads."""
+    content = file.read_bytes()
+    if file.suffix != ".json":
+        return content
+    try:
+        return json.loads(content, object_hook=_without_inert_keys)
+    except ValueError:
+        return content
+
+
+def _without_inert_keys(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key not in _INERT_KEYS}

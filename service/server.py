@@ -1,0 +1,156 @@
+"""One process: the engine, the public port and the operators' port on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from service import metrics
+from service.app import Service, create_app, create_operator_app, create_service
+from service.canary import readable_share
+from service.contract import VersionInfo
+from service.prompts import PROFILES
+from service.settings import Settings, operator_key
+from service.versions import VersionStore
+
+WATCH_SECONDS = 0.5
+LAST_WORDS_SECONDS = 3.0
+"""How long a service whose engine died goes on answering 503, so that callers learn of it."""
+
+log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to the process: there are two of them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT, which drain. Returns the exit status, 1 if the engine died.
+
+    Raises before serving: ValueError (settings), OSError (addresses, store), ServiceError (the version).
+    """
+    _set_engine_environment(settings)
+    _set_up_logging()
+    key = operator_key(settings.key_file)
+    store = VersionStore(settings.store)
+    version = first_version(store, settings)
+    addresses = (settings.host, settings.port), (settings.operator_host, settings.operator_port)
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(_bind(*address)) for address in addresses]
+        return asyncio.run(_serve(settings, key, store, version, sockets))
+
+
+def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
+    """The version to begin with: the active one, or `settings.checkpoint` imported and activated.
+
+    Raises ValueError if there is neither; VersionError if its files are not those of its manifest.
+    """
+    active = store.active()
+    if active is None:
+        if settings.checkpoint is None:
+            raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
+        info = store.add(settings.checkpoint, parent=None, profile=settings.profile, origin="imported")
+        active = store.activate(info.id)
+    store.verify(active.version)
+    return store.info(active.version)
+
+
+async def _serve(
+    settings: Settings, key: str, store: VersionStore, version: VersionInfo, sockets: Sequence[socket.socket]
+) -> int:
+    from service.vllm_engine import VllmEngine  # seconds of imports, after the environment is set
+
+    engine = VllmEngine(store.path(version.id), settings)
+    try:
+        profile = PROFILES[version.profile]
+        await engine.warm_up(version.id, profile)
+        share = await readable_share(engine, profile)
+        if share < settings.canary_min_readable:
+            log.warning("version %s answers only %.0f %% of the canaries readably", version.id, share * 100)
+        metrics.set_version(settings.model_name, version.id)
+        return await _answer(create_service(settings, key, engine, store, version), sockets)
+    finally:
+        engine.shutdown()
+
+
+async def _answer(service: Service, sockets: Sequence[socket.socket]) -> int:
+    """Runs both applications until a signal or the engine's death. Returns the exit status."""
+    servers = [_server(app, service.settings) for app in (create_app(service), create_operator_app(service))]
+
+    def drain() -> None:
+        service.draining = True
+        for server in servers:
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, drain)
+    watchdog = asyncio.create_task(_watch(service, drain))
+    addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
+    log.info("serving version %s on %s", service.gate.version.id, addresses)
+    await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
+    watchdog.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        return await watchdog
+    return 0
+
+
+async def _watch(service: Service, drain: Callable[[], None]) -> int:
+    """Ends the process after its engine: a supervisor starts both anew."""
+    while not service.engine.dead():
+        await asyncio.sleep(WATCH_SECONDS)
+    if not service.draining:
+        log.critical("the engine died; the service exits")
+        await asyncio.sleep(LAST_WORDS_SECONDS)
+        drain()
+    return 1
+
+
+def _server(app: FastAPI, settings: Settings) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=round(settings.drain_seconds),
+        )
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Takes an address before the slow start, so that a taken one is told at once. Raises OSError."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((host, port))
+    return bound
+
+
+def _set_engine_environment(settings: Settings) -> None:
+    """What vLLM and its child processes read from the environment; what the user set stays."""
+    defaults = {
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("service").setLevel(logging.INFO)

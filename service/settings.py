@@ -1,0 +1,113 @@
+"""How a service is run: environment variables `EVOQUALITY_*`, or the options of `evoquality serve`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.prompts import ProfileName
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Every setting of the service. A wrong one stops the start."""
+
+    model_config = SettingsConfigDict(env_prefix="EVOQUALITY_", extra="forbid")
+
+    store: Path = Path("store")
+    """The version store: a directory, on a shared volume when the trainer runs elsewhere."""
+    checkpoint: Path | None = None
+    """A checkpoint directory to begin with; imported only if the store has no active version yet."""
+    profile: ProfileName = "plain"
+    """How the imported checkpoint is asked and answers (see `service/prompts.py`)."""
+    model_name: str = "evoquality"
+    """The name that answers give as `model`."""
+
+    host: str = "127.0.0.1"
+    """Address of the public routes."""
+    port: Port = 8000
+    """Port of the public routes; 0 takes any free one."""
+    operator_host: str = "127.0.0.1"
+    """Address of the operators' and internal routes."""
+    operator_port: Port = 8001
+    """Port of the operators' and internal routes."""
+    operator_key_file: Path | None = None
+    """File with the operators' key. Default: `operator.key` in the store, made at the first start."""
+
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """The engine's arithmetic. bfloat16 on a GPU; answers then vary a little with the batch."""
+    max_model_len: Count = 512
+    """Tokens of a prompt and its answer, visual tokens included."""
+    max_num_seqs: Count = 64
+    """Answers the engine samples at the same time."""
+    min_pixels: Count | None = None
+    """Pictures are scaled up to this many pixels; unset: as the checkpoint's processor says."""
+    max_pixels: Count | None = None
+    """Pictures are scaled down to this many pixels; unset: as the checkpoint's processor says."""
+    max_loras: Count = 2
+    """Adapters answering in the same batch."""
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 64
+    """The highest rank an adapter may have."""
+    kv_cache_gib: Count = 1
+    """Memory for keys and values, in GiB; CPU engines only."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the GPU's memory the engine takes; GPU engines only."""
+    tensor_parallel_size: Count = 1
+    """GPUs that share one copy of the weights."""
+    enforce_eager: bool = True
+    """False captures CUDA graphs: a slower start, faster answers; GPU engines only."""
+
+    max_upload_bytes: Count = 20 * 2**20
+    """Largest body of a public request, in bytes; more is answered 413."""
+    max_operator_bytes: Count = 256 * 2**20
+    """Largest body of an operator's request, in bytes: a batch of rollouts carries its images."""
+    max_image_pixels: Count = 40_000_000
+    """Largest picture, in pixels; read from its header before it is decoded."""
+    min_image_side: Count = 28
+    """Shortest side of a picture, in pixels."""
+    decoders: Count = 2
+    """Pictures decoded at the same time; times `max_image_pixels` times 4 bytes bounds the memory."""
+    max_in_flight: Count = 256
+    """Public requests accepted at the same time; more are answered 503 with Retry-After."""
+
+    drain_seconds: Seconds = 60.0
+    """How long a swap or a shutdown waits for running requests, in seconds."""
+    canary_min_readable: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of canary pictures a version must answer readably before it may serve."""
+    probe_seconds: Seconds = 10.0
+    """How long the readiness probe waits for the engine, in seconds."""
+
+    @model_validator(mode="after")
+    def _pixels_in_order(self) -> Settings:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError("min_pixels is larger than max_pixels")
+        return self
+
+    @property
+    def key_file(self) -> Path:
+        """Where the operators' key lies."""
+        return self.operator_key_file or self.store / "operator.key"
+
+
+def operator_key(file: Path) -> str:
+    """The key in `file`, generated for its owner's eyes only if the file is missing.
+
+    Raises ValueError if the file holds no key.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(token_urlsafe(32) + "\n")
+    key = file.read_text().strip()
+    if not key:
+        raise ValueError(f"the operators' key file {file} is empty")
+    return key

@@ -1,0 +1,180 @@
+"""The engine: vLLM's AsyncLLM in this process. The only file that imports vLLM."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from transformers import AutoProcessor
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.request import LoRARequest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from service.canary import canary_images
+from service.contract import Task
+from service.engine import Adapter, Generation, Prompt, Sample, Sampling
+from service.errors import AdapterRefused, EngineDead, EngineFailure
+from service.prompts import Profile, chat_messages, max_tokens
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class VllmEngine:
+    """`Engine` over vLLM."""
+
+    def __init__(self, weights: Path, settings: Settings) -> None:
+        """Starts the engine process and loads `weights`; takes half a minute. Needs a running event loop."""
+        self._llm = AsyncLLM.from_engine_args(_engine_args(weights, settings))
+        self._processor = AutoProcessor.from_pretrained(weights)
+        self._text = cache(self._render)
+        self._numbers = itertools.count()
+
+    async def warm_up(self, version: str, profile: Profile) -> None:
+        """Names the version and walks every path once: the first answers of each kind take seconds."""
+        await self._llm.update_weight_version(version)
+        first, second, *_ = canary_images()
+        for logprobs in (False, True):
+            sampling = Sampling(2, seed=0, logprobs=logprobs)
+            await self.generate(Prompt("score", (first,), profile), sampling)
+            await self.generate(Prompt("compare", (first, second), profile), sampling)
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
+    ) -> Generation:
+        with _deaths():
+            for _ in range(2):
+                output = await self._ask(prompt, sampling, adapter, priority)
+                if not any(answer.finish_reason == "error" for answer in output.outputs):
+                    return _generation(output)
+        raise EngineFailure("The engine failed this request twice.")
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        with _deaths():
+            try:
+                await self._llm.add_lora(_lora(adapter))
+            except EngineDeadError:
+                raise
+            except Exception as failure:
+                raise AdapterRefused("The engine could not load the adapter.") from failure
+
+    async def unload_adapter(self, adapter: Adapter) -> None:
+        with _deaths():
+            await self._llm.remove_lora(adapter.id)
+
+    async def pause(self) -> None:
+        with _deaths():
+            await self._llm.pause_generation(mode="wait", clear_cache=True)
+
+    async def reload(self, weights: Path, version: str) -> None:
+        with _deaths():
+            await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+            # The reload empties the caches of images and encodings, but not the one of keys and values.
+            await self._llm.reset_prefix_cache()
+            await self._llm.update_weight_version(version)
+
+    async def resume(self) -> None:
+        with _deaths():
+            await self._llm.resume_generation()
+
+    async def probe(self) -> str:
+        with _deaths():
+            return await self._llm.get_weight_version()
+
+    def dead(self) -> bool:
+        return self._llm.errored
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()
+
+    async def _ask(
+        self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int
+    ) -> RequestOutput:
+        images: list[Image.Image] = list(prompt.images)
+        outputs = self._llm.generate(
+            {"prompt": self._text(prompt.task, prompt.profile), "multi_modal_data": {"image": images}},
+            _sampling_params(prompt, sampling),
+            request_id=f"{next(self._numbers)}",
+            lora_request=_lora(adapter) if adapter else None,
+            priority=priority,
+        )
+        last: RequestOutput | None = None
+        async for output in outputs:
+            last = output
+        if last is None:
+            raise EngineFailure("The engine gave no answer.")
+        return last
+
+    def _render(self, task: Task, profile: Profile) -> str:
+        """The question in the checkpoint's own chat template, with placeholders for the images."""
+        messages = chat_messages(task, profile)
+        return self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+@contextmanager
+def _deaths() -> Iterator[None]:
+    """vLLM's word for a dead engine, in the service's."""
+    try:
+        yield
+    except EngineDeadError as death:
+        raise EngineDead("The engine is dead; the service is about to restart.") from death
+
+
+def _engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
+    pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
+    return AsyncEngineArgs(
+        model=str(weights),
+        dtype=settings.dtype,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        enforce_eager=settings.enforce_eager,
+        limit_mm_per_prompt={"image": 2, "video": 0},
+        mm_processor_kwargs={name: value for name, value in pixels.items() if value} or None,
+        enable_lora=True,
+        max_loras=settings.max_loras,
+        max_lora_rank=settings.max_lora_rank,
+        scheduling_policy="priority",
+        logprobs_mode="processed_logprobs",
+    )
+
+
+def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:
+    return SamplingParams(
+        n=sampling.n,
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        max_tokens=max_tokens(prompt.task, prompt.profile),
+        logprobs=0 if sampling.logprobs else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _lora(adapter: Adapter) -> LoRARequest:
+    return LoRARequest(adapter.name, adapter.id, str(adapter.path))
+
+
+def _generation(output: RequestOutput) -> Generation:
+    samples = [_sample(answer) for answer in sorted(output.outputs, key=lambda answer: answer.index)]
+    spans = [span for answer in output.outputs for span in answer.weight_versions or []]
+    return Generation(
+        list(output.prompt_token_ids or []), samples, frozenset(span.version for span in spans)
+    )
+
+
+def _sample(answer: CompletionOutput) -> Sample:
+    tokens: list[int] = list(answer.token_ids)
+    steps: Any = answer.logprobs or []
+    logprobs = [step[token].logprob for step, token in zip(steps, tokens, strict=False)]
+    return Sample(answer.text, tokens, logprobs, str(answer.finish_reason))
