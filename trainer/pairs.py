@@ -50,3 +50,8 @@ def pairs_of(groups: list[Group]) -> list[tuple[str, str]]:
     """Every pair inside a group, once, in a stable order."""
     found = {tuple(sorted(pair)): None for group in groups for pair in combinations(group, 2)}
     return [(first, second) for first, second in found]
+
+
+def shuffled(groups: list[Group], seed: int) -> list[Group]:
+    """The groups in a random order that the seed decides."""
+    return [groups[place] for place in np.random.default_rng((seed, 1)).permutation(len(groups))]

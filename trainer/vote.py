@@ -24,16 +24,26 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class PairVotes:
-    """The votes on one pair (content ids), summed over both orders."""
+    """The votes on one pair of images (content ids)."""
 
     first: str
     second: str
-    first_votes: int
-    second_votes: int
-    first_votes_shown_first: int
-    """Of `first_votes`, those given while `first` was shown first: tells position bias."""
+    forward: list[int]
+    """Votes for `first` and for `second` while `first` was shown first."""
+    backward: list[int]
+    """Votes for `first` and for `second` while `second` was shown first."""
     unreadable: int
     version: str
+
+    @property
+    def first_votes(self) -> int:
+        """Votes for `first` over both orders."""
+        return self.forward[0] + self.backward[0]
+
+    @property
+    def second_votes(self) -> int:
+        """Votes for `second` over both orders."""
+        return self.forward[1] + self.backward[1]
 
     @property
     def label(self) -> float | None:
@@ -91,9 +101,7 @@ async def cast(
             request = _request(chunk, pool, votes // 2, temperature, seed, version)
             response = await client.rollouts(request)
         results = iter(response.results)
-        rows = [
-            _count(pair, next(results), next(results), profile, response.version) for _, pair in chunk
-        ]
+        rows = [_count(pair, next(results), next(results), profile, response.version) for _, pair in chunk]
         append_jsonl(path, map(asdict, rows))
         advance(len(rows))
 
@@ -113,7 +121,10 @@ def _request(
         for order, images in enumerate(([first, second], [second, first])):
             prompts.append(
                 RolloutPrompt(
-                    task="compare", images=images, samples=votes, seed=(seed * 1_000_003 + 2 * number + order) % 2**31
+                    task="compare",
+                    images=images,
+                    samples=votes,
+                    seed=(seed * 1_000_003 + 2 * number + order) % 2**31,
                 )
             )
     encoded = {image: base64.b64encode(pool.bytes_of(image)).decode() for image in ids}
@@ -126,9 +137,8 @@ def _count(pair: Pair, forward: RolloutResult, backward: RolloutResult, profile:
     return PairVotes(
         first=pair[0],
         second=pair[1],
-        first_votes=straight.count(0) + swapped.count(1),
-        second_votes=straight.count(1) + swapped.count(0),
-        first_votes_shown_first=straight.count(0),
+        forward=[straight.count(0), straight.count(1)],
+        backward=[swapped.count(1), swapped.count(0)],
         unreadable=straight.count(None) + swapped.count(None),
         version=version,
     )

@@ -99,6 +99,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "num_key_value_heads": 2,
         "max_position_embeddings": 1024,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "initializer_range": 0.06,
         "tie_word_embeddings": True,
         "bos_token_id": token("<|im_start|>"),
         "eos_token_id": token("<|im_end|>"),
@@ -114,6 +115,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
         "window_size": 112,
+        "initializer_range": 0.06,
         "fullatt_block_indexes": [1, 3],
     }
     return Qwen2_5_VLConfig(
@@ -139,9 +141,7 @@ def build_model(processor: Qwen2_5_VLProcessor, seed: int) -> Qwen2_5_VLForCondi
     return model
 
 
-def save_checkpoint(
-    model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, directory: Path
-) -> None:
+def save_checkpoint(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, directory: Path) -> None:
     """Writes what `AutoProcessor` and vLLM need to load the checkpoint."""
     model.save_pretrained(directory)
     processor.save_pretrained(directory)

@@ -34,9 +34,7 @@ class Pictures:
     """(N, 35): which distortion types each picture has."""
 
 
-def damage(
-    picture: Image.Image, kinds: list[str], rng: np.random.Generator, levels: range = LEVELS
-) -> Image.Image:
+def damage(picture: Image.Image, kinds: list[str], rng: np.random.Generator, levels: range = LEVELS) -> Image.Image:
     """Applies the distortion types one after another, each at a random level."""
     for kind in kinds:
         picture = distort(picture, kind, int(rng.choice(levels)), rng)

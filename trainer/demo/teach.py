@@ -51,7 +51,11 @@ class Template:
 
     @classmethod
     def of(
-        cls, model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, task: Task, answer: int
+        cls,
+        model: Qwen2_5_VLForConditionalGeneration,
+        processor: Qwen2_5_VLProcessor,
+        task: Task,
+        answer: int,
     ) -> Template:
         """The plain profile's template for answers of `answer` tokens."""
         text = processor.apply_chat_template(

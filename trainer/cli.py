@@ -1,0 +1,118 @@
+"""`evoquality-trainer`: evolve a served model on your own unlabelled images, and measure what came of it."""
+
+from __future__ import annotations
+
+import sys
+
+import httpx
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from service.client import ServiceError
+from trainer.errors import GateRefused, WrongVersion
+from trainer.settings import EvaluateSettings, EvolveSettings, ReportSettings
+
+EXIT_WRONG_SETTINGS = 2
+EXIT_SERVICE = 3
+EXIT_GATE = 42
+"""The candidate failed the gate: a Kubernetes Job should fail, not try again."""
+
+
+class Evolve(EvolveSettings):
+    """Runs evolution rounds against a running service: pool, votes, GRPO, gate, promotion, report.
+
+    Example: evoquality-trainer evolve --pool photos/ --run runs/first
+
+    A killed run resumes when it is started again with the same folder. Exit codes: 0 done, 2 wrong settings,
+    3 the service refused or cannot be reached, 42 the gate refused the candidate (the old version goes on serving).
+    """
+
+    def cli_cmd(self) -> None:
+        """Runs the rounds."""
+        from trainer.evolve import evolve
+
+        evolve(self)
+
+
+class Evaluate(EvaluateSettings):
+    """Scores labelled benchmarks through the public API and prints PLCC, fitted PLCC and SRCC.
+
+    Example: evoquality-trainer evaluate --benchmarks runs/demo/benchmarks
+
+    A benchmark is a folder with images/ and labels.csv (columns image,mos).
+    """
+
+    def cli_cmd(self) -> None:
+        """Evaluates and prints a table."""
+        from trainer.evaluation.benchmark import load_all
+        from trainer.evaluation.evaluate import evaluate
+        from trainer.files import write_json
+        from trainer.progress import Stages
+
+        sets = load_all(self.benchmarks)
+        with Stages() as stages, stages.stage("evaluate", total=sum(len(s.images) for s in sets), unit="images") as bar:
+            result = evaluate(self.service, sets, samples=self.samples, seed=self.seed, advance=bar)
+        table = Table("benchmark", "PLCC", "fitted", "SRCC", "n", title=f"version {result.version}")
+        for name, metrics in result.benchmarks.items():
+            table.add_row(
+                name, f"{metrics.plcc:.3f}", f"{metrics.plcc_fitted:.3f}", f"{metrics.srcc:.3f}", str(metrics.n)
+            )
+        table.add_row("weighted", f"{result.weighted_plcc:.3f}", "", "", "", style="bold")
+        Console().print(table)
+        if self.out:
+            write_json(self.out, result.as_dict())
+
+
+class Report(ReportSettings):
+    """Writes the report of a run again, from the files in its folder: report.html with plots, and report.json."""
+
+    def cli_cmd(self) -> None:
+        """Writes both files."""
+        from trainer.report import write_report
+
+        write_report(self.run)
+        Console().print(f"wrote {self.run / 'report.html'} and {self.run / 'report.json'}")
+
+
+class Trainer(BaseSettings):
+    """EvoQuality's trainer: lets a served image quality model improve itself on unlabelled images."""
+
+    model_config = SettingsConfigDict(cli_prog_name="evoquality-trainer", cli_kebab_case=True, env_prefix="\0")
+
+    evolve: CliSubCommand[Evolve]
+    evaluate: CliSubCommand[Evaluate]
+    report: CliSubCommand[Report]
+
+    def cli_cmd(self) -> None:
+        """Runs the subcommand."""
+        CliApp.run_subcommand(self)
+
+
+def app() -> None:
+    """The console script."""
+    try:
+        CliApp.run(Trainer)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "--" + "-".join(str(part) for part in problem["loc"][-1:]).replace("_", "-")
+            _stop(EXIT_WRONG_SETTINGS, f"{name}: {problem['msg']}")
+        sys.exit(EXIT_WRONG_SETTINGS)
+    except GateRefused as error:
+        _stop(EXIT_GATE, str(error))
+    except (ServiceError, WrongVersion) as error:
+        _stop(EXIT_SERVICE, str(error))
+    except httpx.TransportError as error:
+        _stop(EXIT_SERVICE, f"the service cannot be reached ({error}); is it running, and are its addresses right?")
+    except (ValueError, OSError) as error:
+        _stop(EXIT_WRONG_SETTINGS, str(error))
+
+
+def _stop(code: int, sentence: str) -> None:
+    Console(stderr=True).print(f"evoquality-trainer: {sentence}", style="red", highlight=False)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,167 @@
+"""`make demo`: evolves the embedded checkpoint over two rounds under live traffic, and measures the gain.
+
+    python -m trainer.demo.run [--run runs/demo] [--seed 0]
+
+Starts the service, a client that keeps asking, and the trainer, each as its own process; evaluates before, between
+and after; writes report.json and report.html; stops everything it started.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.client import Client
+from trainer.demo.benchmarks import write_benchmarks
+from trainer.demo.contents import content
+from trainer.evaluation.audit import vote_accuracy
+from trainer.evaluation.benchmark import load_all
+from trainer.evaluation.evaluate import evaluate
+from trainer.files import write_json
+from trainer.pool import Pool
+from trainer.progress import Stages
+from trainer.report import write_report
+from trainer.vote import load
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+POOL_IMAGES = 64
+AUDITED_PAIRS = 1000
+SAMPLES = 16
+CONSOLE = Console()
+
+
+def main(
+    run: Annotated[Path, typer.Option(help="Folder for everything the demo makes; emptied first.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="The trainer's seed.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Evolution rounds.")] = 2,
+    extra: Annotated[list[str] | None, typer.Option(help="One more flag for the trainer, as --flag=value.")] = None,
+) -> None:
+    """Evolves the embedded checkpoint under live traffic and prints what it gained."""
+    began = time.time()
+    shutil.rmtree(run, ignore_errors=True)
+    (run / "pool").mkdir(parents=True)
+    stages = Stages(run / "stages.jsonl")
+    with stages.stage("benchmarks and pool", total=None):
+        write_benchmarks(run / "benchmarks")
+        for index in range(POOL_IMAGES):
+            content("pool", index).save(run / "pool" / f"{index:03d}.png")
+    with ExitStack() as running:
+        public, operator = running.enter_context(service(run, stages))
+        _evaluate(run, 0, public, stages)
+        running.enter_context(traffic(run, public))
+        for number in range(1, rounds + 1):
+            _evolve(run, number, seed, public, operator, extra or [])
+            _evaluate(run, number, public, stages)
+    with stages.stage("audit of the votes", total=None):
+        for number in range(1, rounds + 1):
+            _audit(run / f"round-{number}")
+    write_json(run / "seconds.json", {"total": time.time() - began})
+    _show(write_report(run), run)
+
+
+@contextmanager
+def service(run: Path, stages: Stages) -> Iterator[tuple[str, str]]:
+    """A service on the embedded checkpoint and an empty store. Yields its public and operators' addresses."""
+    ports = _free_ports(2)
+    command = [
+        sys.executable, "-m", "service.cli", "serve", "--store", str(run / "store"), "--checkpoint", str(CHECKPOINT),
+        "--port", str(ports[0]), "--operator-port", str(ports[1]),
+    ]  # fmt: skip
+    public, operator = (f"http://127.0.0.1:{port}" for port in ports)
+    with _process(command, run / "service.log"):
+        with stages.stage("service starts", total=None), Client(public) as client:
+            client.wait_ready()
+        yield public, operator
+
+
+@contextmanager
+def traffic(run: Path, public: str) -> Iterator[None]:
+    """The client that keeps asking."""
+    command = [
+        sys.executable, "-m", "trainer.demo.traffic", "--url", public, "--images", str(run / "pool"),
+        "--out", str(run / "traffic.jsonl"),
+    ]  # fmt: skip
+    with _process(command, run / "traffic.log"):
+        yield
+
+
+@contextmanager
+def _process(command: list[str], log: Path) -> Iterator[None]:
+    """A process that is ended with the block."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(90)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _evolve(run: Path, number: int, seed: int, public: str, operator: str, extra: list[str]) -> None:
+    """The trainer up to round `number`: what is done already it passes over."""
+    command = [
+        sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(run / "pool"), "--run", str(run),
+        "--store", str(run / "store"), "--service", public, "--operator", operator, "--rounds", str(number),
+        "--seed", str(seed), *extra,
+    ]  # fmt: skip
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        CONSOLE.print(f"the trainer ended with exit code {code}; see {run}", style="red")
+        raise typer.Exit(code)
+
+
+def _evaluate(run: Path, number: int, public: str, stages: Stages) -> None:
+    sets = load_all(run / "benchmarks")
+    total = sum(len(benchmark.images) for benchmark in sets)
+    with stages.stage(f"evaluation after round {number}", total=total, unit="images") as advance:
+        result = evaluate(public, sets, samples=SAMPLES, seed=0, advance=advance)
+    write_json(run / "evaluations" / f"round-{number}.json", result.as_dict())
+    CONSOLE.print(f"weighted PLCC after round {number}: {result.weighted_plcc:.3f}")
+
+
+def _audit(folder: Path) -> None:
+    accuracy = vote_accuracy(load(folder / "votes.jsonl"), Pool.load(folder / "pool.jsonl"), AUDITED_PAIRS)
+    write_json(folder / "audit.json", {"accuracy_on_audit": accuracy, "pairs_audited": AUDITED_PAIRS})
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [taken.getsockname()[1] for taken in sockets]
+
+
+def _show(report: dict[str, Any], run: Path) -> None:
+    table = Table("benchmark", *("base" if n == 0 else f"round {n}" for n in range(len(report["rounds"]))), "gain")
+    first, last = report["rounds"][0], report["rounds"][-1]
+    for name, metrics in first["benchmarks"].items():
+        values = [entry["benchmarks"][name]["plcc"] for entry in report["rounds"]]
+        gain = 100 * (last["benchmarks"][name]["plcc"] / metrics["plcc"] - 1)
+        table.add_row(name, *(f"{value:.3f}" for value in values), f"{gain:+.1f} %")
+    weighted = [f"{entry['weighted_plcc']:.3f}" for entry in report["rounds"]]
+    table.add_row("weighted", *weighted, f"{report['relative_gain_percent']:+.1f} %", style="bold")
+    CONSOLE.print(table)
+    seen = report["traffic"]
+    CONSOLE.print(
+        f"traffic: {seen['requests']} requests, {seen['failed']} failed, {seen['mixed_version_answers']} of mixed "
+        f"versions; votes right on the audit: {report['vote']['accuracy_on_audit']:.3f}; "
+        f"{report['seconds_total']:.0f} s in all; report: {run / 'report.html'}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,38 @@
+"""How often a round's votes are right, where the truth is known: the demo's pool, whose originals are undamaged.
+
+The truth is the full-reference measure of `trainer/demo/truth.py` against the original that a variant was made
+from. It is computed after the round, from its files; the round never sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from trainer.demo.truth import quality
+from trainer.pool import Pool
+from trainer.vote import PairVotes
+
+
+def vote_accuracy(votes: Sequence[PairVotes], pool: Pool, pairs: int, seed: int = 0) -> float:
+    """Share of right majorities among `pairs` voted pairs drawn at random; a tied vote counts half."""
+    drawn = np.random.default_rng(seed).permutation(len(votes))[:pairs]
+    truth = {image: true_quality(pool, image) for row in drawn for image in (votes[row].first, votes[row].second)}
+    right = [_right(votes[row], truth[votes[row].first] - truth[votes[row].second]) for row in drawn]
+    return float(np.mean([share for share in right if share is not None]))
+
+
+def true_quality(pool: Pool, image_id: str) -> float:
+    """The full-reference quality of a pool image, 1 to 5."""
+    image = pool.by_id[image_id]
+    with Image.open(image.path) as damaged, Image.open(pool.by_id[image.source].path) as original:
+        return quality(damaged.convert("RGB"), original.convert("RGB"))
+
+
+def _right(votes: PairVotes, difference: float) -> float | None:
+    """Whether the majority is right; None where the truth is a tie or no vote was readable."""
+    if difference == 0 or votes.label is None:
+        return None
+    return 1 - abs(votes.label - float(difference > 0))

@@ -1,0 +1,125 @@
+"""The report of a run, made of the files in its folder alone: `report.json` and a self-contained `report.html`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from trainer import plots
+from trainer.evaluation.metrics import relative_gain_percent
+from trainer.files import read_json, read_jsonl, write_json, write_text
+from trainer.progress import stage_times
+from trainer.vote import PairVotes, load
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+
+def write_report(run: Path) -> dict[str, Any]:
+    """Writes both files from what the run has so far, and returns what `report.json` holds."""
+    report = build(run)
+    write_json(run / "report.json", report)
+    write_text(run / "report.html", _render(run, report))
+    return report
+
+
+def build(run: Path) -> dict[str, Any]:
+    """The figures of a run. Parts that the run does not have (yet) are left out."""
+    folders = sorted(run.glob("round-*"), key=lambda folder: int(folder.name.removeprefix("round-")))
+    rounds = [_round(run, number, folder) for number, folder in enumerate([run, *folders])]
+    report: dict[str, Any] = {"settings": read_json(run / "settings.json"), "rounds": rounds}
+    evaluated = [entry for entry in rounds if "benchmarks" in entry]
+    for entry in evaluated:
+        entry["relative_gain_percent"] = _gain(evaluated[0], entry)
+    if len(evaluated) > 1:
+        report["relative_gain_percent"] = evaluated[-1]["relative_gain_percent"]
+    votes = [entry["vote"] for entry in rounds if "vote" in entry]
+    if votes:
+        report["vote"] = _total(votes)
+    report["swaps"] = [
+        {"round": number, **read_json(folder / "promotion.json")}
+        for number, folder in enumerate(folders, start=1)
+        if (folder / "promotion.json").exists()
+    ]
+    if (run / "traffic.jsonl").exists():
+        report["traffic"] = traffic(read_jsonl(run / "traffic.jsonl"))
+    report["stages"] = stage_times(run / "stages.jsonl")
+    if (run / "seconds.json").exists():
+        report["seconds_total"] = read_json(run / "seconds.json")["total"]
+    return report
+
+
+def traffic(answers: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What a client saw. Its requests are greedy, so a version answers each the same way every time.
+
+    An answer that differs from what its version answers elsewhere was computed by something else: it is counted
+    as one of mixed versions.
+    """
+    rows = list(answers)
+    by_question: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        if not row["error"]:
+            by_question.setdefault((row["question"], row["version"]), Counter())[row["answer"]] += 1
+    latencies = sorted(row["seconds"] for row in rows if not row["error"])
+    return {
+        "requests": len(rows),
+        "failed": sum(1 for row in rows if row["error"]),
+        "versions_seen": list(dict.fromkeys(row["version"] for row in rows if not row["error"])),
+        "mixed_version_answers": sum(counts.total() - counts.most_common(1)[0][1] for counts in by_question.values()),
+        "p50_ms": 1000 * latencies[len(latencies) // 2] if latencies else None,
+        "p99_ms": 1000 * latencies[int(len(latencies) * 0.99)] if latencies else None,
+    }
+
+
+def _round(run: Path, number: int, folder: Path) -> dict[str, Any]:
+    """What is known of round `number`; 0 is the base, of which only the evaluation exists."""
+    entry: dict[str, Any] = {"round": number}
+    evaluation = run / "evaluations" / f"round-{number}.json"
+    if evaluation.exists():
+        entry |= read_json(evaluation)
+    if number == 0:
+        return entry
+    votes = load(folder / "votes.jsonl")
+    if votes:
+        entry["vote"] = _votes(votes)
+        if (folder / "audit.json").exists():
+            entry["vote"] |= read_json(folder / "audit.json")
+    for name in ("gate", "promotion"):
+        if (folder / f"{name}.json").exists():
+            entry[name] = read_json(folder / f"{name}.json")
+    return entry
+
+
+def _votes(votes: list[PairVotes]) -> dict[str, Any]:
+    readable = sum(vote.first_votes + vote.second_votes for vote in votes)
+    unreadable = sum(vote.unreadable for vote in votes)
+    shown_first = sum(vote.forward[0] + vote.backward[1] for vote in votes)
+    return {
+        "pairs": len(votes),
+        "votes": readable + unreadable,
+        "unreadable": unreadable,
+        "ties": sum(1 for vote in votes if vote.label == 0.5),
+        "share_for_the_image_shown_first": shown_first / readable if readable else None,
+    }
+
+
+def _total(votes: list[dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {name: sum(vote[name] for vote in votes) for name in ("pairs", "votes", "unreadable")}
+    audited = [vote for vote in votes if "accuracy_on_audit" in vote]
+    if audited:
+        pairs = sum(vote["pairs_audited"] for vote in audited)
+        total["accuracy_on_audit"] = sum(vote["accuracy_on_audit"] * vote["pairs_audited"] for vote in audited) / pairs
+    return total
+
+
+def _gain(base: dict[str, Any], entry: dict[str, Any]) -> float:
+    before, after = ({name: m["plcc"] for name, m in e["benchmarks"].items()} for e in (base, entry))
+    return relative_gain_percent(before, after, {name: m["n"] for name, m in base["benchmarks"].items()})
+
+
+def _render(run: Path, report: dict[str, Any]) -> str:
+    from jinja2 import Environment
+
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(report=report, plots=plots.of_run(run, report))

@@ -1,0 +1,197 @@
+"""One evolution round as a list of stages, each done once: its file in the round's folder says that it is.
+
+    pool.jsonl      the images and their distorted variants
+    pairs.json      groups to train on and groups held back for the gate
+    votes.jsonl     K votes a pair, appended as they come;  votes.done ends the stage
+    train/          steps.jsonl, checkpoint.pt;              train.json ends the stage
+    gate.json       may the candidate serve?
+    candidate.json  the merged checkpoint in the version store
+    promotion.json  the hot swap
+
+Kill it anywhere and start it again with the same folder: it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from service.client import AsyncClient, Client
+from service.prompts import PROFILES, Profile
+from service.versions import VersionStore
+from trainer import gate, pairs, pool, publish, vote
+from trainer.errors import GateRefused, WrongVersion
+from trainer.files import read_json, read_jsonl, write_json
+from trainer.pairs import Group
+from trainer.policy import Policy
+from trainer.progress import Stages
+from trainer.settings import EvolveSettings
+from trainer.train import OnlineStage
+
+
+@dataclass(frozen=True)
+class Round:
+    """Round `number` (from 1) of a run."""
+
+    number: int
+    settings: EvolveSettings
+    operator: Client
+    stages: Stages
+
+    def run(self) -> None:
+        """Runs what is not done yet.
+
+        Raises:
+            GateRefused: the candidate failed the gate; its verdict is in `gate.json`.
+            WrongVersion: somebody else promoted a version since the round began.
+        """
+        if (self.folder / "promotion.json").exists():
+            return
+        self._start()
+        images = self._pool()
+        training, held_back = self._groups(images)
+        labels = vote.labels_of(self._votes(images, [*training, *held_back]))
+        self._train_and_judge(images, training, held_back, labels)
+        self._promote()
+
+    @property
+    def folder(self) -> Path:
+        """Where the round keeps its files."""
+        return self.settings.run / f"round-{self.number}"
+
+    @property
+    def seed(self) -> int:
+        """The round's own seed."""
+        return self.settings.seed * 1000 + self.number
+
+    @cached_property
+    def store(self) -> VersionStore:
+        """The store that service and trainer share."""
+        return VersionStore(self.settings.store)
+
+    @cached_property
+    def base(self) -> str:
+        """The version the round starts from."""
+        return str(read_json(self.folder / "start.json")["version"])
+
+    @cached_property
+    def profile(self) -> Profile:
+        """How that version answers."""
+        return PROFILES[self.store.info(self.base).profile]
+
+    def _start(self) -> None:
+        """Writes down the version to start from; on a resume, checks that it is still the one that serves."""
+        active = self.operator.ready().version
+        file = self.folder / "start.json"
+        if not file.exists():
+            write_json(file, {"version": active, "seed": self.seed})
+        candidate = self.folder / "candidate.json"
+        allowed = {self.base, read_json(candidate)["id"] if candidate.exists() else self.base}
+        if active not in allowed:
+            raise WrongVersion(
+                f"round {self.number} started from {self.base}, but the service serves {active} now; promote "
+                f"{self.base} again to resume, or start a new run"
+            )
+
+    def _pool(self) -> pool.Pool:
+        manifest = self.folder / "pool.jsonl"
+        if manifest.exists():
+            return pool.Pool.load(manifest)
+        with self.stages.stage(f"round {self.number}: pool", total=None):
+            images, unreadable = pool.build(
+                self.settings.pool, self.settings.run / "variants", manifest,
+                variants=self.settings.variants, seed=self.settings.seed, limit=self.settings.limit,
+            )  # fmt: skip
+        write_json(self.folder / "pool.json", {"images": len(images.images), "unreadable_files": unreadable})
+        return images
+
+    def _groups(self, images: pool.Pool) -> tuple[list[Group], list[Group]]:
+        file = self.folder / "pairs.json"
+        if not file.exists():
+            s = self.settings
+            same = round(s.groups * s.same_reference_share) if self.number > 1 else 0
+            mixed = pairs.random_groups(images, s.groups - same + s.held_back_groups, s.group_size, self.seed)
+            own = pairs.same_reference_groups(images, same, s.group_size, self.seed)
+            training = mixed[s.held_back_groups :] + own
+            order = pairs.shuffled(training, self.seed)
+            write_json(file, {"training": order, "held_back": mixed[: s.held_back_groups]})
+        groups = read_json(file)
+        return groups["training"], groups["held_back"]
+
+    def _votes(self, images: pool.Pool, groups: Sequence[Group]) -> list[vote.PairVotes]:
+        votes, done = self.folder / "votes.jsonl", self.folder / "votes.done"
+        if not done.exists():
+            asked = pairs.pairs_of(groups)
+            with self.stages.stage(f"round {self.number}: votes", total=len(asked), unit="pairs") as advance:
+                asyncio.run(self._cast(asked, images, votes, advance))
+            write_json(done, {"pairs": len(asked)})
+        return vote.load(votes)
+
+    async def _cast(self, asked: list[vote.Pair], images: pool.Pool, file: Path, advance: Any) -> None:
+        async with AsyncClient(self.settings.operator, self.settings.operator_key()) as operator:
+            await vote.cast(
+                asked, images, operator, file, profile=self.profile, votes=self.settings.votes,
+                temperature=self.settings.vote_temperature, seed=self.seed, version=self.base, advance=advance,
+            )  # fmt: skip
+
+    def _train_and_judge(
+        self, images: pool.Pool, training: list[Group], held_back: list[Group], labels: dict[vote.Pair, float]
+    ) -> None:
+        """Trains, asks the gate, and adds the candidate to the store whatever the gate says."""
+        if (self.folder / "candidate.json").exists():
+            return
+        s = self.settings
+        policy = Policy(self.store.path(self.base), self.profile, rank=s.rank, seed=self.seed, device=s.device)
+        stage = OnlineStage(
+            policy, images, labels, self.profile, self.operator, self.store, self.base, s, self.seed,
+            self.folder / "train",
+        )  # fmt: skip
+        with self.stages.stage(f"round {self.number}: GRPO", total=len(training) * s.epochs, unit="steps") as advance:
+            stage.run(training, lambda metrics, steps: advance(steps, _summary(metrics)))
+        with self.stages.stage(f"round {self.number}: gate", total=None):
+            verdict = self._ask_gate(policy, images, held_back, labels)
+        write_json(self.folder / "gate.json", verdict.as_dict())
+        info = publish.add_candidate(
+            policy, self.store, parent=self.base, profile=self.profile.name,
+            origin=f"evolve round {self.number}" + ("" if verdict.passed else " (refused by the gate)"),
+            metrics={f"gate_{name}": value for name, value in asdict(verdict.after).items()},
+            config=s.model_dump(mode="json"),
+        )  # fmt: skip
+        write_json(self.folder / "candidate.json", info.model_dump(mode="json"))
+
+    def _ask_gate(
+        self, policy: Policy, images: pool.Pool, held_back: list[Group], labels: dict[vote.Pair, float]
+    ) -> gate.Verdict:
+        def observe(adapter: str | None) -> gate.Behaviour:
+            return gate.observe(
+                self.operator, images, held_back, labels, self.profile, samples=self.settings.samples,
+                seed=self.seed, version=self.base, adapter=adapter,
+            )  # fmt: skip
+
+        before = observe(None)
+        with publish.served_adapter(policy, self.store, self.operator, "gate") as adapter:
+            return gate.judge(before, observe(adapter), self.settings)
+
+    def _promote(self) -> None:
+        verdict = read_json(self.folder / "gate.json")
+        if not verdict["passed"]:
+            raise GateRefused(f"round {self.number}: the candidate may not serve: " + "; ".join(verdict["reasons"]))
+        version = read_json(self.folder / "candidate.json")["id"]
+        with self.stages.stage(f"round {self.number}: promotion", total=None):
+            swap = self.operator.promote(version)
+        write_json(self.folder / "promotion.json", swap.model_dump(mode="json"))
+
+
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of every training step of a round's folder."""
+    return list(read_jsonl(folder / "train" / "steps.jsonl"))
+
+
+def _summary(metrics: dict[str, Any] | None) -> str:
+    if metrics is None:
+        return ""
+    return f"reward {metrics['reward']:.3f}  KL {metrics['kl']:.3f}  unreadable {metrics['unreadable']:.1%}"

@@ -1,0 +1,51 @@
+"""Sampled scores of pool images from the service: the online stage's rollouts, and the gate's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.answers import parse_score
+from service.client import Client, encode_image
+from service.contract import Completion, RolloutPrompt, RolloutRequest, RolloutResponse
+from service.prompts import Profile
+from trainer.pool import Pool
+
+
+def sample(
+    operator: Client,
+    pool: Pool,
+    images: Sequence[str],
+    *,
+    samples: int,
+    seed: int,
+    version: str,
+    adapter: str | None = None,
+    batch: int = 32,
+) -> list[list[Completion]]:
+    """`samples` answers to `c_score` for each image (content ids), at temperature 1, in the images' order.
+
+    Raises:
+        ServiceError: the service refused, for example because `version` is no longer the active one.
+    """
+    answers: list[list[Completion]] = []
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        prompts = [
+            RolloutPrompt(task="score", images=[image], samples=samples, seed=(seed + 131 * (start + row)) % 2**31)
+            for row, image in enumerate(chunk)
+        ]
+        encoded = {image: encode_image(pool.bytes_of(image)) for image in chunk}
+        response: RolloutResponse = operator.rollouts(
+            RolloutRequest(images=encoded, prompts=prompts, adapter=adapter, version=version)
+        )
+        answers += [result.completions for result in response.results]
+    return answers
+
+
+def to_scores(answers: Sequence[Sequence[Completion]], profile: Profile) -> NDArray[np.float64]:
+    """(B, K) scores, NaN where an answer is unreadable."""
+    parsed = [[parse_score(completion.text, profile) for completion in group] for group in answers]
+    return np.array([[np.nan if score is None else score for score in group] for group in parsed], dtype=np.float64)

@@ -1,0 +1,121 @@
+"""How an evolution is run: flags of `evoquality-trainer evolve`, or environment variables `EVOQUALITY_TRAINER_*`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ServiceSettings(BaseSettings):
+    """Where the service is."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EVOQUALITY_TRAINER_", extra="forbid", use_attribute_docstrings=True, cli_kebab_case=True
+    )
+
+    service: str = "http://127.0.0.1:8000"
+    """Address of the service's public routes."""
+    operator: str = "http://127.0.0.1:8001"
+    """Address of the service's operators' and internal routes."""
+    store: Path = Path("store")
+    """The version store, on the volume that service and trainer share."""
+    operator_key_file: Path | None = None
+    """File with the operators' key. Default: operator.key in the store."""
+
+    def operator_key(self) -> str:
+        """The operators' key. Raises OSError if its file cannot be read."""
+        return (self.operator_key_file or self.store / "operator.key").read_text().strip()
+
+
+class EvolveSettings(ServiceSettings):
+    """Runs evolution rounds: pool, pairs, votes, GRPO, gate, promotion, report. A killed run resumes."""
+
+    pool: Path
+    """Folder of unlabelled images, searched recursively."""
+    run: Path
+    """The run's folder: labels, metrics, checkpoints, reports. Give the same folder to resume."""
+    rounds: Count = 2
+    """Rounds; each starts from the version that the one before promoted."""
+    seed: int = Field(default=0, ge=0)
+    """The seed of every random choice of the run."""
+    limit: Count | None = None
+    """Take only this many images of the pool."""
+
+    variants: int = Field(default=10, ge=0, le=35)
+    """Distorted variants made of each image (the paper: 10)."""
+    groups: Count = 100
+    """Groups of images compared with each other; each is one training step an epoch."""
+    group_size: int = Field(default=12, ge=2, le=64)
+    """Images a group, all paired: 12 give 66 pairs. They are each other's partners in a step."""
+    held_back_groups: int = Field(default=4, ge=1)
+    """Groups voted on but not trained on, for the gate."""
+    same_reference_share: Share = 0.5
+    """From round 2 on: share of groups drawn from few originals, so that their distortions are compared."""
+    votes: int = Field(default=16, ge=2, le=128, multiple_of=2)
+    """K of the offline stage: votes a pair, half of them in each order (the paper: 32)."""
+    vote_temperature: float = Field(default=1.0, gt=0, le=2)
+    """Sampling temperature of votes."""
+
+    samples: int = Field(default=16, ge=2, le=64)
+    """K of the online stage: scores sampled for each image of a step (the paper: 32)."""
+    epochs: Count = 1
+    """How often each group is trained on."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of AdamW on the adapter, falling linearly to zero."""
+    beta: float = Field(default=0.02, ge=0)
+    """Weight of the KL penalty to the model the round started from (the paper: 0.05)."""
+    gamma: float = Field(default=0.01, ge=0)
+    """Added to the variance in the Thurstone probability."""
+    normalise: bool = True
+    """Divide advantages by their group's standard deviation, as the paper does."""
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    """Trust region: the probability ratio may fall to 1 - this."""
+    clip_high: float = Field(default=0.28, gt=0)
+    """Trust region: the probability ratio may rise to 1 + this."""
+    rank: int = Field(default=32, ge=1, le=64)
+    """Rank of the LoRA adapter."""
+    checkpoint_every: Count = 10
+    """Steps between the checkpoints a killed run resumes from."""
+    device: str = "cpu"
+    """Where the torch policy computes, for example cuda:1."""
+
+    gate_unreadable: Share = 0.05
+    """Gate: largest share of unreadable scores."""
+    gate_agreement_loss: Share = 0.02
+    """Gate: how much less often than before the scores' order may agree with the votes on held-back pairs."""
+    gate_spread: Share = 0.25
+    """Gate: smallest spread of the scores, as a share of the spread before."""
+
+    @model_validator(mode="after")
+    def _folder_exists(self) -> EvolveSettings:
+        if not self.pool.is_dir():
+            raise ValueError(f"the pool {self.pool} is not a folder; name one that holds your images")
+        return self
+
+
+class EvaluateSettings(ServiceSettings):
+    """What to evaluate."""
+
+    benchmarks: Path
+    """Folder of benchmarks: <name>/labels.csv (columns image,mos) and <name>/images/."""
+    samples: int = Field(default=16, ge=1, le=64)
+    """Answers sampled for each image; their mean is the prediction."""
+    seed: int = Field(default=0, ge=0)
+    """Makes the predictions repeatable."""
+    out: Path | None = None
+    """Also write the metrics to this JSON file."""
+
+
+class ReportSettings(BaseSettings):
+    """Which run to report."""
+
+    model_config = SettingsConfigDict(extra="forbid", use_attribute_docstrings=True, cli_kebab_case=True)
+
+    run: Path
+    """The run's folder."""
