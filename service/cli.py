@@ -21,7 +21,12 @@ from service.client import Client, ServiceError
 from service.contract import CompareOptions, ScoreOptions, ScoreResponse
 from service.errors import ServiceError as Refusal
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
 out, err = Console(), Console(stderr=True)
 
 Url = Annotated[str, typer.Option(help="Where the service listens.", envvar="EVOQUALITY_URL")]

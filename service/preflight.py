@@ -69,6 +69,8 @@ def check_adapter(adapter: Path, max_rank: int) -> None:
     if not 1 <= rank <= max_rank:
         raise AdapterRefused(f"The rank is {rank}; this service takes 1 to {max_rank}.")
     for name, tensor in tensors.items():
+        if "visual." in name:
+            raise AdapterRefused("The engine ignores adapters of the vision tower; adapt the language model.")
         axis = {"lora_A": 0, "lora_B": 1}.get(name.split(".")[-2])
         if axis is None or len(tensor.shape) != 2 or tensor.shape[axis] != rank:
             raise AdapterRefused(f"{name} is no LoRA matrix of rank {rank}.")

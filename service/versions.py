@@ -79,7 +79,8 @@ class VersionStore:
             raise VersionError("no_weights", "the checkpoint has no safetensors file")
         beside = self.root / "versions" / f".adding-{uuid4().hex}"
         try:
-            shutil.copytree(source, beside, ignore=shutil.ignore_patterns(MANIFEST, ".*", "*.tmp"))
+            ignore = shutil.ignore_patterns(MANIFEST, ".*", "*.tmp")
+            shutil.copytree(source, beside, copy_function=shutil.copyfile, ignore=ignore)
             files = _hashes(beside)
             manifest = Manifest(
                 id=_content_id(files), parent=parent, created=datetime.now(UTC), profile=profile,

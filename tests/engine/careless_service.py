@@ -1,0 +1,26 @@
+"""A service whose swap forgets to empty the caches, to show that the tests would notice.
+
+Run as `python -m tests.engine.careless_service serve …`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service import cli, vllm_engine
+
+
+class CarelessEngine(vllm_engine.VllmEngine):
+    """Replaces the weights and nothing else."""
+
+    async def pause(self) -> None:
+        await self._llm.pause_generation(mode="wait", clear_cache=False)
+
+    async def reload(self, weights: Path, version: str) -> None:
+        await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+        await self._llm.update_weight_version(version)
+
+
+if __name__ == "__main__":
+    vllm_engine.VllmEngine = CarelessEngine  # type: ignore[misc]
+    cli.app()

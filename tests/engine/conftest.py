@@ -1,0 +1,74 @@
+"""One real service for all engine tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.versions import VersionStore
+from tests.engine.checkpoints import perturbed
+from tests.engine.pictures import pictures
+from tests.engine.running import Running, running
+
+ROOT = Path(__file__).parents[2]
+EMBEDDED = ROOT / "trainer/demo/checkpoint"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded checkpoint; before it is trained, one of the same shape with random weights."""
+    if (EMBEDDED / "model.safetensors").exists():
+        return EMBEDDED
+    path = tmp_path_factory.mktemp("random")
+    subprocess.run([sys.executable, "-m", "trainer.demo.architecture", str(path)], check=True, cwd=ROOT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def environment(checkpoint: Path) -> dict[str, str]:
+    """Random weights answer no canary readably."""
+    return {} if checkpoint == EMBEDDED else {"EVOQUALITY_CANARY_MIN_READABLE": "0"}
+
+
+@pytest.fixture(scope="session")
+def service(
+    checkpoint: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A service with two versions in its store, `first` active."""
+    folder = tmp_path_factory.mktemp("service")
+    env = {**environment, "EVOQUALITY_CHECKPOINT": str(checkpoint)}
+    with running(folder / "store", folder / "log", env) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def first(service: Running) -> str:
+    """The version the service began with."""
+    return service.store.list()[0].id
+
+
+@pytest.fixture(scope="session")
+def second(service: Running, first: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Another version, which answers differently."""
+    source = perturbed(service.store.path(first), tmp_path_factory.mktemp("second") / "checkpoint", seed=1)
+    return add(service.store, source, first)
+
+
+@pytest.fixture(autouse=True)
+def begins_with_the_first_version(service: Running, first: str) -> None:
+    """Every test finds the same service."""
+    service.operators.promote(first)
+
+
+@pytest.fixture(scope="session")
+def images() -> list[bytes]:
+    return pictures(12)
+
+
+def add(store: VersionStore, source: Path, parent: str) -> str:
+    """A version of the store made of a checkpoint directory."""
+    return store.add(source, parent=parent, profile="plain", origin="test").id

@@ -1,0 +1,107 @@
+"""Adapters on the real engine: faithful, counted, and never able to kill it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from service.client import ServiceError
+from tests.engine.checkpoints import adapter, merged
+from tests.engine.conftest import add
+from tests.engine.pictures import ask_greedily, logprobs, tokens
+from tests.engine.running import Running
+
+pytestmark = pytest.mark.engine
+
+
+def _make(service: Running, version: str, name: str, seed: int = 5) -> Path:
+    return adapter(service.store.path(version), service.store.root / "adapters" / name, seed)
+
+
+def _code(refusal: pytest.ExceptionInfo[ServiceError]) -> tuple[int, str]:
+    return refusal.value.problem.status, refusal.value.problem.code
+
+
+def test_an_adapter_answers_as_its_merged_checkpoint(
+    service: Running, first: str, images: list[bytes], tmp_path: Path
+):
+    path = _make(service, first, "merged")
+    version = add(service.store, merged(service.store.path(first), path, tmp_path / "merged"), first)
+    service.operators.load_adapter("merged")
+    base, adapted = ask_greedily(service, images), ask_greedily(service, images, "merged")
+    service.operators.promote(version)
+    alone = ask_greedily(service, images)
+    assert tokens(adapted) == tokens(alone) != tokens(base)
+    assert logprobs(adapted) == pytest.approx(logprobs(alone), abs=1e-4)
+
+
+def test_an_unknown_adapter_never_reaches_the_engine(service: Running, images: list[bytes]):
+    with pytest.raises(ServiceError) as refusal:
+        ask_greedily(service, images[:1], "nobody")
+    assert _code(refusal) == (404, "unknown_adapter")
+    assert service.public.score(images[0]).samples == 8
+
+
+def test_an_adapter_named_after_its_removal_is_unknown_and_the_engine_lives(
+    service: Running, first: str, images: list[bytes]
+):
+    path = _make(service, first, "removed")
+    service.operators.load_adapter("removed")
+    ask_greedily(service, images[:2], "removed")
+    service.operators.unload_adapter("removed")
+    assert not path.exists()
+    with pytest.raises(ServiceError) as refusal:
+        ask_greedily(service, images[:2], "removed")
+    assert _code(refusal) == (404, "unknown_adapter")
+    assert service.public.score(images[0]).samples == 8
+
+
+def test_a_name_is_never_used_again(service: Running, first: str):
+    _make(service, first, "once")
+    first_id = service.operators.load_adapter("once").id
+    service.operators.unload_adapter("once")
+    _make(service, first, "once", seed=6)
+    with pytest.raises(ServiceError) as refusal:
+        service.operators.load_adapter("once")
+    assert _code(refusal) == (409, "adapter_name_used")
+    _make(service, first, "twice")
+    assert service.operators.load_adapter("twice").id > first_id
+    service.operators.unload_adapter("twice")
+
+
+def test_a_swap_forgets_adapters_of_the_old_version(
+    service: Running, first: str, second: str, images: list[bytes]
+):
+    _make(service, first, "stale")
+    service.operators.load_adapter("stale")
+    service.operators.promote(second)
+    with pytest.raises(ServiceError) as refusal:
+        ask_greedily(service, images[:1], "stale")
+    assert _code(refusal) == (404, "unknown_adapter")
+
+
+def test_an_adapter_with_nan_is_refused(service: Running, first: str, images: list[bytes]):
+    file = _make(service, first, "nan") / "adapter_model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values()))[0, 0] = np.nan
+    save_file(tensors, file)
+    with pytest.raises(ServiceError) as refusal:
+        service.operators.load_adapter("nan")
+    assert _code(refusal) == (422, "adapter_refused")
+
+
+def test_an_adapter_of_another_model_is_refused_and_the_engine_lives(
+    service: Running, first: str, images: list[bytes]
+):
+    file = _make(service, first, "wide") / "adapter_model.safetensors"
+    wider = {
+        name: np.tile(tensor, (1, 2) if "lora_A" in name else (2, 1)) for name, tensor in load_file(file).items()
+    }
+    save_file(wider, file)
+    with pytest.raises(ServiceError) as refusal:
+        service.operators.load_adapter("wide")
+    assert _code(refusal) == (422, "adapter_refused")
+    assert service.public.score(images[0]).samples == 8

@@ -1,0 +1,67 @@
+"""Scores, votes and rollouts of the real engine, over HTTP."""
+
+from __future__ import annotations
+
+import math
+
+import httpx
+import pytest
+
+from service.client import encode_image
+from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
+from tests.engine.pictures import ask_greedily, logprobs, tokens
+from tests.engine.running import Running
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_score_counts_every_answer_and_names_its_version(service: Running, first: str, images: list[bytes]):
+    answer = service.public.score(images[0], ScoreOptions(samples=8))
+    assert answer.version == first
+    assert answer.samples == 8
+    assert (answer.score is None) == (answer.unreadable == 8)
+    assert answer.score is None or 1 <= answer.score <= 5
+
+
+def test_a_comparison_asks_both_orders(service: Running, first: str, images: list[bytes]):
+    answer = service.public.compare(images[0], images[1], CompareOptions(samples=8))
+    assert answer.version == first
+    assert [order.shown_first for order in answer.orders] == ["first", "second"]
+    for order in answer.orders:
+        assert order.votes.first + order.votes.second + order.unreadable == 4
+
+
+def test_a_seed_makes_answers_repeatable(service: Running, images: list[bytes]):
+    options, votes = ScoreOptions(samples=8, seed=7), CompareOptions(samples=8, seed=7)
+    assert service.public.score(images[0], options) == service.public.score(images[0], options)
+    assert service.public.compare(*images[:2], votes) == service.public.compare(*images[:2], votes)
+
+
+def test_json_and_multipart_get_the_same_answer(service: Running, images: list[bytes]):
+    body = {"image": encode_image(images[0]), "samples": 4, "seed": 3}
+    response = httpx.post(f"{service.url}/v1/score", json=body, timeout=60)
+    assert response.json() == service.public.score(images[0], ScoreOptions(samples=4, seed=3)).model_dump()
+
+
+def test_rollouts_carry_tokens_and_their_log_probabilities(service: Running, images: list[bytes]):
+    prompt = RolloutPrompt(task="score", images=["a"], samples=8, seed=1)
+    request = RolloutRequest(images={"a": encode_image(images[0])}, prompts=[prompt])
+    (result,) = service.operators.rollouts(request).results
+    assert len(result.completions) == 8
+    for completion in result.completions:
+        assert 0 < len(completion.token_ids) == len(completion.logprobs)
+        assert all(math.isfinite(value) and value <= 0 for value in completion.logprobs)
+
+
+def test_greedy_answers_do_not_depend_on_the_batch(service: Running, images: list[bytes]):
+    together = ask_greedily(service, images[:6])
+    alone = ask_greedily(service, images[:1])
+    assert tokens(together)[0] == tokens(alone)[0]
+    assert logprobs(together)[0] == pytest.approx(logprobs(alone)[0], abs=1e-4)
+
+
+def test_the_service_is_ready_through_its_engine(service: Running, first: str):
+    assert service.public.ready().version == first
+    metrics = httpx.get(f"{service.url}/metrics").text
+    assert f'iqa_model_info{{model="evoquality",version="{first}"}} 1.0' in metrics
+    assert "vllm:" in metrics
