@@ -15,7 +15,7 @@ MIN_SCORE, MAX_SCORE = 1.0, 5.0
 def parse_score(text: str, profile: Profile) -> float | None:
     """The score between 1 and 5 that `text` answers to `c_score`, or None if it is unreadable."""
     answer = _answer(text, profile)
-    if answer is None or not re.fullmatch(r"\d+(\.\d+)?", answer):
+    if answer is None or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", answer):
         return None
     score = float(answer)
     return score if MIN_SCORE <= score <= MAX_SCORE else None

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import binascii
 import io
-import warnings
 from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
@@ -48,15 +47,13 @@ def decode(source: bytes | str, limits: Limits) -> Image.Image:
     """The picture in a file's bytes, or in their base64 text, as RGB. Raises InvalidImage."""
     data = _from_base64(source) if isinstance(source, str) else source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check_header(picture, limits)
-                picture.load()
-                return _to_rgb(picture)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_header(picture, limits)
+            picture.load()
+            return _to_rgb(picture)
     except InvalidImage:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise _too_large(limits) from None
     except Exception:  # decoders raise nearly anything on hostile bytes, struct.error and TypeError included
         raise InvalidImage(f"The bytes are no complete image ({', '.join(FORMATS)}).") from None

@@ -7,7 +7,8 @@ silently; a failed load leaves it unusable. So headers and values are read here 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,13 @@ import numpy as np
 
 from service.errors import AdapterRefused, VersionError
 
-_SKIPPED = {"manifest.json", "model.safetensors.index.json", "README.md"}
 _INERT_KEYS = {"transformers_version", "_name_or_path"}
 _LAYOUTS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2"}
 _EXPONENTS = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0x7F80}
 _CHUNK = 1 << 22
+_LORA_NAME = re.compile(r"\.lora_([AB])\.weight$")
+_INDEX = "model.safetensors.index.json"
+_SKIPPED = {"manifest.json", "README.md", _INDEX}
 
 
 class Tensor(NamedTuple):
@@ -36,7 +39,7 @@ def check_weights(candidate: Path, reference: Path) -> None:
     """Refuses a candidate whose weights could not replace those of `reference` in a running engine.
 
     Raises VersionError: `missing_directory`, `unreadable_weights`, `missing_tensor`, `extra_tensor`,
-    `wrong_shape`, `wrong_dtype`, `not_finite`, `different_files`.
+    `wrong_shape`, `wrong_dtype`, `not_finite`, `bad_index`, `different_files`.
     """
     if not candidate.is_dir():
         raise VersionError("missing_directory", "the version has no directory")
@@ -53,6 +56,7 @@ def check_weights(candidate: Path, reference: Path) -> None:
     for name, tensor in new.items():
         if not is_finite(tensor):
             raise VersionError("not_finite", f"{name} holds NaN or infinity")
+    _check_index(candidate, new)
     _check_other_files(candidate, reference)
 
 
@@ -71,8 +75,9 @@ def check_adapter(adapter: Path, max_rank: int) -> None:
     for name, tensor in tensors.items():
         if "visual." in name:
             raise AdapterRefused("The engine ignores adapters of the vision tower; adapt the language model.")
-        axis = {"lora_A": 0, "lora_B": 1}.get(name.split(".")[-2])
-        if axis is None or len(tensor.shape) != 2 or tensor.shape[axis] != rank:
+        half = _LORA_NAME.search(name)
+        axis = 0 if half and half[1] == "A" else 1
+        if not half or len(tensor.shape) != 2 or tensor.shape[axis] != rank:
             raise AdapterRefused(f"{name} is no LoRA matrix of rank {rank}.")
         if name.replace("lora_A", "lora_B") not in tensors or name.replace("lora_B", "lora_A") not in tensors:
             raise AdapterRefused(f"{name} lacks its other half.")
@@ -118,6 +123,18 @@ def _header(file: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, Tensor(entry["dtype"], tuple(entry["shape"]), file, begin, end)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise VersionError("unreadable_weights", f"{file.name} is no readable safetensors file") from None
+
+
+def _check_index(candidate: Path, tensors: Mapping[str, Tensor]) -> None:
+    """An index decides which files vLLM opens: one that leaves a file out would leave old tensors in place."""
+    if not (candidate / _INDEX).exists():
+        return
+    try:
+        named = dict(json.loads((candidate / _INDEX).read_bytes())["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError):
+        named = {}
+    if named != {name: tensor.file.name for name, tensor in tensors.items()}:
+        raise VersionError("bad_index", f"{_INDEX} does not name the tensors of the files")
 
 
 def _check_other_files(candidate: Path, reference: Path) -> None:

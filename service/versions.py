@@ -54,9 +54,9 @@ class VersionStore:
     """Versions under `root`. One process writes ACTIVE and adapters.json: the service."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.resolve()
         for folder in ("versions", "adapters"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
 
     def add(
         self,

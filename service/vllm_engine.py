@@ -13,17 +13,18 @@ from PIL import Image
 from transformers import AutoProcessor
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from service.canary import canary_images
 from service.contract import Task
 from service.engine import Adapter, Generation, Prompt, Sample, Sampling
-from service.errors import AdapterRefused, EngineDead, EngineFailure
+from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest
 from service.prompts import Profile, chat_messages, max_tokens
 from service.settings import Settings
 
@@ -60,7 +61,7 @@ class VllmEngine:
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
     ) -> Generation:
-        with _deaths():
+        with _our_words():
             for _ in range(2):
                 output = await self._ask(prompt, sampling, adapter, priority)
                 if not any(answer.finish_reason == "error" for answer in output.outputs):
@@ -68,7 +69,7 @@ class VllmEngine:
         raise EngineFailure("The engine failed this request twice.")
 
     async def load_adapter(self, adapter: Adapter) -> None:
-        with _deaths():
+        with _our_words():
             try:
                 await self._llm.add_lora(_lora(adapter))
             except EngineDeadError:
@@ -77,26 +78,26 @@ class VllmEngine:
                 raise AdapterRefused("The engine could not load the adapter.") from failure
 
     async def unload_adapter(self, adapter: Adapter) -> None:
-        with _deaths():
+        with _our_words():
             await self._llm.remove_lora(adapter.id)
 
     async def pause(self) -> None:
-        with _deaths():
+        with _our_words():
             await self._llm.pause_generation(mode="wait", clear_cache=True)
 
     async def reload(self, weights: Path, version: str) -> None:
-        with _deaths():
+        with _our_words():
             await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
             # The reload empties the caches of images and encodings, but not the one of keys and values.
             await self._llm.reset_prefix_cache()
             await self._llm.update_weight_version(version)
 
     async def resume(self) -> None:
-        with _deaths():
+        with _our_words():
             await self._llm.resume_generation()
 
     async def probe(self) -> str:
-        with _deaths():
+        with _our_words():
             return await self._llm.get_weight_version()
 
     def dead(self) -> bool:
@@ -130,18 +131,23 @@ class VllmEngine:
 
 
 @contextmanager
-def _deaths() -> Iterator[None]:
-    """vLLM's word for a dead engine, in the service's."""
+def _our_words() -> Iterator[None]:
+    """vLLM's failures, in the service's words."""
     try:
         yield
     except EngineDeadError as death:
         raise EngineDead("The engine is dead; the service is about to restart.") from death
+    except EngineGenerateError as failure:
+        raise EngineFailure("The engine failed this request.") from failure
+    except VLLMClientError as refusal:
+        raise InvalidRequest("The images and the question do not fit into the engine's context.") from refusal
 
 
 def _engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
     pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
     return AsyncEngineArgs(
         model=str(weights),
+        served_model_name=settings.model_name,
         dtype=settings.dtype,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,

@@ -45,12 +45,38 @@ def parse(model: type[Options], body: bytes) -> Options:
 
 def both_forms(whole: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:
     """What OpenAPI shall say of such a route's body."""
-    as_json = whole.model_json_schema()
+    as_json = _schema(whole)
     file = {"type": "string", "format": "binary", "description": "An image file."}
     properties = {**as_json["properties"], **dict.fromkeys(files, file)}
     forms = {"multipart/form-data": {**as_json, "properties": properties}, "application/json": as_json}
-    content = {kind: {"schema": schema} for kind, schema in forms.items()}
+    return _request_body(forms)
+
+
+def json_form(model: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI shall say of a body that its route reads itself."""
+    return _request_body({"application/json": _schema(model)})
+
+
+def _request_body(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    content = {kind: {"schema": schema} for kind, schema in schemas.items()}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _schema(model: type[BaseModel]) -> Any:
+    """A model's JSON schema without references, which inside OpenAPI would lead nowhere."""
+    whole = model.model_json_schema()
+    named = whole.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inlined(named[part["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in part.items()}
+
+    return inlined(whole)
 
 
 def _fields(form: FormData, options: type[Options], files: Sequence[str]) -> Options:

@@ -1,4 +1,7 @@
-"""Operators' and internal routes: promotion, rollback, adapters, rollouts. All want the key."""
+"""Operators' and internal routes: promotion, rollback, adapters, rollouts. All want the key.
+
+Bodies are read by the routes themselves, after the key was checked: nobody else may fill the memory.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.api.body import parse
+from service.api.body import json_form, parse
 from service.api.service import service_of
 from service.contract import (
     AdapterRequest,
@@ -22,6 +27,8 @@ from service.contract import (
 from service.errors import Unauthorized
 from service.judge import together
 
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+
 router = APIRouter(
     prefix="/internal",
     tags=["operators"],
@@ -29,14 +36,13 @@ router = APIRouter(
 )
 
 
-def require_key(key: str) -> Callable[[Request], Awaitable[None]]:
+def require_key(key: str) -> Callable[[Bearer], Awaitable[None]]:
     """A dependency that raises Unauthorized unless the bearer token is `key`."""
     expected = hashlib.sha256(key.encode()).digest()
 
-    async def check(request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = hashlib.sha256(token.strip().encode()).digest()
-        if not hmac.compare_digest(given, expected) or scheme.lower() != "bearer":
+    async def check(bearer: Bearer) -> None:
+        given = hashlib.sha256(bearer.credentials.encode() if bearer else b"").digest()
+        if not hmac.compare_digest(given, expected):
             raise Unauthorized("Send the operators' key as a bearer token.")
 
     return check
@@ -54,7 +60,7 @@ async def rollback(request: Request) -> SwapResponse:
     return await service_of(request).swapper.rollback()
 
 
-@router.post("/rollouts")
+@router.post("/rollouts", openapi_extra=json_form(RolloutRequest))
 async def rollouts(request: Request) -> RolloutResponse:
     """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
     service = service_of(request)
@@ -63,9 +69,10 @@ async def rollouts(request: Request) -> RolloutResponse:
     return await service.judge.rollouts(batch, dict(zip(batch.images, pictures, strict=True)))
 
 
-@router.post("/adapters", status_code=HTTPStatus.CREATED)
-async def load_adapter(request: Request, adapter: AdapterRequest) -> AdapterResponse:
+@router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))
+async def load_adapter(request: Request) -> AdapterResponse:
     """Loads `<store>/adapters/<name>` under a name never used before."""
+    adapter = parse(AdapterRequest, await request.body())
     return await service_of(request).adapters.load(adapter.name)
 
 

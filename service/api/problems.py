@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
+from itertools import islice
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +33,9 @@ _HTTP_DETAILS = {
     413: "The request's body is larger than this service accepts.",
     415: "Send multipart/form-data or application/json.",
 }
+_MAX_LINE, _MAX_LINES = 200, 8
+
+log = logging.getLogger(__name__)
 
 
 class DeclaredSizeMiddleware:
@@ -58,7 +63,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 def describe(errors: list[ErrorDetails] | ValidationError) -> str:
     """Which field is wrong and why, without repeating what was sent."""
     details = errors.errors() if isinstance(errors, ValidationError) else errors
-    return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in details[:8])
+    lines = (f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in details)
+    return "; ".join(line[:_MAX_LINE] for line in islice(lines, _MAX_LINES))
 
 
 def http_problem(request: Request, error: HTTPException) -> Response:
@@ -87,7 +93,8 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     return http_problem(request, error)
 
 
-async def _internal_problem(request: Request, _: Exception) -> Response:
+async def _internal_problem(request: Request, error: Exception) -> Response:
+    log.error("request id=%s failed", request_id(request), exc_info=error)
     detail = "The service failed. Its log has more under this request's id."
     return _response(request, 500, ServiceError.code, ServiceError.title, detail, {})
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, cast
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 if TYPE_CHECKING:
     from service.app import Service
@@ -13,6 +13,3 @@ if TYPE_CHECKING:
 def service_of(request: Request) -> Service:
     """The service of the application that received `request`."""
     return cast("Service", request.app.state.service)
-
-
-ServiceDependency = Annotated["Service", Depends(service_of)]

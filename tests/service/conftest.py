@@ -1,0 +1,114 @@
+"""A service around a fake engine, over a real version store in a temporary folder."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from service.app import Service, create_app, create_operator_app, create_service
+from service.settings import Settings
+from service.versions import VersionStore
+from tests.service.fake_engine import FakeEngine
+
+KEY = "the key"
+
+
+@dataclass
+class World:
+    """A service, its engine, and two versions of which the first is active."""
+
+    service: Service
+    engine: FakeEngine
+    store: VersionStore
+    first: str
+    second: str
+    settings: Settings
+
+    @asynccontextmanager
+    async def public(self) -> AsyncIterator[httpx.AsyncClient]:
+        transport = httpx.ASGITransport(create_app(self.service), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
+
+    @asynccontextmanager
+    async def operators(self, key: str | None = KEY) -> AsyncIterator[httpx.AsyncClient]:
+        headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        transport = httpx.ASGITransport(create_operator_app(self.service), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+            yield client
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Callable[..., World]:
+    """Builds a world with settings of its own."""
+
+    def make(**settings: Any) -> World:
+        store = VersionStore(tmp_path / "store")
+        first, second = (
+            store.add(checkpoint(tmp_path / f"source-{seed}", seed), parent=None, profile="plain", origin="test")
+            for seed in (1, 2)
+        )
+        store.activate(first.id)
+        engine = FakeEngine(first.id)
+        chosen = Settings(store=store.root, **settings)
+        service = create_service(chosen, KEY, engine, store, first)
+        return World(service, engine, store, first.id, second.id, chosen)
+
+    return make
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()
+
+
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine to its end, with a limit: a test that hangs is a test that fails."""
+    import asyncio
+
+    return lambda coroutine: asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def checkpoint(path: Path, seed: int) -> Path:
+    """Something that looks like a checkpoint to the store: two tensors and a configuration."""
+    path.mkdir(parents=True)
+    values = np.random.default_rng(seed).standard_normal((4, 3)).astype(np.float32)
+    save_file({"a.weight": values, "b.bias": values[0].copy()}, path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps({"model_type": "tiny", "transformers_version": str(seed)}))
+    return path
+
+
+def adapter(path: Path, rank: int = 2) -> Path:
+    """Something that looks like a PEFT adapter."""
+    path.mkdir(parents=True)
+    prefix = "base_model.model.model.language_model.layers.0.self_attn.q_proj"
+    tensors = {
+        f"{prefix}.lora_A.weight": np.zeros((rank, 3), np.float32),
+        f"{prefix}.lora_B.weight": np.zeros((4, rank), np.float32),
+    }
+    save_file(tensors, path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text(json.dumps({"r": rank, "peft_type": "LORA"}))
+    return path
+
+
+def picture(brightness: int = 128, side: int = 32, kind: str = "PNG", **options: Any) -> bytes:
+    """A grey picture as a file's bytes."""
+    return encoded(Image.new("RGB", (side, side), (brightness,) * 3), kind, **options)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()

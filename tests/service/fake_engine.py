@@ -1,0 +1,86 @@
+"""An engine without a model, for the tests of what stands around one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from service.engine import Adapter, Generation, Prompt, Sample, Sampling
+from service.errors import EngineDead
+
+Answer = Callable[[Prompt, Sampling, int], str]
+
+
+def plain_answer(prompt: Prompt, sampling: Sampling, index: int) -> str:
+    """Scores by brightness; votes for the brighter picture."""
+    brightness = [image.convert("L").resize((1, 1)).getpixel((0, 0)) for image in prompt.images]
+    if prompt.task == "score":
+        return f"{1 + 4 * brightness[0] / 255:.2f}"
+    return "1" if brightness[1] > brightness[0] else "0"
+
+
+class FakeEngine:
+    """Keeps the rules of the real one: nothing is answered while paused, and it dies of unknown adapters."""
+
+    def __init__(self, version: str, answer: Answer = plain_answer) -> None:
+        self.version = version
+        self.answer = answer
+        self.seconds = 0.0
+        self.bad_weights: set[str] = set()
+        self.adapters: dict[str, Adapter] = {}
+        self.asked: list[tuple[Prompt, Sampling, Adapter | None, int]] = []
+        self.running = 0
+        self.paused = False
+        self.is_dead = False
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
+    ) -> Generation:
+        if self.is_dead:
+            raise EngineDead("The engine is dead.")
+        assert not self.paused, "a request reached a paused engine"
+        assert adapter is None or adapter.name in self.adapters, "a request named an unknown adapter"
+        self.asked.append((prompt, sampling, adapter, priority))
+        version = self.version
+        self.running += 1
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.running -= 1
+        texts = [self.answer(prompt, sampling, index) for index in range(sampling.n)]
+        logprobs = [-0.5] if sampling.logprobs else []
+        samples = [Sample(text, [1], logprobs, "stop") for text in texts]
+        return Generation([1, 2, 3], samples, frozenset({version, self.version}))
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        self.adapters[adapter.name] = adapter
+
+    async def unload_adapter(self, adapter: Adapter) -> None:
+        self.adapters.pop(adapter.name, None)
+
+    async def pause(self) -> None:
+        assert not self.running, "the gate let a swap begin under running requests"
+        self.paused = True
+
+    async def reload(self, weights: Path, version: str) -> None:
+        assert self.paused, "weights replaced under a running engine"
+        if version in self.bad_weights:
+            self.version = "half loaded"
+            raise RuntimeError("/secret/path cannot be read")
+        self.version = version
+        self.adapters.clear()
+
+    async def resume(self) -> None:
+        self.paused = False
+
+    async def probe(self) -> str:
+        if self.is_dead:
+            raise EngineDead("The engine is dead.")
+        return self.version
+
+    def dead(self) -> bool:
+        return self.is_dead
+
+    def shutdown(self) -> None:
+        self.is_dead = True

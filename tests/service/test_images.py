@@ -1,0 +1,153 @@
+"""Pictures from anywhere: what is decoded, how, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from service.errors import InvalidImage
+from service.images import Limits, decode
+from tests.service.conftest import encoded, picture
+
+LIMITS = Limits(max_pixels=1_000_000, min_side=28)
+HALF_RED = Image.new("RGBA", (32, 32), (255, 0, 0, 128))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF"])
+def test_known_formats_become_rgb(kind: str):
+    image = decode(picture(200, kind=kind), LIMITS)
+    assert (image.mode, image.size) == ("RGB", (32, 32))
+    assert abs(image.getpixel((16, 16))[0] - 200) <= 4
+
+
+def test_base64_is_the_same_picture():
+    data = picture(77)
+    assert decode(base64.b64encode(data).decode(), LIMITS).tobytes() == decode(data, LIMITS).tobytes()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"])
+def test_other_modes_become_rgb(mode: str):
+    kind = "JPEG" if mode in {"CMYK", "YCbCr"} else "TIFF" if mode in {"LA", "PA"} else "PNG"
+    source = Image.new("RGB", (32, 32), "white").convert(mode if mode != "PA" else "LA")
+    image = decode(encoded(source, kind), LIMITS)
+    assert image.mode == "RGB"
+    assert min(image.getpixel((16, 16))) >= 250
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_and_not_clipped(kind: str):
+    source = Image.fromarray(np.full((32, 32), 40000, np.uint16))
+    assert decode(encoded(source, kind), LIMITS).getpixel((0, 0)) == (155, 155, 155)
+
+
+def test_transparency_is_composited_on_white():
+    red, green, blue = decode(encoded(HALF_RED), LIMITS).getpixel((0, 0))
+    assert red == 255 and 125 <= green == blue <= 129
+
+
+def test_a_transparent_colour_of_a_palette_is_composited_on_white():
+    source = Image.new("P", (32, 32), 0)
+    source.putpalette([255, 0, 0] + [0] * 765)
+    assert decode(encoded(source, transparency=0), LIMITS).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(encoded(Image.new("RGB", (40, 60)), "JPEG", exif=exif), LIMITS).size == (60, 40)
+
+
+def test_a_colour_profile_is_converted_and_a_broken_one_ignored():
+    lab_like = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (lab_like, b"no profile at all"):
+        assert abs(decode(picture(90, icc_profile=profile), LIMITS).getpixel((0, 0))[0] - 90) <= 1
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def _text_bomb() -> bytes:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("a", "x" * (2 * PngImagePlugin.MAX_TEXT_CHUNK), zip=True)
+    return encoded(Image.new("RGB", (32, 32)), pnginfo=info)
+
+
+def _animation() -> bytes:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    return encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+
+
+def _truncated_jpeg() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    return encoded(Image.fromarray(noise), "JPEG")[:-600]
+
+
+def _eps() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(stream, "EPS")
+    return stream.getvalue()
+
+
+HOSTILE = {
+    "nothing": b"",
+    "no image": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "half a header": picture()[:20],
+    "half a picture": picture(side=200)[:150],
+    "half a JPEG": _truncated_jpeg(),
+    "a bomb of 10 gigapixels": _png_header(100_000, 100_000),
+    "more pixels than allowed": _png_header(2_000, 2_000),
+    "a header without pixels": _png_header(100, 100),
+    "no pixel at all": _png_header(0, 100),
+    "one pixel": picture(side=1),
+    "a thread": encoded(Image.new("RGB", (28, 3_000))),
+    "a compressed text bomb": _text_bomb(),
+    "an animation": _animation(),
+    "GIF, which is off": encoded(Image.new("L", (32, 32)), "GIF"),
+    "EPS, which is off": _eps(),
+    "ICO, which is off": encoded(Image.new("RGB", (32, 32)), "ICO"),
+    "floating point": encoded(Image.new("F", (32, 32)), "TIFF"),
+    "no base64": "###",
+    "base64 of nonsense": base64.b64encode(b"nonsense").decode(),
+    "not ASCII": "ü" * 8,
+}
+
+
+@pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_input_is_refused_without_a_word_of_the_decoder(source: bytes | str):
+    with pytest.raises(InvalidImage) as refusal:
+        decode(source, LIMITS)
+    assert "0x" not in refusal.value.detail and "BytesIO" not in refusal.value.detail
+
+
+def test_every_cut_of_a_file_is_refused_or_decoded_but_never_an_accident():
+    for kind in ("PNG", "WEBP", "TIFF", "BMP", "AVIF"):
+        data = picture(kind=kind)
+        for length in range(0, len(data), max(1, len(data) // 60)):
+            try:
+                decode(data[:length], LIMITS)
+            except InvalidImage:
+                continue
+
+
+def test_flipped_bytes_never_cause_an_accident():
+    noise = np.random.default_rng(1)
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
+        for _ in range(40):
+            data = bytearray(picture(kind=kind))
+            for position in noise.integers(0, len(data), 4):
+                data[position] = noise.integers(0, 256)
+            try:
+                assert decode(bytes(data), LIMITS).mode == "RGB"
+            except InvalidImage:
+                continue
