@@ -1,0 +1,155 @@
+"""Promotion, rollback and refusal, around an engine that keeps vLLM's rules."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from PIL import Image
+
+from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions
+from service.errors import DrainTimeout, EngineDead, UnknownAdapter, UnknownVersion, VersionError
+from tests.service.conftest import World, adapter
+from tests.service.fake_engine import plain_answer
+
+GREY = Image.new("RGB", (32, 32), "grey")
+
+
+def score(world: World):
+    return world.service.judge.score(GREY, ScoreOptions(samples=1))
+
+
+def test_a_promotion_changes_the_version_the_pointer_and_the_answers(world: World, run):
+    swap = run(world.service.swapper.promote(world.second))
+    assert (swap.version, swap.previous) == (world.second, world.first)
+    assert swap.blackout_ms >= swap.drain_ms + swap.reload_ms > 0
+    assert world.store.active().version == world.second
+    assert run(score(world)).version == world.second
+
+
+def test_a_rollback_leads_back(world: World, run):
+    run(world.service.swapper.promote(world.second))
+    assert run(world.service.swapper.rollback()).version == world.first
+    assert run(score(world)).version == world.first
+
+
+def test_promoting_what_serves_changes_nothing(world: World, run):
+    swap = run(world.service.swapper.promote(world.first))
+    assert (swap.version, swap.blackout_ms) == (world.first, 0)
+    assert world.engine.asked == []
+
+
+def test_there_is_no_way_back_from_the_first_version(world: World, run):
+    with pytest.raises(UnknownVersion):
+        run(world.service.swapper.rollback())
+
+
+def test_swaps_under_load_lose_and_mix_nothing(world: World, run):
+    async def story() -> list[str]:
+        world.engine.seconds = 0.003
+        calls = []
+        async with asyncio.TaskGroup() as group:
+            for step in range(60):
+                calls.append(group.create_task(score(world)))
+                if step % 15 == 7:
+                    target = (world.second, world.first)[step // 15 % 2]
+                    group.create_task(world.service.swapper.promote(target))
+                await asyncio.sleep(0.002)
+        return [call.result().version for call in calls]
+
+    assert set(run(story())) == {world.first, world.second}
+
+
+def refused(world: World, run, error: type[Exception], match: str = "") -> None:
+    with pytest.raises(error, match=match):
+        run(world.service.swapper.promote(world.second))
+    assert world.store.active().version == world.first
+    assert not world.engine.paused
+
+
+def test_weights_that_do_not_load_are_refused_and_the_old_ones_restored(world: World, run):
+    world.engine.bad_weights = {world.second}
+    refused(world, run, VersionError, "load_failed")
+    assert run(score(world)).version == world.first
+
+
+def test_a_refusal_tells_nothing_of_the_engines_error(world: World, run):
+    world.engine.bad_weights = {world.second}
+    with pytest.raises(VersionError) as refusal:
+        run(world.service.swapper.promote(world.second))
+    assert "secret" not in refusal.value.detail
+
+
+def test_unreadable_canaries_are_refused_and_the_old_weights_restored(world: World, run):
+    world.engine.answer = lambda prompt, *rest: (
+        "gibberish" if world.engine.version == world.second else plain_answer(prompt, *rest)
+    )
+    refused(world, run, VersionError, "unreadable_canaries")
+    assert run(score(world)).score is not None
+
+
+def test_if_the_old_weights_do_not_load_either_the_engine_is_given_up(world: World, run):
+    world.engine.bad_weights = {world.first, world.second}
+    with pytest.raises(EngineDead):
+        run(world.service.swapper.promote(world.second))
+    assert world.engine.dead()
+    with pytest.raises(EngineDead):
+        run(score(world))
+
+
+def test_changed_files_are_refused_before_anyone_waits(world: World, run):
+    (world.store.path(world.second) / "config.json").write_text("{}")
+    refused(world, run, VersionError, "hash_mismatch")
+    assert world.engine.asked == []
+
+
+def test_a_drain_that_takes_too_long_changes_nothing(make_world, run):
+    world = make_world(drain_seconds=0.01)
+
+    async def story() -> str:
+        world.engine.seconds = 0.1
+        running = asyncio.create_task(score(world))
+        await asyncio.sleep(0)
+        with pytest.raises(DrainTimeout):
+            await world.service.swapper.promote(world.second)
+        return (await running).version
+
+    assert run(story()) == world.first
+
+
+def test_an_adapter_is_served_until_a_swap(world: World, run):
+    adapter(world.store.root / "adapters" / "one")
+    prompts = [RolloutPrompt(task="score", images=["a"], samples=1)]
+    request = RolloutRequest(images={"a": "-"}, prompts=prompts, adapter="one")
+
+    async def story() -> None:
+        await world.service.adapters.load("one")
+        answer = await world.service.judge.rollouts(request, {"a": GREY})
+        assert (answer.adapter, answer.version) == ("one", world.first)
+        await world.service.swapper.promote(world.second)
+        with pytest.raises(UnknownAdapter):
+            await world.service.judge.rollouts(request, {"a": GREY})
+
+    run(story())
+
+
+def test_removing_an_adapter_waits_for_its_requests(world: World, run):
+    path = adapter(world.store.root / "adapters" / "one")
+    prompts = [RolloutPrompt(task="score", images=["a"], samples=1)]
+    request = RolloutRequest(images={"a": "-"}, prompts=prompts, adapter="one")
+
+    async def story() -> None:
+        world.engine.seconds = 0.05
+        await world.service.adapters.load("one")
+        running = asyncio.create_task(world.service.judge.rollouts(request, {"a": GREY}))
+        await asyncio.sleep(0.01)
+        removal = asyncio.create_task(world.service.adapters.remove("one"))
+        await asyncio.sleep(0.01)
+        with pytest.raises(UnknownAdapter):
+            await world.service.judge.rollouts(request, {"a": GREY})
+        assert path.exists() and "one" in world.engine.adapters
+        await removal
+        assert running.done() and (await running).adapter == "one"
+        assert not path.exists() and world.engine.adapters == {}
+
+    run(story())
