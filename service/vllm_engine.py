@@ -1,4 +1,4 @@
-"""The engine: vLLM's AsyncLLM in this process. The only file that imports vLLM."""
+"""The engine: vLLM's AsyncLLM in this process. Beside `vllm_lora.py` the only file that imports vLLM."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidReq
 from service.prompts import Profile, chat_messages, max_tokens
 from service.settings import Settings
 
-_CPU_BLOCK = 32
-"""Tokens per cache block. With the CPU's default of 128 a question of 90 tokens would never be shared by its K
+_CPU: dict[str, Any] = {"block_size": 32, "worker_cls": "service.vllm_lora.LoraWorker"}
+"""With the CPU's default of 128 tokens per cache block a question of 90 tokens would never be shared by its K
 answers: half the speed. 16 does not start."""
 
 
@@ -65,7 +65,7 @@ class VllmEngine:
             for _ in range(2):
                 output = await self._ask(prompt, sampling, adapter, priority)
                 if not any(answer.finish_reason == "error" for answer in output.outputs):
-                    return _generation(output)
+                    return _generation(output, sampling.n)
         raise EngineFailure("The engine failed this request twice.")
 
     async def load_adapter(self, adapter: Adapter) -> None:
@@ -154,7 +154,7 @@ def _engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tensor_parallel_size=settings.tensor_parallel_size,
         enforce_eager=settings.enforce_eager,
-        block_size=_CPU_BLOCK if current_platform.is_cpu() else None,
+        **(_CPU if current_platform.is_cpu() else {}),
         limit_mm_per_prompt={"image": 2, "video": 0},
         mm_processor_kwargs={name: value for name, value in pixels.items() if value} or None,
         enable_lora=True,
@@ -167,7 +167,7 @@ def _engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
 
 def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:
     return SamplingParams(
-        n=sampling.n,
+        n=_distinct(sampling),
         temperature=sampling.temperature,
         seed=sampling.seed,
         max_tokens=max_tokens(prompt.task, prompt.profile),
@@ -176,12 +176,18 @@ def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:
     )
 
 
+def _distinct(sampling: Sampling) -> int:
+    """How many answers to draw: greedy ones are all alike, and vLLM refuses to give several."""
+    return sampling.n if sampling.temperature > 0 else 1
+
+
 def _lora(adapter: Adapter) -> LoRARequest:
     return LoRARequest(adapter.name, adapter.id, str(adapter.path))
 
 
-def _generation(output: RequestOutput) -> Generation:
+def _generation(output: RequestOutput, n: int) -> Generation:
     samples = [_sample(answer) for answer in sorted(output.outputs, key=lambda answer: answer.index)]
+    samples *= n // len(samples)
     spans = [span for answer in output.outputs for span in answer.weight_versions or []]
     return Generation(
         list(output.prompt_token_ids or []), samples, frozenset(span.version for span in spans)

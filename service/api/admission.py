@@ -20,10 +20,10 @@ class Admission:
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
         service = service_of(request)
-        if service.draining:
-            raise NotReady("The service is shutting down.")
         if service.engine.dead():
             raise EngineDead("The engine is dead; the service is about to restart.")
+        if service.draining:
+            raise NotReady("The service is shutting down.")
         if self._count >= self._limit:
             metrics.rejected.labels("too_busy").inc()
             raise TooBusy("The service has as many requests as it takes; try again.")

@@ -15,6 +15,8 @@ from pathlib import Path
 from service.client import Client
 from service.versions import VersionStore
 
+LOSES = "TEST_LOSES_VERSION"
+"""Names to `careless_service` the version whose files it shall lose."""
 SERVE = (str(Path(sys.executable).with_name("evoquality")), "serve")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,21 @@ def test_an_adapter_answers_as_its_merged_checkpoint(
     alone = ask_greedily(service, images)
     assert tokens(adapted) == tokens(alone) != tokens(base)
     assert logprobs(adapted) == pytest.approx(logprobs(alone), abs=1e-4)
+
+
+def test_adapters_and_users_answered_in_one_batch_do_not_mix(service: Running, first: str, images: list[bytes]):
+    names = ("left", "right")
+    for seed, name in enumerate(names):
+        adapter(service.store.path(first), service.store.root / "adapters" / name, seed, scale=0.3)
+        service.operators.load_adapter(name)
+    asked = (None, *names, None)
+    alone = {name: tokens(ask_greedily(service, images, name)) for name in (None, *names)}
+    with ThreadPoolExecutor(len(asked)) as pool:
+        mixed = list(pool.map(lambda name: tokens(ask_greedily(service, images, name)), asked * 4))
+    assert len({str(answers) for answers in alone.values()}) == 3
+    assert mixed == [alone[name] for name in asked * 4]
+    for name in names:
+        service.operators.unload_adapter(name)
 
 
 def test_an_unknown_adapter_never_reaches_the_engine(service: Running, images: list[bytes]):

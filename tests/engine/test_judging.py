@@ -37,6 +37,16 @@ def test_a_seed_makes_answers_repeatable(service: Running, images: list[bytes]):
     assert service.public.compare(*images[:2], votes) == service.public.compare(*images[:2], votes)
 
 
+def test_greedy_answers_are_all_alike(service: Running, images: list[bytes]):
+    one = service.public.score(images[0], ScoreOptions(samples=1, temperature=0))
+    many = service.public.score(images[0], ScoreOptions(samples=8, temperature=0))
+    assert (many.samples, many.unreadable) == (8, 8 * one.unreadable)
+    assert many.score == one.score
+    assert many.std == (None if one.score is None else 0)
+    votes = service.public.compare(*images[:2], CompareOptions(samples=8, temperature=0))
+    assert votes.votes.first + votes.votes.second + votes.unreadable == 8
+
+
 def test_json_and_multipart_get_the_same_answer(service: Running, images: list[bytes]):
     body = {"image": encode_image(images[0]), "samples": 4, "seed": 3}
     response = httpx.post(f"{service.url}/v1/score", json=body, timeout=60)
