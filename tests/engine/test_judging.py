@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -61,6 +63,18 @@ def test_rollouts_carry_tokens_and_their_log_probabilities(service: Running, ima
     for completion in result.completions:
         assert 0 < len(completion.token_ids) == len(completion.logprobs)
         assert all(math.isfinite(value) and value <= 0 for value in completion.logprobs)
+
+
+def test_users_do_not_wait_for_rollouts(service: Running, images: list[bytes]):
+    prompts = [RolloutPrompt(task="score", images=[str(index)], samples=32) for index in range(12)] * 8
+    batch = {str(index): encode_image(image) for index, image in enumerate(images)}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(service.operators.rollouts, RolloutRequest(images=batch, prompts=prompts))
+        time.sleep(0.5)
+        answers = [service.public.score(image, ScoreOptions(samples=2)) for image in images[:3]]
+        assert not running.done()
+        assert len(running.result().results) == len(prompts)
+    assert len(answers) == 3
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(service: Running, images: list[bytes]):

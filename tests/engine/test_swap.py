@@ -12,7 +12,7 @@ import pytest
 
 from service.client import AsyncClient, ServiceError, encode_image
 from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions, SwapResponse
-from tests.engine.checkpoints import Tensors, rewritten
+from tests.engine.checkpoints import Tensors, perturbed, rewritten
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, tokens
 from tests.engine.running import Running
@@ -80,6 +80,15 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(
 ):
     version = add(service.store, rewritten(service.store.path(first), tmp_path / "bad", damage), first)
     _assert_refused(service, first, version, images, 422, reason)
+
+
+def test_a_version_that_answers_gibberish_is_refused_and_the_old_one_goes_on(
+    service: Running, first: str, images: list[bytes], environment: dict[str, str], tmp_path: Path
+):
+    if environment:
+        pytest.skip("random weights answer no canary readably either")
+    version = add(service.store, perturbed(service.store.path(first), tmp_path / "bad", seed=9, scale=20), first)
+    _assert_refused(service, first, version, images, 422, "unreadable_canaries")
 
 
 def test_a_version_without_a_directory_is_refused_and_the_old_one_goes_on(
