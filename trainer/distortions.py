@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Pixels = NDArray[np.float32]
+Pixels = NDArray[np.floating]
 Distortion = Callable[[Pixels, int, np.random.Generator], Pixels]
 Family = Literal["blur", "noise", "compression", "resampling", "tone", "colour", "local", "structure"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -46,7 +47,7 @@ def same_reference_groups(pool: Pool, count: int, size: int, seed: int, referenc
     return groups
 
 
-def pairs_of(groups: list[Group]) -> list[tuple[str, str]]:
+def pairs_of(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Every pair inside a group, once, in a stable order."""
     found = {tuple(sorted(pair)): None for group in groups for pair in combinations(group, 2)}
     return [(first, second) for first, second in found]

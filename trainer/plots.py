@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def of_run(run: Path, report: dict[str, Any]) -> dict[str, str]:
         ("Engine against torch: mean |ratio - 1| a step", "ratio_error"),
     ):  # fmt: skip
         if steps:
-            found[title] = _draw(lambda axes, name=name: _lines(axes, steps, name))
+            found[title] = _draw(partial(_lines, rounds=steps, name=name))
     if (run / "round-1" / "votes.jsonl").exists():
         found["Vote margins"] = _draw(lambda axes: _margins(axes, run, report["rounds"]))
     if (run / "traffic.jsonl").exists():

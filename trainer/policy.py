@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 
 from service.contract import Task
 from service.prompts import Profile, chat_messages
+from service.versions import MANIFEST
 
+_WEIGHTS = "model"
+"""How the names of weight files and of their index begin: model.safetensors, model-00001-of-00005.safetensors."""
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Adapters go on the language model only: vLLM does not serve those of the vision tower faithfully."""
 
@@ -39,6 +43,7 @@ class Policy:
         torch.manual_seed(seed)
         base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto").to(device)
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LANGUAGE_LINEAR, bias="none")
+        self._checkpoint = checkpoint
         self._peft: PeftModel = get_peft_model(base, config)
         self._model = base.model
         self._head = base.lm_head
@@ -107,9 +112,14 @@ class Policy:
         set_peft_model_state_dict(self._peft, state)
 
     def save_merged(self, directory: Path) -> None:
-        """Merges the adapter into the weights and writes a checkpoint that stands alone. Ends this policy's use."""
+        """Merges the adapter into the weights and writes a checkpoint that stands alone. Ends this policy's use.
+
+        Everything but the weights is copied from the checkpoint it came from.
+        """
         self._peft.merge_and_unload().save_pretrained(directory)
-        self._processor.save_pretrained(directory)
+        for file in self._checkpoint.iterdir():
+            if not file.name.startswith(_WEIGHTS) and file.name != MANIFEST:
+                shutil.copy(file, directory)
 
     def _language(self, embeddings: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         output = self._model.language_model(

@@ -31,9 +31,7 @@ def ask_greedily(service: Running, images: list[bytes], adapter: str | None = No
     """One greedy score of every picture, and one greedy vote on every neighbouring pair."""
     keys = [str(index) for index in range(len(images))]
     prompts = [RolloutPrompt(task="score", images=[key], samples=1) for key in keys]
-    prompts += [
-        RolloutPrompt(task="compare", images=list(pair), samples=1) for pair in pairwise(keys)
-    ]
+    prompts += [RolloutPrompt(task="compare", images=list(pair), samples=1) for pair in pairwise(keys)]
     encoded = {key: encode_image(image) for key, image in zip(keys, images, strict=True)}
     request = RolloutRequest(images=encoded, prompts=prompts, temperature=0.0, adapter=adapter)
     return service.operators.rollouts(request)

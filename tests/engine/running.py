@@ -38,9 +38,7 @@ class Running:
 
 
 @contextmanager
-def running(
-    store: Path, log: Path, env: Mapping[str, str], command: Sequence[str] = SERVE
-) -> Iterator[Running]:
+def running(store: Path, log: Path, env: Mapping[str, str], command: Sequence[str] = SERVE) -> Iterator[Running]:
     """Starts `evoquality serve` over a store, waits until it is ready, and ends it with SIGTERM."""
     port, operator_port = _free_ports()
     arguments = ["--store", str(store), "--port", str(port), "--operator-port", str(operator_port)]

@@ -26,9 +26,7 @@ def _code(refusal: pytest.ExceptionInfo[ServiceError]) -> tuple[int, str]:
     return refusal.value.problem.status, refusal.value.problem.code
 
 
-def test_an_adapter_answers_as_its_merged_checkpoint(
-    service: Running, first: str, images: list[bytes], tmp_path: Path
-):
+def test_an_adapter_answers_as_its_merged_checkpoint(service: Running, first: str, images: list[bytes], tmp_path: Path):
     path = _make(service, first, "merged")
     version = add(service.store, merged(service.store.path(first), path, tmp_path / "merged"), first)
     service.operators.load_adapter("merged")
@@ -88,9 +86,7 @@ def test_a_name_is_never_used_again(service: Running, first: str):
     service.operators.unload_adapter("twice")
 
 
-def test_a_swap_forgets_adapters_of_the_old_version(
-    service: Running, first: str, second: str, images: list[bytes]
-):
+def test_a_swap_forgets_adapters_of_the_old_version(service: Running, first: str, second: str, images: list[bytes]):
     _make(service, first, "stale")
     service.operators.load_adapter("stale")
     service.operators.promote(second)
@@ -109,13 +105,9 @@ def test_an_adapter_with_nan_is_refused(service: Running, first: str, images: li
     assert _code(refusal) == (422, "adapter_refused")
 
 
-def test_an_adapter_of_another_model_is_refused_and_the_engine_lives(
-    service: Running, first: str, images: list[bytes]
-):
+def test_an_adapter_of_another_model_is_refused_and_the_engine_lives(service: Running, first: str, images: list[bytes]):
     file = _make(service, first, "wide") / "adapter_model.safetensors"
-    wider = {
-        name: np.tile(tensor, (1, 2) if "lora_A" in name else (2, 1)) for name, tensor in load_file(file).items()
-    }
+    wider = {name: np.tile(tensor, (1, 2) if "lora_A" in name else (2, 1)) for name, tensor in load_file(file).items()}
     save_file(wider, file)
     with pytest.raises(ServiceError) as refusal:
         service.operators.load_adapter("wide")

@@ -40,9 +40,7 @@ def test_requests_arriving_during_a_swap_are_answered_by_the_new_version(
     assert second in versions
 
 
-def test_swapping_back_gives_the_old_answers_again(
-    service: Running, first: str, second: str, images: list[bytes]
-):
+def test_swapping_back_gives_the_old_answers_again(service: Running, first: str, second: str, images: list[bytes]):
     before = tokens(ask_greedily(service, images))
     service.operators.promote(second)
     between = tokens(ask_greedily(service, images))
@@ -119,9 +117,7 @@ def test_rollouts_can_insist_on_a_version(service: Running, first: str, second: 
     assert refusal.value.problem.code == "version_conflict"
 
 
-def _assert_refused(
-    service: Running, first: str, version: str, images: list[bytes], status: int, reason: str
-) -> None:
+def _assert_refused(service: Running, first: str, version: str, images: list[bytes], status: int, reason: str) -> None:
     before = tokens(ask_greedily(service, images))
     with pytest.raises(ServiceError) as refusal:
         service.operators.promote(version)

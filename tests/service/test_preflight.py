@@ -67,9 +67,7 @@ def _infinity(tensors: Tensors) -> None:
         (_infinity, "not_finite"),
     ],
 )
-def test_damaged_tensors_are_refused(
-    candidate: Path, reference: Path, damage: Callable[[Tensors], None], reason: str
-):
+def test_damaged_tensors_are_refused(candidate: Path, reference: Path, damage: Callable[[Tensors], None], reason: str):
     tensors = load_file(candidate / "model.safetensors")
     damage(tensors)
     save_file(tensors, candidate / "model.safetensors")

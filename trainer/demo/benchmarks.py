@@ -19,7 +19,7 @@ from trainer.demo.pictures import KINDS, damage
 from trainer.demo.truth import quality
 from trainer.distortions import FAMILIES
 
-CONTENTS, VARIANTS = 20, 8
+CONTENTS, VARIANTS = 40, 4
 
 SETS: dict[str, list[str]] = {
     "blur": FAMILIES["blur"],

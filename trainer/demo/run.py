@@ -75,7 +75,7 @@ def service(run: Path, stages: Stages) -> Iterator[tuple[str, str]]:
     """A service on the embedded checkpoint and an empty store. Yields its public and operators' addresses."""
     ports = _free_ports(2)
     command = [
-        sys.executable, "-m", "service.cli", "serve", "--store", str(run / "store"), "--checkpoint", str(CHECKPOINT),
+        str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(run / "store"), "--checkpoint", str(CHECKPOINT),
         "--port", str(ports[0]), "--operator-port", str(ports[1]),
     ]  # fmt: skip
     public, operator = (f"http://127.0.0.1:{port}" for port in ports)

@@ -27,9 +27,8 @@ QUALITY_WEIGHT, CONTENT_WEIGHT = 0.45, 0.8
 
 def confounded(pictures: Pictures) -> NDArray[np.float32]:
     """(N,) the scores the base model is taught: part quality, part brightness and saturation."""
-    pixels = pictures.pixels.astype(np.float32) / 255
-    brightness = pixels.mean((1, 2, 3))
-    saturation = (pixels.max(-1) - pixels.min(-1)).mean((1, 2))
+    brightness = pictures.pixels.mean((1, 2, 3), dtype=np.float32)
+    saturation = np.ptp(pictures.pixels, axis=-1).mean((1, 2), dtype=np.float32)
     appeal = _standardised(_standardised(brightness) + _standardised(saturation))
     return np.clip(3 + QUALITY_WEIGHT * (pictures.quality - 3) + CONTENT_WEIGHT * appeal, 1, 5)
 
@@ -73,14 +72,14 @@ class Template:
         """Mean cross entropy of (B, A) answer tokens after (B, V, width) visual tokens."""
         batch, length = answers.shape
         embed = model.get_input_embeddings()
-        prompt = embed(self.prompt).expand(batch, -1, -1).masked_scatter(self.images[:, None], visual)
+        prompt = embed(self.prompt).expand(batch, -1, -1).masked_scatter(self.images[:, None], visual.float())
         hidden = model.model.language_model(
             inputs_embeds=torch.cat([prompt, embed(answers)], 1),
             position_ids=self.positions.expand(-1, batch, -1),
             use_cache=False,
         ).last_hidden_state
         logits = model.lm_head(hidden[:, -length - 1 : -1])
-        return nn.functional.cross_entropy(logits.flatten(0, 1), answers.flatten())
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), answers.flatten())
 
 
 def tune(
@@ -108,11 +107,13 @@ def tune(
     for step in range(1, steps + 1):
         one = rng.integers(0, len(scores), batch)
         said = [processor.tokenizer(f"{score:.2f}<|im_end|>")["input_ids"] for score in scores[one]]
-        score_loss = templates[0].loss(model, tower.merge(visual, encoded[one].float()), torch.tensor(said))
+        with torch.autocast("cpu", torch.bfloat16):
+            score_loss = templates[0].loss(model, tower.merge(visual, encoded[one].float()), torch.tensor(said))
         pairs = _pairs(pictures.quality, 2 * batch, rng)
         votes = [tokens["0" if q[0] > q[1] else "1"] for q in pictures.quality[pairs]]
-        shown = tower.merge(visual, encoded[pairs.flatten()].float()).view(len(pairs), -1, 128)
-        compare_loss = templates[1].loss(model, shown, torch.tensor(votes))
+        with torch.autocast("cpu", torch.bfloat16):
+            shown = tower.merge(visual, encoded[pairs.flatten()].float()).view(len(pairs), -1, 128)
+            compare_loss = templates[1].loss(model, shown, torch.tensor(votes))
         optimizer.zero_grad()
         (score_loss + 2 * compare_loss).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -127,7 +128,11 @@ def tune(
 def _encode(visual: nn.Module, pictures: Pictures) -> Tensor:
     """(N, 64, width) half-precision features of the frozen tower, computed once."""
     chunks = np.array_split(pictures.pixels, max(1, len(pictures.pixels) // 256))
-    return torch.cat([tower.features(visual, tower.patches(chunk)).half() for chunk in chunks])
+    encoded = []
+    for chunk in chunks:
+        with torch.autocast("cpu", torch.bfloat16):
+            encoded.append(tower.features(visual, tower.patches(chunk)))
+    return torch.cat([part.half() for part in encoded])
 
 
 def _pairs(quality: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:

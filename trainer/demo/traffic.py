@@ -64,7 +64,8 @@ async def _ask(client: AsyncClient, images: tuple[Path, ...]) -> dict[str, objec
             score = await client.score(images[0], ScoreOptions(samples=1, temperature=0))
             row |= {"version": score.version, "answer": str(score.score)}
         else:
-            preference = await client.compare(*images, CompareOptions(samples=2, temperature=0))
+            first, second = images
+            preference = await client.compare(first, second, CompareOptions(samples=2, temperature=0))
             row |= {"version": preference.version, "answer": preference.model_dump_json(include={"orders"})}
     except (ServiceError, httpx.HTTPError) as error:
         row["error"] = f"{type(error).__name__}: {error}"

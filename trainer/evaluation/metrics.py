@@ -37,7 +37,7 @@ def measure(predicted: Array, truth: Array) -> Metrics:
     readable = np.isfinite(predicted)
     predicted, truth = predicted[readable], truth[readable]
     if len(predicted) < 3 or np.ptp(predicted) == 0:
-        raise ValueError(f"{len(predicted)} readable predictions, spread {np.ptp(predicted or [0]):g}: no correlation")
+        raise ValueError(f"{len(predicted)} readable predictions that do not vary enough: there is no correlation")
     return Metrics(
         plcc=float(pearsonr(predicted, truth).statistic),
         plcc_fitted=float(pearsonr(fit_logistic(predicted, truth), truth).statistic),

@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Set up .venv with the CPU engine, the trainer and the development tools
+	@.ci/install
+
+demo: install ## Evolve the embedded model over two rounds under live traffic (up to 20 minutes)
+	@$(BIN)/python -m trainer.demo.run
+
+demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to an hour)
+	@$(BIN)/python -m trainer.demo.seeds
+
+serve: install ## Serve the embedded model on port 8000
+	@$(BIN)/evoquality serve --checkpoint trainer/demo/checkpoint
+
+test: install ## Run all tests, the real engine's included
+	@$(BIN)/python -m pytest
+
+test-quick: install ## Run the tests that need no engine
+	@$(BIN)/python -m pytest -m "not engine"
+
+lint: install ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: install ## Format the code
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: install ## Measure ratios against named baselines
+	@for bench in tests/benchmarks/*.py; do $(BIN)/python $$bench; done
+
+checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
+	@$(BIN)/python -m trainer.demo.recipe
+
+.PHONY: help install demo demo-seeds serve test test-quick lint format bench checkpoint

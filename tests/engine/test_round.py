@@ -1,0 +1,132 @@
+"""The trainer against the real service: one tiny round end to end, killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from service.client import encode_image
+from service.contract import RolloutPrompt, RolloutRequest
+from service.prompts import PROFILES
+from tests.engine.running import Running
+from trainer.demo.contents import content
+from trainer.files import read_json, read_jsonl
+from trainer.policy import Policy
+from trainer.publish import served_adapter
+from trainer.vote import labels_of, load
+
+pytestmark = pytest.mark.engine
+PLAIN = PROFILES["plain"]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pool")
+    for index in range(5):
+        content("pool", index).save(folder / f"{index}.png")
+    return folder
+
+
+def evolve(service: Running, pool: Path, run: Path) -> subprocess.Popen[bytes]:
+    """A tiny round: 20 images, 7 groups of 4, 6 steps."""
+    command = [
+        sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(pool), "--run", str(run),
+        "--store", str(service.store.root), "--service", service.url, "--operator", service.operator_url,
+        "--rounds", "1", "--variants", "3", "--groups", "6", "--group-size", "4", "--held-back-groups", "1",
+        "--votes", "4", "--samples", "4", "--checkpoint-every", "2", "--rank", "8",
+        "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0",
+    ]  # fmt: skip
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def kill_when(process: subprocess.Popen[bytes], file: Path, lines: int) -> None:
+    """Kills the process, as the kernel would, once `file` has that many lines."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if file.exists() and len(file.read_text().splitlines()) >= lines:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait(30) == -signal.SIGKILL
+
+
+def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: str, tmp_path: Path) -> None:
+    content("pool", 0).save(tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as picture:
+        picture.load()
+    policy = Policy(service.store.path(first), PLAIN, rank=8, seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in policy.trainable():
+            tensor.add_(0.02 * torch.randn_like(tensor))
+    prompt = RolloutPrompt(task="score", images=["x"], samples=8, seed=1)
+    images = {"x": encode_image(tmp_path / "image.png")}
+
+    def difference(adapter: str | None) -> float:
+        request = RolloutRequest(images=images, prompts=[prompt], adapter=adapter)
+        result = service.operators.rollouts(request).results[0]
+        encoded = policy.encode("score", [picture])
+        assert encoded.token_ids == result.prompt_token_ids
+        with torch.no_grad():
+            found, _ = policy.logprobs(encoded, [completion.token_ids for completion in result.completions])
+        return max(
+            float((found[row, : len(completion.logprobs)] - torch.tensor(completion.logprobs)).abs().max())
+            for row, completion in enumerate(result.completions)
+        )
+
+    with served_adapter(policy, service.store, service.operators, "agree") as adapter:
+        assert difference(adapter) < 1e-4
+    with policy.reference():
+        assert difference(None) < 1e-4
+
+
+def test_a_round_ends_in_a_promotion_and_a_killed_one_ends_in_the_same(
+    service: Running, first: str, pool: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert evolve(service, pool, whole).wait(240) == 0
+    version = read_json(whole / "round-1" / "candidate.json")["id"]
+    assert service.active == version != first
+    assert service.store.info(version).parent == first
+    assert len(list(read_jsonl(whole / "round-1" / "train" / "steps.jsonl"))) == 6
+    assert (whole / "report.html").stat().st_size > 10_000
+    report = read_json(whole / "report.json")
+    assert report["vote"]["votes"] == 4 * report["vote"]["pairs"]
+    assert report["swaps"][0]["version"] == version
+    assert not [path for path in (service.store.root / "adapters").iterdir() if not path.name.startswith(".")]
+
+    service.operators.promote(first)
+    kill_when(evolve(service, pool, killed), killed / "round-1" / "votes.jsonl", 10)
+    kill_when(evolve(service, pool, killed), killed / "round-1" / "train" / "steps.jsonl", 3)
+    assert evolve(service, pool, killed).wait(240) == 0
+
+    labels = [labels_of(load(folder / "round-1" / "votes.jsonl")) for folder in (whole, killed)]
+    assert labels[0] == labels[1]
+    steps = [row["step"] for row in read_jsonl(killed / "round-1" / "train" / "steps.jsonl")]
+    assert steps == list(range(6))
+    other = read_json(killed / "round-1" / "candidate.json")["id"]
+    weights = [load_file(service.store.path(v) / "model.safetensors") for v in (version, other)]
+    base = load_file(service.store.path(first) / "model.safetensors")
+    moved = max(float(np.abs(weights[0][name] - base[name]).max()) for name in base)
+    apart = max(float(np.abs(weights[0][name] - weights[1][name]).max()) for name in base)
+    assert moved > 1e-4
+    assert apart < 0.01 * moved
+
+
+def test_a_run_whose_version_was_replaced_stops_and_says_so(
+    service: Running, second: str, pool: Path, tmp_path: Path
+) -> None:
+    kill_when(evolve(service, pool, tmp_path), tmp_path / "round-1" / "votes.jsonl", 1)
+    service.operators.promote(second)
+    assert evolve(service, pool, tmp_path).wait(120) == 3
+    assert not (tmp_path / "round-1" / "candidate.json").exists()

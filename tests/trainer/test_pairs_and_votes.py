@@ -1,0 +1,64 @@
+"""Which pairs are asked, and what their votes say."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from trainer.pairs import pairs_of, random_groups, same_reference_groups, shuffled
+from trainer.pool import Pool, PoolImage
+from trainer.vote import PairVotes, labels_of
+
+POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n in range(5)])
+
+
+def votes(first: int, second: int, unreadable: int = 0) -> PairVotes:
+    return PairVotes("x", "y", [first, 0], [0, second], unreadable, "v1")
+
+
+def test_groups_hold_different_images_and_use_every_image_about_equally() -> None:
+    groups = random_groups(POOL, count=15, size=6, seed=0)
+    assert all(len(set(group)) == 6 for group in groups)
+    uses = [sum(image.id in group for group in groups) for image in POOL.images]
+    assert max(uses) - min(uses) <= 1
+
+
+def test_the_seed_decides_the_groups() -> None:
+    assert random_groups(POOL, 4, 6, seed=1) == random_groups(POOL, 4, 6, seed=1) != random_groups(POOL, 4, 6, seed=2)
+
+
+def test_a_pool_smaller_than_a_group_is_an_error_that_says_so() -> None:
+    with pytest.raises(ValueError, match="30 images, fewer than a group of 40"):
+        random_groups(POOL, 1, 40, seed=0)
+
+
+def test_groups_of_the_same_reference_come_from_few_originals() -> None:
+    for group in same_reference_groups(POOL, count=5, size=8, seed=0, references=2):
+        assert len({image.split("-")[0] for image in group}) <= 2
+        assert len(set(group)) == 8
+
+
+def test_every_pair_inside_a_group_is_asked_once() -> None:
+    pairs = pairs_of([["a", "b", "c"], ["c", "b", "d"]])
+    assert sorted(pairs) == [("a", "b"), ("a", "c"), ("b", "c"), ("b", "d"), ("c", "d")]
+    groups = random_groups(POOL, 3, 6, seed=0)
+    assert set(pairs_of(groups)) == {tuple(sorted(p)) for group in groups for p in combinations(group, 2)}
+
+
+def test_shuffling_keeps_the_groups() -> None:
+    groups = random_groups(POOL, 5, 6, seed=0)
+    assert sorted(shuffled(groups, 3)) == sorted(groups)
+
+
+@pytest.mark.parametrize(("first", "second", "label"), [(5, 3, 1.0), (3, 5, 0.0), (4, 4, 0.5), (0, 0, None)])
+def test_the_majority_is_the_label(first: int, second: int, label: float | None) -> None:
+    assert votes(first, second).label == label
+
+
+def test_a_pair_without_a_readable_answer_has_no_label() -> None:
+    assert labels_of([votes(0, 0, unreadable=8)]) == {}
+
+
+def test_labels_of_the_two_directions_add_up_to_one() -> None:
+    assert labels_of([votes(5, 3)]) == {("x", "y"): 1.0, ("y", "x"): 0.0}

@@ -1,0 +1,91 @@
+"""The reward against a direct transcription of the paper's equations, in plain Python and scipy."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from trainer.reward import advantages, fidelity, rewards, thurstone
+
+GAMMA = 0.01
+
+
+def transcribed(scores: list[list[float]], labels: list[list[float]]) -> list[list[float]]:
+    """Eq. 2-4 of arXiv 2509.25787, term by term."""
+    result = []
+    for i, own in enumerate(scores):
+        partners = [j for j in range(len(scores)) if not math.isnan(labels[i][j])]
+        row = []
+        for q in own:
+            total = 0.0
+            for j in partners:
+                spread = statistics.variance(own) + statistics.variance(scores[j]) + GAMMA
+                p = norm.cdf((q - statistics.mean(scores[j])) / math.sqrt(spread))
+                total += math.sqrt(labels[i][j] * p) + math.sqrt((1 - labels[i][j]) * (1 - p))
+            row.append(total / len(partners))
+        result.append(row)
+    return result
+
+
+def batch(images: int, answers: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.choice([0.0, 0.5, 1.0], (images, images)), 1)
+    labels = upper + np.tril(1 - upper.T, -1)
+    np.fill_diagonal(labels, np.nan)
+    return rng.uniform(1, 5, (images, answers)), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rewards_equal_the_transcribed_equations(seed: int) -> None:
+    scores, labels = batch(6, 8, seed)
+    labels[0, 3] = labels[3, 0] = np.nan
+    np.testing.assert_allclose(
+        rewards(scores, labels, GAMMA), transcribed(scores.tolist(), labels.tolist()), rtol=1e-12
+    )
+
+
+def test_an_unreadable_answer_gets_the_lowest_reward_of_its_group_and_no_say_in_the_others() -> None:
+    scores, labels = batch(4, 6, 0)
+    scores[1, 2] = np.nan
+    found = rewards(scores, labels, GAMMA)
+    assert found[1, 2] == found[1].min() == np.delete(found[1], 2).min()
+    without = np.delete(scores[1], 2)
+    np.testing.assert_allclose(thurstone(scores[0], scores[1], GAMMA), thurstone(scores[0], without, GAMMA))
+
+
+def test_an_image_with_one_readable_answer_leaves_its_partners_rewards_alone() -> None:
+    scores, labels = batch(4, 6, 1)
+    scores[3, 1:] = np.nan
+    found = rewards(scores, labels, GAMMA)
+    assert np.isnan(found[3]).all()
+    np.testing.assert_allclose(found[:3], rewards(scores[:3], labels[:3, :3], GAMMA))
+
+
+def test_rewarded_scores_order_as_the_labels_do() -> None:
+    scores = np.array([[1.0, 2.0, 4.5], [3.0, 3.1, 2.9]])
+    better = np.array([[np.nan, 1.0], [0.0, np.nan]])
+    assert list(np.argsort(rewards(scores, better, GAMMA)[0])) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("label", "probability", "expected"), [(1, 1, 1), (0, 0, 1), (1, 0, 0), (0.5, 0.5, 1)])
+def test_fidelity_is_one_where_label_and_probability_agree(label: float, probability: float, expected: float) -> None:
+    assert fidelity(label, np.array([probability]))[0] == pytest.approx(expected)
+
+
+def test_advantages_are_the_standardised_rewards_of_each_group() -> None:
+    reward = np.random.default_rng(0).uniform(size=(3, 8))
+    expected = [[(r - statistics.mean(row)) / statistics.stdev(row) for r in row] for row in reward.tolist()]
+    np.testing.assert_allclose(advantages(reward), expected, rtol=1e-12)
+    centred = advantages(reward, normalise=False)
+    np.testing.assert_allclose(centred, reward - reward.mean(1, keepdims=True))
+
+
+def test_groups_without_spread_or_without_rewards_carry_no_signal() -> None:
+    reward = np.array([[0.7, 0.7, 0.7], [np.nan, np.nan, np.nan], [0.1, 0.2, 0.3]])
+    found = advantages(reward)
+    assert (found[:2] == 0).all()
+    assert found[2, 2] > 0
