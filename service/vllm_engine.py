@@ -28,9 +28,14 @@ from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidReq
 from service.prompts import Profile, chat_messages, max_tokens
 from service.settings import Settings
 
-_CPU: dict[str, Any] = {"block_size": 32, "worker_cls": "service.vllm_lora.LoraWorker"}
+_CPU: dict[str, Any] = {
+    "block_size": 32,
+    "worker_cls": "service.vllm_lora.LoraWorker",
+    "enable_chunked_prefill": False,
+}
 """With the CPU's default of 128 tokens per cache block a question of 90 tokens would never be shared by its K
-answers: half the speed. 16 does not start."""
+answers: half the speed. 16 does not start. And a prompt computed in parts ends the engine if its sampling is
+seeded: vLLM rewinds the generator for the parts, and a CPU's cannot be rewound."""
 
 
 class VllmEngine:
@@ -155,6 +160,7 @@ def _engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
         tensor_parallel_size=settings.tensor_parallel_size,
         enforce_eager=settings.enforce_eager,
         **(_CPU if current_platform.is_cpu() else {}),
+        max_num_batched_tokens=max(8192, settings.max_model_len),
         limit_mm_per_prompt={"image": 2, "video": 0},
         mm_processor_kwargs={name: value for name, value in pixels.items() if value} or None,
         enable_lora=True,

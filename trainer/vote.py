@@ -105,9 +105,7 @@ async def cast(
         append_jsonl(path, map(asdict, rows))
         advance(len(rows))
 
-    async with asyncio.TaskGroup() as group:
-        for start in range(0, len(numbered), batch):
-            group.create_task(ask(numbered[start : start + batch]))
+    await asyncio.gather(*(ask(numbered[start : start + batch]) for start in range(0, len(numbered), batch)))
     return load(path)
 
 

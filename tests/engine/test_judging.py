@@ -11,7 +11,7 @@ import pytest
 
 from service.client import encode_image
 from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
-from tests.engine.pictures import ask_greedily, logprobs, tokens
+from tests.engine.pictures import ask_greedily, logprobs, pictures, tokens
 from tests.engine.running import Running
 
 pytestmark = pytest.mark.engine
@@ -37,6 +37,17 @@ def test_a_seed_makes_answers_repeatable(service: Running, images: list[bytes]):
     options, votes = ScoreOptions(samples=8, seed=7), CompareOptions(samples=8, seed=7)
     assert service.public.score(images[0], options) == service.public.score(images[0], options)
     assert service.public.compare(*images[:2], votes) == service.public.compare(*images[:2], votes)
+
+
+def test_seeded_answers_are_the_same_alone_and_among_many(service: Running):
+    """Also: more prompts at once than fit one batch, which ends an engine that computes seeded prompts in parts."""
+    keys = [str(index) for index in range(120)]
+    encoded = {key: encode_image(image) for key, image in zip(keys, pictures(120, seed=5), strict=True)}
+    prompts = [RolloutPrompt(task="compare", images=[key, keys[0]], samples=8, seed=int(key)) for key in keys]
+    together = service.operators.rollouts(RolloutRequest(images=encoded, prompts=prompts)).results
+    for number in (0, 60, 119):
+        alone = service.operators.rollouts(RolloutRequest(images=encoded, prompts=[prompts[number]])).results[0]
+        assert [c.token_ids for c in alone.completions] == [c.token_ids for c in together[number].completions]
 
 
 def test_greedy_answers_are_all_alike(service: Running, images: list[bytes]):

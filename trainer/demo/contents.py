@@ -27,6 +27,8 @@ PHOTOGRAPHS = (
 )  # fmt: skip
 BOUNDARY = 0.62
 """Where a photograph is cut: `train` and `pool` see the part left of it, `benchmark` the part right of it."""
+LEAST_DETAIL = 0.03
+"""Flatter pictures are drawn again: damage would not show in them."""
 _SEED: dict[Split, int] = {"train": 1, "pool": 2, "benchmark": 3}
 
 
@@ -34,9 +36,17 @@ def content(split: Split, index: int) -> Image.Image:
     """The split's undistorted picture number `index`: RGB, 112 x 112."""
     rng = np.random.default_rng((_SEED[split], index))
     picture = _photograph_crop(split, rng) if rng.random() < 0.5 else _scene(rng)
+    while _detail(picture) < LEAST_DETAIL:
+        picture = _photograph_crop(split, rng) if rng.random() < 0.5 else _scene(rng)
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return picture
+
+
+def _detail(picture: Image.Image) -> float:
+    """Mean absolute difference of neighbouring pixels, down plus across, on [0, 1]."""
+    luma = np.asarray(picture, dtype=np.float32).mean(-1) / 255
+    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
 
 
 @cache

@@ -9,6 +9,7 @@ hour on two idle cores with bfloat16 arithmetic, several times that without.
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +22,8 @@ from trainer.demo.pictures import Pictures, make_pictures
 
 HELD_BACK = 1200
 """Pictures, of contents of their own, on which the tower's progress is shown."""
-TUNED_ON = 14_000
-"""Pictures the answers are tuned on; the tower sees more."""
+TUNED_CONTENTS = range(6000, 7100)
+"""Contents whose pictures the answers are tuned on: the tower must not have learnt them by heart."""
 
 
 def main(
@@ -41,13 +42,14 @@ def main(
     with Progress() as progress:
         srcc = tower.pretrain(model.model.visual, taught, held_back, steps=tower_steps, seed=seed, progress=progress)
         progress.console.print(f"vision tower: SRCC {srcc:.3f} on {HELD_BACK} pictures of unseen contents")
-        teach.tune(model, processor, _rows(taught, 0, TUNED_ON), steps=answer_steps, seed=seed, progress=progress)
+        fresh = make_pictures("train", TUNED_CONTENTS, os.cpu_count() or 1)
+        teach.tune(model, processor, fresh, steps=answer_steps, seed=seed, progress=progress)
     save_checkpoint(model, processor, out)
     print(f"wrote {out}")
 
 
 def _rows(pictures: Pictures, start: int, stop: int | None) -> Pictures:
-    return Pictures(pictures.pixels[start:stop], pictures.quality[start:stop], pictures.kinds[start:stop])
+    return Pictures(*(getattr(pictures, field.name)[start:stop] for field in fields(pictures)))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ from trainer.vote import load
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64
+SCALE = ("--groups=60", "--epochs=2", "--votes=8", "--samples=12")
+"""What two cores do in some ten minutes; the trainer's own defaults are larger."""
 AUDITED_PAIRS = 1000
-SAMPLES = 16
+SAMPLES = 8
 CONSOLE = Console()
 
 
@@ -75,8 +77,8 @@ def service(run: Path, stages: Stages) -> Iterator[tuple[str, str]]:
     """A service on the embedded checkpoint and an empty store. Yields its public and operators' addresses."""
     ports = _free_ports(2)
     command = [
-        str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(run / "store"), "--checkpoint", str(CHECKPOINT),
-        "--port", str(ports[0]), "--operator-port", str(ports[1]),
+        str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(run / "store"),
+        "--checkpoint", str(CHECKPOINT), "--port", str(ports[0]), "--operator-port", str(ports[1]),
     ]  # fmt: skip
     public, operator = (f"http://127.0.0.1:{port}" for port in ports)
     with _process(command, run / "service.log"):
@@ -117,7 +119,7 @@ def _evolve(run: Path, number: int, seed: int, public: str, operator: str, extra
     command = [
         sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(run / "pool"), "--run", str(run),
         "--store", str(run / "store"), "--service", public, "--operator", operator, "--rounds", str(number),
-        "--seed", str(seed), *extra,
+        "--seed", str(seed), *SCALE, *extra,
     ]  # fmt: skip
     code = subprocess.run(command, check=False).returncode
     if code:

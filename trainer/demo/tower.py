@@ -1,6 +1,6 @@
 """First step of the recipe: teach the vision tower what damage looks like.
 
-Regresses the quality and names the distortion types of a picture from its pooled visual tokens. Pictures of one
+Regresses the measured damage and names the distortion types of a picture from its pooled visual tokens. Pictures of one
 size let the whole batch go through the tower as one tensor (`features`), several times faster than the
 checkpoint's own forward, which loops over pictures.
 """
@@ -109,7 +109,7 @@ def pretrain(
     for step in range(1, steps + 1):
         rows = rng.integers(0, len(taught.quality), batch)
         quality, kinds = _predict(visual, head, _augmented(taught.pixels[rows], rng))
-        loss = functional.smooth_l1_loss(quality, torch.from_numpy(taught.quality[rows])) * 2
+        loss = functional.smooth_l1_loss(quality, torch.from_numpy(taught.measured[rows])) * 2
         loss = loss + 2 * functional.binary_cross_entropy_with_logits(
             kinds, torch.from_numpy(taught.kinds[rows]).float()
         )
@@ -150,4 +150,4 @@ def _augmented(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[n
 def _srcc(visual: Qwen2_5_VisionTransformerPretrainedModel, head: nn.Linear, pictures: Pictures) -> float:
     chunks = np.array_split(pictures.pixels, max(1, len(pictures.pixels) // 256))
     predicted = torch.cat([_predict(visual, head, chunk)[0] for chunk in chunks])
-    return float(spearmanr(predicted.numpy(), pictures.quality).statistic)
+    return float(spearmanr(predicted.numpy(), pictures.measured).statistic)

@@ -1,15 +1,25 @@
-"""The ground truth of the synthetic benchmarks: a full-reference measure of how far a picture was damaged.
+"""The ground truth of the synthetic benchmarks: severities measured against the undamaged reference.
 
-Severity = structural damage + colour damage, so that it means the same thing across distortion types:
+A full-reference measure tells how far one picture was damaged (`severity`): structural plus colour damage, so that
+it means the same thing across distortion types:
 
 - structure: gradient magnitude similarity deviation (GMSD, Xue et al. 2014, constant 0.0026 on [0, 1]) of the
   luminance at full and at half resolution, averaged, over 0.15 (a strongly visible value);
 - colour and tone: the mean CIE76 difference of the two pictures smoothed by a Gaussian of 3 pixels, over 20.
 
-Quality is 1 + 4 exp(-severity): 5 for an untouched picture, near 1 for a ruined one.
+The truth of a benchmark picture (`quality`) is 1 + 4 exp(-s), s being the sum over its distortions of that
+measure's mean for their type and level over 48 calibration contents (`severities.json`, made again by
+`python -m trainer.demo.truth`): how bad such damage is in general, as viewers' opinions average out one content's
+luck. 5 is untouched, 1 is ruined.
 """
 
 from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +27,43 @@ from PIL import Image
 from scipy import ndimage
 from skimage.color import rgb2lab
 
-from trainer.distortions import Pixels, to_pixels
+from trainer.demo.contents import content
+from trainer.distortions import LEVELS, TYPES, Pixels, distort, to_pixels
 
+Damage = tuple[str, int]
+"""A distortion type and its level."""
 _GMS_CONSTANT = 0.0026
 
 
-def quality(distorted: Image.Image, reference: Image.Image) -> float:
-    """The ground truth of `distorted`, between 1 and 5, against the undistorted picture of the same size."""
-    return 1 + 4 * float(np.exp(-severity(to_pixels(distorted), to_pixels(reference))))
+TABLE = Path(__file__).with_name("severities.json")
+CALIBRATION_CONTENTS = range(900_000, 900_048)
+
+
+def quality(damages: Iterable[Damage]) -> float:
+    """The ground truth, 1 to 5, of a picture with these damages; 5 if there are none."""
+    return 1 + 4 * math.exp(-sum(_table()[kind][level - 1] for kind, level in damages))
+
+
+def measured_quality(distorted: Image.Image, reference: Image.Image) -> float:
+    """The full-reference measure of one picture on the same scale, against its undistorted reference."""
+    return 1 + 4 * math.exp(-severity(to_pixels(distorted), to_pixels(reference)))
+
+
+@cache
+def _table() -> dict[str, list[float]]:
+    table: dict[str, list[float]] = json.loads(TABLE.read_text())
+    return table
+
+
+def calibrate(kind: str, contents: Iterable[int]) -> list[float]:
+    """Mean severity of a distortion type at each level over pictures of the `train` split."""
+    references = [(index, content("train", index)) for index in contents]
+    means = []
+    for level in LEVELS:
+        damaged = [distort(r, kind, level, np.random.default_rng((level, n))) for n, r in references]
+        pairs = zip(damaged, references, strict=True)
+        means.append(float(np.mean([severity(to_pixels(d), to_pixels(r)) for d, (_, r) in pairs])))
+    return means
 
 
 def severity(distorted: Pixels, reference: Pixels) -> float:
@@ -51,3 +90,8 @@ def _gradient(luma: NDArray[np.float32]) -> NDArray[np.float32]:
 def _colour_damage(distorted: Pixels, reference: Pixels) -> float:
     smooth = [ndimage.gaussian_filter(rgb2lab(pixels), (3, 3, 0)) for pixels in (distorted, reference)]
     return float(np.linalg.norm(smooth[0] - smooth[1], axis=-1).mean()) / 20
+
+
+if __name__ == "__main__":
+    table = {kind: [round(value, 4) for value in calibrate(kind, CALIBRATION_CONTENTS)] for kind in TYPES}
+    TABLE.write_text(json.dumps(table, indent=0) + "\n")
