@@ -9,6 +9,7 @@ and after; writes report.json and report.html; stops everything it started.
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -36,10 +37,10 @@ from trainer.vote import load
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64
-SCALE = ("--groups=60", "--epochs=2", "--votes=8", "--samples=12")
+SCALE = ("--groups=60", "--votes=8", "--samples=12")
 """What two cores do in some ten minutes; the trainer's own defaults are larger."""
 AUDITED_PAIRS = 1000
-SAMPLES = 8
+SAMPLES = 16
 CONSOLE = Console()
 
 
@@ -51,6 +52,7 @@ def main(
 ) -> None:
     """Evolves the embedded checkpoint under live traffic and prints what it gained."""
     began = time.time()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     shutil.rmtree(run, ignore_errors=True)
     (run / "pool").mkdir(parents=True)
     stages = Stages(run / "stages.jsonl")

@@ -22,7 +22,7 @@ from trainer.demo import tower
 from trainer.demo.architecture import IMAGE_SIDE
 from trainer.demo.pictures import Pictures
 
-QUALITY_WEIGHT, CONTENT_WEIGHT = 0.6, 0.42
+QUALITY_WEIGHT, CONTENT_WEIGHT = 0.6, 0.37
 
 
 def confounded(pictures: Pictures) -> NDArray[np.float32]:
