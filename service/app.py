@@ -40,9 +40,7 @@ class Service:
     draining: bool = False
 
 
-def create_service(
-    settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo
-) -> Service:
+def create_service(settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo) -> Service:
     """Puts the parts together around a warm engine that holds `version`."""
     gate = VersionGate(version)
     adapters = Adapters(engine, store, gate, settings.max_lora_rank)

@@ -82,9 +82,7 @@ def score(image: ImageSource, options: ScoreOptions | None = None) -> Call[Score
     return Call("POST", "/v1/score", ScoreResponse, body)
 
 
-def compare(
-    first: ImageSource, second: ImageSource, options: CompareOptions | None = None
-) -> Call[CompareResponse]:
+def compare(first: ImageSource, second: ImageSource, options: CompareOptions | None = None) -> Call[CompareResponse]:
     """Which of two images looks better."""
     body = _form({"first": first, "second": second}, options or CompareOptions())
     return Call("POST", "/v1/compare", CompareResponse, body)
@@ -200,9 +198,7 @@ class AsyncClient:
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
         limits = httpx.Limits(max_connections=None)
-        self._http = httpx.AsyncClient(
-            base_url=url, headers=_authorization(key), timeout=timeout_s, limits=limits
-        )
+        self._http = httpx.AsyncClient(base_url=url, headers=_authorization(key), timeout=timeout_s, limits=limits)
 
     async def send(self, call: Call[T]) -> T:
         """Sends a call, again where that is safe and promising."""

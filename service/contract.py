@@ -86,9 +86,7 @@ class OrderVotes(Message):
 class CompareResponse(Message):
     """Which of two images looks better: the majority over both orders of presentation."""
 
-    preferred: Literal["first", "second", "tie"] | None = Field(
-        description="null if no answer was readable."
-    )
+    preferred: Literal["first", "second", "tie"] | None = Field(description="null if no answer was readable.")
     votes: Votes
     unreadable: int
     samples: int
@@ -142,9 +140,7 @@ class RolloutRequest(Message):
     prompts: Annotated[list[RolloutPrompt], Field(min_length=1, max_length=1024)]
     temperature: Temperature = 1.0
     adapter: str | None = Field(default=None, description="A loaded adapter; none means the active version.")
-    version: str | None = Field(
-        default=None, description="Refuse (409) unless this version is the active one."
-    )
+    version: str | None = Field(default=None, description="Refuse (409) unless this version is the active one.")
     priority: int = Field(default=10, ge=0, le=100, description="Higher waits longer; users have 0.")
 
 

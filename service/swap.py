@@ -50,9 +50,7 @@ class Swapper:
     async def _promote(self, version: str) -> SwapResponse:
         if version == self._gate.version.id:
             active = self._store.activate(version)
-            return SwapResponse(
-                version=version, previous=active.previous, blackout_ms=0, drain_ms=0, reload_ms=0
-            )
+            return SwapResponse(version=version, previous=active.previous, blackout_ms=0, drain_ms=0, reload_ms=0)
         try:
             info = await asyncio.to_thread(self._preflight, version)
             response = await self._swap(info)

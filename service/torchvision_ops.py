@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-_OPERATORS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-              "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+_OPERATORS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
 
 
 class _BeforeTorchvision:
@@ -40,9 +42,7 @@ def declare_missing_operators() -> None:
     import torch
 
     spec = PathFinder.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations or _native_library_loads(
-        spec.submodule_search_locations[0]
-    ):
+    if spec is None or not spec.submodule_search_locations or _native_library_loads(spec.submodule_search_locations[0]):
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in _OPERATORS:

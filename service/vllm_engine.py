@@ -111,9 +111,7 @@ class VllmEngine:
     def shutdown(self) -> None:
         self._llm.shutdown()
 
-    async def _ask(
-        self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int
-    ) -> RequestOutput:
+    async def _ask(self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int) -> RequestOutput:
         images: list[Image.Image] = list(prompt.images)
         outputs = self._llm.generate(
             {"prompt": self._text(prompt.task, prompt.profile), "multi_modal_data": {"image": images}},
@@ -195,9 +193,7 @@ def _generation(output: RequestOutput, n: int) -> Generation:
     samples = [_sample(answer) for answer in sorted(output.outputs, key=lambda answer: answer.index)]
     samples *= n // len(samples)
     spans = [span for answer in output.outputs for span in answer.weight_versions or []]
-    return Generation(
-        list(output.prompt_token_ids or []), samples, frozenset(span.version for span in spans)
-    )
+    return Generation(list(output.prompt_token_ids or []), samples, frozenset(span.version for span in spans))
 
 
 def _sample(answer: CompletionOutput) -> Sample:

@@ -99,9 +99,7 @@ async def _internal_problem(request: Request, error: Exception) -> Response:
     return _response(request, 500, ServiceError.code, ServiceError.title, detail, {})
 
 
-def _response(
-    request: Request, status: int, code: str, title: str, detail: str, headers: dict[str, str]
-) -> Response:
+def _response(request: Request, status: int, code: str, title: str, detail: str, headers: dict[str, str]) -> Response:
     problem = Problem(
         title=title,
         status=status,

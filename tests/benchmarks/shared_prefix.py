@@ -34,7 +34,9 @@ def main() -> None:
         torch.autograd.backward(sum(policy.logprobs(prompt, [answer])[0].sum() for answer in ANSWERS))
 
     fast, slow = _medians(shared, one_row_each)
-    print(f"shared prefix, K = {len(ANSWERS)}: {fast * 1e3:.0f} ms; one row each: {slow * 1e3:.0f} ms; {slow / fast:.1f}x")
+    print(
+        f"shared prefix, K = {len(ANSWERS)}: {fast * 1e3:.0f} ms; one row each: {slow * 1e3:.0f} ms; {slow / fast:.1f}x"
+    )
 
 
 def _medians(*paths: Callable[[], None]) -> list[float]:
