@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from trainer.demo.contents import Split, content
-from trainer.demo.truth import quality
+from trainer.demo.truth import CALIBRATION_CONTENTS, calibrate, measured_quality, quality, severity_of
 from trainer.distortions import FAMILIES, LEVELS, TYPES, distort
 from trainer.pool import Pool, build
 
@@ -63,7 +63,7 @@ def test_a_distortion_repeats_itself_and_gets_worse_with_its_level(kind: str) ->
     def mean_quality(level: int) -> float:
         damaged = [distort(picture, kind, level, np.random.default_rng(n)) for n, picture in enumerate(references)]
         assert all(one.size == other.size for one, other in zip(damaged, references, strict=True))
-        return float(np.mean([quality(one, other) for one, other in zip(damaged, references, strict=True)]))
+        return float(np.mean([measured_quality(one, other) for one, other in zip(damaged, references, strict=True)]))
 
     qualities = [mean_quality(level) for level in LEVELS]
     assert qualities == sorted(qualities, reverse=True)
@@ -78,7 +78,21 @@ def test_an_unknown_level_is_refused() -> None:
 
 
 def test_an_untouched_picture_has_the_highest_quality() -> None:
-    assert quality(content("train", 1), content("train", 1)) == 5
+    assert measured_quality(content("train", 1), content("train", 1)) == 5
+    assert quality([]) == 5
+
+
+@pytest.mark.parametrize("kind", ["gaussian_blur", "block_loss"])
+def test_the_truths_table_is_what_calibration_gives(kind: str) -> None:
+    table = [severity_of(kind, level) for level in LEVELS]
+    assert table == pytest.approx(calibrate(kind, CALIBRATION_CONTENTS), abs=1e-3)
+
+
+def test_every_distortion_is_truly_worse_at_a_higher_level() -> None:
+    for kind in TYPES:
+        severities = [severity_of(kind, level) for level in LEVELS]
+        assert severities == sorted(severities)
+    assert quality([("jpeg", 1), ("darken", 5)]) < quality([("darken", 5)]) < quality([("jpeg", 1)]) < 5
 
 
 def test_the_splits_of_contents_share_no_picture() -> None:

@@ -41,12 +41,17 @@ CALIBRATION_CONTENTS = range(900_000, 900_048)
 
 def quality(damages: Iterable[Damage]) -> float:
     """The ground truth, 1 to 5, of a picture with these damages; 5 if there are none."""
-    return 1 + 4 * math.exp(-sum(_table()[kind][level - 1] for kind, level in damages))
+    return 1 + 4 * math.exp(-sum(severity_of(kind, level) for kind, level in damages))
 
 
 def measured_quality(distorted: Image.Image, reference: Image.Image) -> float:
     """The full-reference measure of one picture on the same scale, against its undistorted reference."""
     return 1 + 4 * math.exp(-severity(to_pixels(distorted), to_pixels(reference)))
+
+
+def severity_of(kind: str, level: int) -> float:
+    """Mean severity of a distortion type at a level, from the calibrated table."""
+    return _table()[kind][level - 1]
 
 
 @cache
