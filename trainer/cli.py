@@ -52,7 +52,7 @@ class Evaluate(EvaluateSettings):
         from trainer.progress import Stages
 
         sets = load_all(self.benchmarks)
-        with Stages() as stages, stages.stage("evaluate", total=sum(len(s.images) for s in sets), unit="images") as bar:
+        with Stages().stage("evaluate", total=sum(len(s.images) for s in sets), unit="images") as bar:
             result = evaluate(self.service, sets, samples=self.samples, seed=self.seed, advance=bar)
         table = Table("benchmark", "PLCC", "fitted", "SRCC", "n", title=f"version {result.version}")
         for name, metrics in result.benchmarks.items():

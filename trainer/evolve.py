@@ -20,10 +20,8 @@ def evolve(settings: EvolveSettings) -> None:
     """
     settings.run.mkdir(parents=True, exist_ok=True)
     write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
-    with (
-        Stages(settings.run / "stages.jsonl") as stages,
-        Client(settings.operator, settings.operator_key()) as operator,
-    ):
+    stages = Stages(settings.run / "stages.jsonl")
+    with Client(settings.operator, settings.operator_key()) as operator:
         operator.wait_ready()
         for number in range(1, settings.rounds + 1):
             try:

@@ -22,7 +22,7 @@ def of_run(run: Path, report: dict[str, Any]) -> dict[str, str]:
     """Title -> SVG, for everything the run has data for."""
     found = {}
     if any("benchmarks" in entry for entry in report["rounds"]):
-        found["PLCC a benchmark a round"] = _draw(lambda axes: _plcc(axes, report["rounds"]))
+        found["PLCC of each benchmark after each round"] = _draw(lambda axes: _plcc(axes, report["rounds"]))
     steps = [(entry["round"], _steps(run, entry["round"])) for entry in report["rounds"]]
     steps = [(number, rows) for number, rows in steps if rows]
     for title, name in (

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -34,53 +35,49 @@ class _Rate(ProgressColumn):
 
 
 class Stages:
-    """Shows stages as bars on a terminal, as lines elsewhere, and keeps their times in a file."""
+    """Shows each stage as a bar on a terminal, as lines elsewhere, and keeps the stages' times in a file."""
 
     def __init__(self, log: Path | None = None) -> None:
         self._log = log
         self._console = Console()
-        self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24),
-            TextColumn("{task.completed:.0f}/{task.total}"), _Rate(), TimeElapsedColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
-
-    def __enter__(self) -> Stages:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     @contextmanager
     def stage(self, name: str, *, total: int | None, unit: str = "") -> Iterator[Advance]:
         """One stage. Yields `advance(count, note="")`."""
-        began, done, last_line = time.time(), 0, time.time()
-        bar = self._progress.add_task(name, total=total, unit=unit, note="")
-        if not self._console.is_terminal:
-            self._console.print(f"{name} ...")
+        began = time.time()
+        show = self._bar if self._console.is_terminal else self._lines
+        with show(name, total, unit) as advance:
+            yield advance
+        if self._log:
+            append_jsonl(self._log, [{"stage": name, "began": began, "ended": time.time()}])
+
+    @contextmanager
+    def _bar(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), _Rate(),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=self._console) as progress:
+            bar = progress.add_task(name, total=total, unit=unit, note="")
+            yield lambda count=1, note="": progress.update(bar, advance=count, note=note)
+            progress.update(bar, completed=total or 1, total=total or 1)
+
+    @contextmanager
+    def _lines(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
+        began, done, last = time.time(), 0, time.time()
+        self._console.print(f"{name} ...")
 
         def advance(count: int = 1, note: str = "") -> None:
-            nonlocal done, last_line
+            nonlocal done, last
             done += count
-            self._progress.update(bar, advance=count, note=note)
-            if not self._console.is_terminal and total and time.time() - last_line > _LINE_SECONDS:
-                last_line = time.time()
-                rate = done / (last_line - began)
+            if total and time.time() - last > _LINE_SECONDS:
+                last = time.time()
+                rate = done / (last - began)
                 left = (total - done) / rate if rate else 0
                 self._console.print(f"{name}: {done}/{total}, {rate:.1f} {unit}/s, {left:.0f} s left  {note}")
 
         yield advance
-        ended = time.time()
-        self._progress.update(bar, completed=total or 1, total=total or 1)
-        if not self._console.is_terminal:
-            self._console.print(f"{name}: done in {ended - began:.1f} s")
-        if self._log:
-            append_jsonl(self._log, [{"stage": name, "began": began, "ended": ended}])
-
-    def say(self, text: str) -> None:
-        """Prints a line above the bars."""
-        self._console.print(text)
+        self._console.print(f"{name}: done in {time.time() - began:.1f} s")
 
 
 def stage_times(log: Path) -> list[dict[str, object]]:

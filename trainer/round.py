@@ -25,7 +25,7 @@ from service.prompts import PROFILES, Profile
 from service.versions import VersionStore
 from trainer import gate, pairs, pool, publish, vote
 from trainer.errors import GateRefused, WrongVersion
-from trainer.files import read_json, read_jsonl, write_json
+from trainer.files import read_json, write_json
 from trainer.pairs import Group
 from trainer.policy import Policy
 from trainer.progress import Stages
@@ -184,11 +184,6 @@ class Round:
         with self.stages.stage(f"round {self.number}: promotion", total=None):
             swap = self.operator.promote(version)
         write_json(self.folder / "promotion.json", swap.model_dump(mode="json"))
-
-
-def steps_of(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of every training step of a round's folder."""
-    return list(read_jsonl(folder / "train" / "steps.jsonl"))
 
 
 def _summary(metrics: dict[str, Any] | None) -> str:

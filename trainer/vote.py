@@ -20,6 +20,8 @@ from trainer.files import append_jsonl, read_jsonl
 from trainer.pool import Pool
 
 Pair = tuple[str, str]
+_STRIDE = 64
+"""Between the seeds of two prompts: sample i of a prompt is drawn with seed + i."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _request(
                     task="compare",
                     images=images,
                     samples=votes,
-                    seed=(seed * 1_000_003 + 2 * number + order) % 2**31,
+                    seed=(seed * 1_000_003 + _STRIDE * (2 * number + order)) % 2**31,
                 )
             )
     encoded = {image: base64.b64encode(pool.bytes_of(image)).decode() for image in ids}
