@@ -38,7 +38,7 @@ def perturbed(source: Path, target: Path, seed: int, scale: float = 0.02) -> Pat
     return rewritten(source, target, change)
 
 
-def adapter(source: Path, target: Path, seed: int, scale: float = 0.05) -> Path:
+def adapter(source: Path, target: Path, seed: int, scale: float = 0.25) -> Path:
     """A PEFT adapter for a part of the language model's linear layers."""
     noise = np.random.default_rng(seed)
     tensors: Tensors = {}
