@@ -95,7 +95,7 @@ class OnlineStage:
             loss = self._group_loss(group[row], answers[row], advantage[row])
             torch.autograd.backward(loss.loss / tokens)
             for name in sums:
-                sums[name] += float(getattr(loss, name)) / tokens
+                sums[name] += float(getattr(loss, name).detach()) / tokens
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), 1.0) if len(rows) else torch.tensor(0.0)
         if len(rows):
             optimizer.step()
