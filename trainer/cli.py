@@ -6,6 +6,7 @@ import sys
 
 import httpx
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -95,10 +96,7 @@ def app() -> None:
     try:
         CliApp.run(Trainer)
     except ValidationError as error:
-        for problem in error.errors():
-            name = "--" + "-".join(str(part) for part in problem["loc"][-1:]).replace("_", "-")
-            _stop(EXIT_WRONG_SETTINGS, f"{name}: {problem['msg']}")
-        sys.exit(EXIT_WRONG_SETTINGS)
+        _stop(EXIT_WRONG_SETTINGS, "; ".join(map(_sentence, error.errors())))
     except GateRefused as error:
         _stop(EXIT_GATE, str(error))
     except (ServiceError, WrongVersion) as error:
@@ -109,8 +107,14 @@ def app() -> None:
         _stop(EXIT_WRONG_SETTINGS, str(error))
 
 
+def _sentence(problem: ErrorDetails) -> str:
+    """Which flag is wrong, and why. `loc` is (subcommand, field), or the subcommand alone for several fields."""
+    flag = f"--{problem['loc'][-1]}: ".replace("_", "-") if len(problem["loc"]) > 1 else ""
+    return flag + problem["msg"].removeprefix("Value error, ")
+
+
 def _stop(code: int, sentence: str) -> None:
-    Console(stderr=True).print(f"evoquality-trainer: {sentence}", style="red", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"evoquality-trainer: {sentence}", style="red", highlight=False)
     sys.exit(code)
 
 

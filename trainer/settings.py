@@ -29,8 +29,15 @@ class ServiceSettings(BaseSettings):
     """File with the operators' key. Default: operator.key in the store."""
 
     def operator_key(self) -> str:
-        """The operators' key. Raises OSError if its file cannot be read."""
-        return (self.operator_key_file or self.store / "operator.key").read_text().strip()
+        """The operators' key. Raises ValueError if its file cannot be read."""
+        file = self.operator_key_file or self.store / "operator.key"
+        try:
+            return file.read_text().strip()
+        except OSError:
+            raise ValueError(
+                f"the operators' key {file} cannot be read; --store must be the running service's store, "
+                "or name the key's file with --operator-key-file"
+            ) from None
 
 
 class EvolveSettings(ServiceSettings):

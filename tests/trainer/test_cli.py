@@ -32,7 +32,23 @@ def test_an_impossible_setting_is_named(tmp_path: Path) -> None:
     assert "multiple of 2" in done.stderr
 
 
-def test_a_service_that_is_not_there_is_reported_without_a_traceback(tmp_path: Path) -> None:
-    done = trainer("evaluate", "--benchmarks", str(tmp_path), "--service", "http://127.0.0.1:9")
+def test_a_folder_without_benchmarks_is_named(tmp_path: Path) -> None:
+    done = trainer("evaluate", "--benchmarks", str(tmp_path))
     assert done.returncode == 2
     assert "no benchmark below" in done.stderr
+
+
+def test_a_store_without_the_operators_key_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    done = trainer("evolve", "--pool", str(tmp_path), "--run", str(tmp_path / "run"), "--store", str(tmp_path))
+    assert done.returncode == 2
+    assert "--store must be the running service's store" in done.stderr
+
+
+def test_a_service_that_is_not_there_is_reported_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    (tmp_path / "labels.csv").write_text("image,mos\na.png,3\n")
+    done = trainer("evaluate", "--benchmarks", str(tmp_path.parent), "--service", "http://127.0.0.1:9")
+    assert done.returncode == 3
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
