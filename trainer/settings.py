@@ -92,7 +92,7 @@ class EvolveSettings(ServiceSettings):
     device: str = "cpu"
     """Where the torch policy computes, for example cuda:1."""
 
-    gate_unreadable: Share = 0.1
+    gate_unreadable: Share = 0.05
     """Gate: largest share of unreadable scores."""
     gate_agreement_loss: Share = 0.02
     """Gate: how much less often than before the scores' order may agree with the votes on held-back pairs."""
