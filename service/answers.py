@@ -6,6 +6,7 @@ Imports neither torch, vLLM nor transformers.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from service.prompts import Profile
 
@@ -19,6 +20,12 @@ def parse_score(text: str, profile: Profile) -> float | None:
         return None
     score = float(answer)
     return score if MIN_SCORE <= score <= MAX_SCORE else None
+
+
+def read_scores(texts: Iterable[str], profile: Profile) -> list[float]:
+    """The readable scores among answers."""
+    scores = (parse_score(text, profile) for text in texts)
+    return [score for score in scores if score is not None]
 
 
 def parse_vote(text: str, profile: Profile) -> int | None:

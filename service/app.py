@@ -17,6 +17,7 @@ from service.engine import Engine
 from service.gate import VersionGate
 from service.images import Decoder, Limits
 from service.judge import Judge
+from service.rollouts import Rollouts
 from service.settings import Settings
 from service.swap import Swapper
 from service.versions import VersionStore
@@ -35,6 +36,7 @@ class Service:
     gate: VersionGate
     adapters: Adapters
     judge: Judge
+    rollouts: Rollouts
     swapper: Swapper
     decoder: Decoder
     draining: bool = False
@@ -51,7 +53,8 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         store=store,
         gate=gate,
         adapters=adapters,
-        judge=Judge(engine, gate, adapters, settings.model_name),
+        judge=Judge(engine, gate, settings.model_name),
+        rollouts=Rollouts(engine, gate, adapters),
         swapper=Swapper(engine, store, gate, adapters, settings),
         decoder=Decoder(Limits(settings.max_image_pixels, settings.min_image_side), settings.decoders),
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from PIL import Image, ImageFilter
 
+from service.answers import read_scores
 from service.engine import Engine, Prompt, Sampling
-from service.judge import read_scores, together
 from service.prompts import Profile
+from service.together import together
 
 _SIDE = 112
 
@@ -28,4 +29,5 @@ async def readable_share(engine: Engine, profile: Profile) -> float:
     """The share of canary pictures that get a readable score at temperature 0."""
     prompts = [Prompt("score", (image,), profile) for image in canary_images()]
     answers = await together(*(engine.generate(prompt, Sampling(1, temperature=0.0)) for prompt in prompts))
-    return sum(len(read_scores(answer, profile)) for answer in answers) / len(answers)
+    texts = [answer.samples[0].text for answer in answers]
+    return len(read_scores(texts, profile)) / len(texts)

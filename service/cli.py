@@ -134,8 +134,8 @@ def compare(
         return
     names = {"first": str(first), "second": str(second), "tie": "a tie", None: "no readable answer"}
     out.print(f"[bold]{escape(names[answer.preferred])}[/bold]")
-    votes = f"{answer.votes.first} : {answer.votes.second} votes, {answer.unreadable} unreadable"
-    out.print(f"{votes} (version {answer.version})")
+    probability = "–" if answer.probability_first is None else f"{answer.probability_first:.2f}"
+    out.print(f"probability of the first {probability}, {answer.unreadable:.0%} unreadable (version {answer.version})")
 
 
 @app.command()
@@ -177,7 +177,7 @@ def _score_table(images: Sequence[Path], answers: Sequence[ScoreResponse | str])
             table.add_row(escape(str(image)), f"[red]{escape(answer)}[/red]")
         else:
             score, std = ("–" if value is None else f"{value:.2f}" for value in (answer.score, answer.std))
-            unreadable = f"{answer.unreadable} of {answer.samples}"
+            unreadable = f"{answer.unreadable:.0%}"
             table.add_row(escape(str(image)), score, std, unreadable, answer.version)
     return table
 

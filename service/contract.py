@@ -13,11 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Side = Literal["first", "second"]
 Task = Literal["score", "compare"]
+Mode = Literal["expected", "sampled"]
 
+MAX_BATCH, MAX_RANKED = 64, 64
+
+EncodedImage = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="An image file as base64 or as a data: URL; an https: URL where the service allows its host.",
+    ),
+]
 Base64Image = Annotated[str, Field(min_length=1, description="An image file, base64-encoded.")]
 Samples = Annotated[int, Field(ge=1, le=64, description="K: how many answers are sampled.")]
+EvenSamples = Annotated[int, Field(ge=2, le=64, multiple_of=2, description="Votes in all, half of them in each order.")]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0, description="0 is greedy decoding.")]
 Seed = Annotated[int, Field(ge=0, lt=2**31, description="Makes the sampled answers repeatable.")]
+Margin = Annotated[float, Field(ge=0.0, le=0.5, description="A tie is a probability at most this far from one half.")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Message(BaseModel):
@@ -26,46 +39,117 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ScoreOptions(Message):
+class Problem(BaseModel):
+    """The body of every error (RFC 9457), with a stable `code` and the request's id."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+
+
+class Options(Message):
+    """How the model is asked.
+
+    `expected` reads the model's own probabilities and is repeatable; only profiles that answer without thinking
+    have it. `sampled` draws answers. Unset, the mode is `sampled` if one of its options is given or the profile
+    thinks, otherwise `expected`.
+    """
+
+    mode: Mode | None = None
+    temperature: Temperature | None = Field(default=None, description="Sampled mode only; 1 unless given.")
+    seed: Seed | None = Field(default=None, description="Sampled mode only: makes it repeatable.")
+
+
+class ScoreOptions(Options):
     """How an image is scored."""
 
-    samples: Samples = 8
-    temperature: Temperature = 1.0
-    seed: Seed | None = None
+    samples: Samples | None = Field(default=None, description="Sampled mode only; 8 unless given.")
+    distribution: bool = Field(default=False, description="Whether the answer gives the distribution of scores.")
+    reasoning: bool = Field(default=False, description="Whether sampled answers are given as text, reasoning included.")
 
 
 class ScoreRequest(ScoreOptions):
     """`POST /v1/score` as JSON. The multipart form has the same fields, `image` being the file."""
 
-    image: Base64Image
+    image: EncodedImage
+
+
+class ImageSize(Message):
+    """A picture as it came, upright, and as the model saw it, in pixels."""
+
+    width: int
+    height: int
+    seen_width: int
+    seen_height: int
+
+
+class ScoreProbability(Message):
+    """One bar of a distribution of scores."""
+
+    score: float
+    probability: Probability
 
 
 class ScoreResponse(Message):
     """The quality of one image, on the 1 (very poor) to 5 (excellent) scale of `c_score`."""
 
     score: float | None = Field(description="Mean of the readable answers; null if none was readable.")
-    std: float | None = Field(description="Standard deviation (n-1) of the readable answers.")
-    samples: int = Field(description="Answers asked for.")
-    unreadable: int = Field(description="Answers that held no score between 1 and 5.")
+    std: float | None = Field(
+        description="Standard deviation of the model's answers: of its own distribution (expected), of the readable "
+        "samples with n-1 (sampled)."
+    )
+    entropy: float | None = Field(description="Of the distribution over tenths, in nats; expected mode only.")
+    mode: Mode
+    samples: int | None = Field(description="Answers drawn; null in expected mode.")
+    unreadable: Probability = Field(
+        description="Share of the samples, or probability of an answer, that holds no score between 1 and 5."
+    )
+    distribution: list[ScoreProbability] | None = Field(description="Over tenths of a score, if asked for.")
+    answers: list[str] | None = Field(description="The sampled texts, if `reasoning` was asked for.")
+    image: ImageSize
     model: str
     version: str
 
 
-class CompareOptions(Message):
+class ScoreBatchRequest(ScoreOptions):
+    """`POST /v1/score/batch` as JSON. The multipart form has the same fields, `images` being the files."""
+
+    images: Annotated[list[EncodedImage], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class ScoreBatchItem(Message):
+    """The answer to one image of a batch: a result, or the problem that kept it from having one."""
+
+    index: int = Field(description="Position of the image in the request, from 0.")
+    result: ScoreResponse | None
+    problem: Problem | None
+
+
+class ScoreBatchResponse(Message):
+    """The answers in the order of the images. With `Accept: application/x-ndjson`: one item a line, as they come."""
+
+    results: list[ScoreBatchItem]
+    model: str
+    version: str
+
+
+class CompareOptions(Options):
     """How two images are compared."""
 
-    samples: Annotated[
-        int, Field(ge=2, le=64, multiple_of=2, description="Votes in all, half of them in each order.")
-    ] = 8
-    temperature: Temperature = 1.0
-    seed: Seed | None = None
+    samples: EvenSamples | None = Field(default=None, description="Sampled mode only; 8 unless given.")
+    margin: Margin = 0.0
+    reasoning: bool = Field(default=False, description="Whether sampled answers are given as text, reasoning included.")
 
 
 class CompareRequest(CompareOptions):
     """`POST /v1/compare` as JSON. The multipart form has the same fields, the images being files."""
 
-    first: Base64Image
-    second: Base64Image
+    first: EncodedImage
+    second: EncodedImage
 
 
 class Votes(Message):
@@ -75,24 +159,91 @@ class Votes(Message):
     second: int
 
 
-class OrderVotes(Message):
-    """The votes of one order of presentation."""
+class OrderPreference(Message):
+    """What one order of presentation gave."""
 
     shown_first: Side = Field(description="Which of the caller's images was shown first.")
-    votes: Votes
-    unreadable: int
+    probability_first: float | None = Field(description="Share of the readable answers that prefer `first`.")
+    votes: Votes | None = Field(description="Sampled mode only.")
+    unreadable: Probability
+    answers: list[str] | None = Field(description="The sampled texts, if `reasoning` was asked for.")
 
 
 class CompareResponse(Message):
-    """Which of two images looks better: the majority over both orders of presentation."""
+    """Which of two images looks better, over both orders of presentation."""
 
     preferred: Literal["first", "second", "tie"] | None = Field(description="null if no answer was readable.")
-    votes: Votes
-    unreadable: int
-    samples: int
-    orders: list[OrderVotes]
+    probability_first: float | None = Field(
+        description="That `first` looks better. Expected: mean of both orders; sampled: share of the votes."
+    )
+    position_bias: float | None = Field(
+        description="How much more likely than one half the picture shown first is preferred; 0 is unbiased."
+    )
+    mode: Mode
+    samples: int | None = Field(description="Votes drawn; null in expected mode.")
+    votes: Votes | None = Field(description="Sampled mode only.")
+    unreadable: Probability = Field(description="Share of the samples, or probability of an answer, that is no vote.")
+    orders: list[OrderPreference]
+    images: list[ImageSize] = Field(description="Of `first` and `second`.")
     model: str
     version: str
+
+
+class RankOptions(Options):
+    """How images are ranked."""
+
+    samples: EvenSamples | None = Field(default=None, description="Votes a pair; sampled mode only; 8 unless given.")
+    comparisons: Annotated[int, Field(ge=1, le=2016)] | None = Field(
+        default=None, description="Most comparisons to make. Default: n log2(n), at most all n (n - 1) / 2 pairs."
+    )
+
+
+class RankRequest(RankOptions):
+    """`POST /v1/rank` as JSON. The multipart form has the same fields, `images` being the files."""
+
+    images: Annotated[list[EncodedImage], Field(min_length=2, max_length=MAX_RANKED)]
+
+
+class RankedImage(Message):
+    """One image's place."""
+
+    index: int = Field(description="Position of the image in the request, from 0.")
+    rank: int = Field(description="1 is the best.")
+    strength: float = Field(description="Bradley-Terry strength in logits, with mean 0 over the images.")
+    standard_error: float | None = Field(description="Of the strength; null where the comparisons leave none to tell.")
+    image: ImageSize
+
+
+class RankResponse(Message):
+    """Images from the best to the worst, by Bradley-Terry strengths of pairwise preferences."""
+
+    ranking: list[RankedImage]
+    comparisons: int = Field(description="Comparisons made, each in both orders of presentation.")
+    pairs: int = Field(description="All pairs there are: n (n - 1) / 2.")
+    position_bias: float | None
+    mode: Mode
+    unreadable: Probability
+    model: str
+    version: str
+
+
+class InfoResponse(Message):
+    """`GET /v1/info`: what serves and what it takes."""
+
+    model: str
+    version: str
+    profile: str
+    thinks: bool
+    modes: list[Mode] = Field(description="The default first.")
+    dtype: str
+    formats: list[str]
+    max_upload_bytes: int
+    max_image_pixels: int
+    max_image_side: int
+    min_image_side: int
+    max_batch: int
+    max_ranked: int
+    url_hosts: list[str] = Field(description="Hosts that images may be fetched from.")
 
 
 class VersionInfo(Message):
@@ -106,12 +257,32 @@ class VersionInfo(Message):
     metrics: dict[str, float]
 
 
+class Benchmark(Message):
+    """How well a version's scores follow people's on one labelled set."""
+
+    n: Annotated[int, Field(ge=1)]
+    plcc: Annotated[float, Field(ge=-1, le=1)]
+    srcc: Annotated[float, Field(ge=-1, le=1)]
+
+
+class BenchmarksRequest(Message):
+    """`PUT /internal/versions/{id}/benchmarks`: results by the name of the set; replaces earlier ones."""
+
+    benchmarks: dict[Annotated[str, Field(min_length=1, max_length=64)], Benchmark]
+
+
+class ListedVersion(VersionInfo):
+    """A version, and what was measured of it since."""
+
+    benchmarks: dict[str, Benchmark]
+
+
 class VersionsResponse(Message):
     """`GET /v1/versions`."""
 
     active: str
     previous: str | None
-    versions: list[VersionInfo]
+    versions: list[ListedVersion]
 
 
 class SwapResponse(Message):
@@ -186,15 +357,3 @@ class HealthResponse(Message):
 
     status: Literal["live", "ready"]
     version: str
-
-
-class Problem(BaseModel):
-    """The body of every error (RFC 9457), with a stable `code` and the request's id."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    request_id: str

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from PIL.Image import Image
 
 from service.contract import Task
+from service.errors import EngineFailure
 from service.prompts import Profile
+
+Answered = TypeVar("Answered", bound="Generation | Peek")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,14 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Peek:
+    """What could come next: `logprobs[i][j]`, the natural log-probability of token j after prefix i."""
+
+    logprobs: Sequence[Sequence[float]]
+    versions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """A LoRA adapter: name, id and directory are never used for other content."""
 
@@ -76,6 +88,12 @@ class Engine(Protocol):
     ) -> Generation:
         """Answers a prompt; lower priorities go first. Raises EngineFailure if this request failed."""
 
+    async def peek(self, prompt: Prompt, prefixes: Sequence[str], tokens: Sequence[str]) -> Peek:
+        """The probabilities of `tokens` (each one token) after each of `prefixes`, over one shared prompt.
+
+        Raises EngineFailure if this request failed.
+        """
+
     async def load_adapter(self, adapter: Adapter) -> None:
         """Makes an adapter ready. Raises AdapterRefused."""
 
@@ -94,8 +112,18 @@ class Engine(Protocol):
     async def probe(self) -> str:
         """The version the engine itself says it serves, asked through its own queue of work."""
 
+    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+        """To what width and height the model's own processor scales a picture."""
+
     def dead(self) -> bool:
         """Whether the engine has died."""
 
     def shutdown(self) -> None:
         """Ends the engine's processes."""
+
+
+def only_from(version: str, answered: Answered) -> Answered:
+    """The answer, unless other weights than the gate's version gave it. Raises EngineFailure."""
+    if answered.versions != {version}:
+        raise EngineFailure("The answer does not come from the version that serves.")
+    return answered

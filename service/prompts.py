@@ -43,6 +43,11 @@ class Profile:
     score_tokens: int
     compare_tokens: int
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the answer stands behind a reasoning text."""
+        return bool(self.suffix)
+
 
 PROFILES: dict[str, Profile] = {
     "plain": Profile("plain", "", r"\A\s*(\d+(?:\.\d+)?)\s*\Z", 6, 3),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from transformers import AutoProcessor
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
@@ -23,10 +23,11 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from service.canary import canary_images
 from service.contract import Task
-from service.engine import Adapter, Generation, Prompt, Sample, Sampling
+from service.engine import Adapter, Generation, Peek, Prompt, Sample, Sampling
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest
 from service.prompts import Profile, chat_messages, max_tokens
 from service.settings import Settings
+from service.together import together
 
 _CPU: dict[str, Any] = {
     "block_size": 32,
@@ -51,7 +52,8 @@ class VllmEngine:
         except Exception as failure:
             raise EngineFailure("the engine did not start; its own log, above, says why") from failure
         self._processor = AutoProcessor.from_pretrained(weights)
-        self._text = cache(self._render)
+        self._budget = _pixel_budget(self._processor.image_processor, settings)
+        self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
         self._numbers = itertools.count()
 
     async def warm_up(self, version: str, profile: Profile) -> None:
@@ -72,6 +74,20 @@ class VllmEngine:
                 if not any(answer.finish_reason == "error" for answer in output.outputs):
                     return _generation(output, sampling.n)
         raise EngineFailure("The engine failed this request twice.")
+
+    async def peek(self, prompt: Prompt, prefixes: Sequence[str], tokens: Sequence[str]) -> Peek:
+        ids = [self._token(token) for token in tokens]
+        params = SamplingParams(
+            max_tokens=1, temperature=0, logprob_token_ids=ids, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        with _our_words():
+            [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
+            outputs = await together(*(self._finish(_extended(rendered, self._ids(p)), params) for p in prefixes))
+        answers = [output.outputs[0] for output in outputs]
+        if any(answer.finish_reason == "error" for answer in answers):
+            raise EngineFailure("The engine failed this request.")
+        logprobs = [[answer.logprobs[0][token].logprob for token in ids] for answer in answers]
+        return Peek(logprobs, _versions(answers))
 
     async def load_adapter(self, adapter: Adapter) -> None:
         with _our_words():
@@ -105,6 +121,10 @@ class VllmEngine:
         with _our_words():
             return await self._llm.get_weight_version()
 
+    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+        rows, columns = smart_resize(height, width, **self._budget)
+        return columns, rows
+
     def dead(self) -> bool:
         return self._llm.errored
 
@@ -112,20 +132,31 @@ class VllmEngine:
         self._llm.shutdown()
 
     async def _ask(self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int) -> RequestOutput:
-        images: list[Image.Image] = list(prompt.images)
-        outputs = self._llm.generate(
-            {"prompt": self._text(prompt.task, prompt.profile), "multi_modal_data": {"image": images}},
-            _sampling_params(prompt, sampling),
-            request_id=f"{next(self._numbers)}",
-            lora_request=_lora(adapter) if adapter else None,
-            priority=priority,
-        )
+        lora = _lora(adapter) if adapter else None
+        return await self._finish(self._input(prompt), _sampling_params(prompt, sampling), lora, priority)
+
+    async def _finish(
+        self, asked: Any, params: SamplingParams, lora: LoRARequest | None = None, priority: int = 0
+    ) -> RequestOutput:
+        number = f"{next(self._numbers)}"
+        outputs = self._llm.generate(asked, params, request_id=number, lora_request=lora, priority=priority)
         last: RequestOutput | None = None
         async for output in outputs:
             last = output
         if last is None:
             raise EngineFailure("The engine gave no answer.")
         return last
+
+    def _input(self, prompt: Prompt) -> dict[str, Any]:
+        images = {"image": list(prompt.images)}
+        return {"prompt": self._text(prompt.task, prompt.profile), "multi_modal_data": images}
+
+    def _encode(self, text: str) -> list[int]:
+        return self._processor.tokenizer.encode(text, add_special_tokens=False)
+
+    def _one_id(self, token: str) -> int:
+        [identity] = self._ids(token)
+        return identity
 
     def _render(self, task: Task, profile: Profile) -> str:
         """The question in the checkpoint's own chat template, with placeholders for the images."""
@@ -169,6 +200,15 @@ def _engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
     )
 
 
+def _pixel_budget(processor: Any, settings: Settings) -> dict[str, int]:
+    """What `smart_resize` needs to know: sides are multiples of a merged patch, the area lies within a budget."""
+    return {
+        "factor": processor.patch_size * processor.merge_size,
+        "min_pixels": settings.min_pixels or processor.size["shortest_edge"],
+        "max_pixels": settings.max_pixels or processor.size["longest_edge"],
+    }
+
+
 def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:
     return SamplingParams(
         n=_distinct(sampling),
@@ -192,8 +232,16 @@ def _lora(adapter: Adapter) -> LoRARequest:
 def _generation(output: RequestOutput, n: int) -> Generation:
     samples = [_sample(answer) for answer in sorted(output.outputs, key=lambda answer: answer.index)]
     samples *= n // len(samples)
-    spans = [span for answer in output.outputs for span in answer.weight_versions or []]
-    return Generation(list(output.prompt_token_ids or []), samples, frozenset(span.version for span in spans))
+    return Generation(list(output.prompt_token_ids or []), samples, _versions(output.outputs))
+
+
+def _versions(answers: Iterable[CompletionOutput]) -> frozenset[str]:
+    return frozenset(span.version for answer in answers for span in answer.weight_versions or [])
+
+
+def _extended(rendered: Any, ids: Sequence[int]) -> Any:
+    """A rendered prompt with the beginning of its answer."""
+    return {**rendered, "prompt_token_ids": [*rendered["prompt_token_ids"], *ids]}
 
 
 def _sample(answer: CompletionOutput) -> Sample:

@@ -25,7 +25,7 @@ from service.contract import (
     SwapResponse,
 )
 from service.errors import Unauthorized
-from service.judge import together
+from service.together import together
 
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 
@@ -66,7 +66,7 @@ async def rollouts(request: Request) -> RolloutResponse:
     service = service_of(request)
     batch = parse(RolloutRequest, await request.body())
     pictures = await together(*(service.decoder(image) for image in batch.images.values()))
-    return await service.judge.rollouts(batch, dict(zip(batch.images, pictures, strict=True)))
+    return await service.rollouts.answer(batch, dict(zip(batch.images, pictures, strict=True)))
 
 
 @router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))

@@ -15,7 +15,7 @@ from service.contract import (
     ScoreRequest,
     ScoreResponse,
 )
-from service.judge import together
+from service.together import together
 
 router = APIRouter(
     prefix="/v1",

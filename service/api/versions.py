@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request
 
 from service.api.service import service_of
-from service.contract import VersionsResponse
+from service.contract import ListedVersion, VersionsResponse
 
 router = APIRouter(prefix="/v1", tags=["versions"])
 
@@ -21,5 +21,5 @@ async def versions(request: Request) -> VersionsResponse:
     return VersionsResponse(
         active=service.gate.version.id,
         previous=active.previous if active else None,
-        versions=list(known),
+        versions=[ListedVersion(**info.model_dump(), benchmarks={}) for info in known],
     )

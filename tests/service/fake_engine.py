@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.engine import Adapter, Generation, Prompt, Sample, Sampling
+from service.engine import Adapter, Generation, Peek, Prompt, Sample, Sampling
 from service.errors import EngineDead
 
 Answer = Callable[[Prompt, Sampling, int], str]
@@ -53,6 +54,13 @@ class FakeEngine:
         samples = [Sample(text, [1], logprobs, "stop") for text in texts]
         return Generation([1, 2, 3], samples, frozenset({version, self.version}))
 
+    async def peek(self, prompt: Prompt, prefixes: Sequence[str], tokens: Sequence[str]) -> Peek:
+        """As certain as a model can be of what `answer` would say."""
+        generation = await self.generate(prompt, Sampling(1))
+        text = generation.samples[0].text
+        logprobs = [[_logprob(text, prefix, token, len(tokens)) for token in tokens] for prefix in prefixes]
+        return Peek(logprobs, generation.versions)
+
     async def load_adapter(self, adapter: Adapter) -> None:
         self.adapters[adapter.name] = adapter
 
@@ -79,8 +87,17 @@ class FakeEngine:
             raise EngineDead("The engine is dead.")
         return self.version
 
+    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+        return width // 28 * 28, height // 28 * 28
+
     def dead(self) -> bool:
         return self.is_dead
 
     def shutdown(self) -> None:
         self.is_dead = True
+
+
+def _logprob(text: str, prefix: str, token: str, tokens: int) -> float:
+    if not text.startswith(prefix):
+        return -math.log(tokens)
+    return math.log(0.99) if text[len(prefix) :].startswith(token) else math.log(0.01 / tokens)

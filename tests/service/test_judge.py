@@ -24,13 +24,13 @@ def test_a_score_is_the_mean_of_the_readable_answers(world: World, run):
     answer = run(world.service.judge.score(DARK, ScoreOptions(samples=4)))
     assert answer.score == 3.75
     assert answer.std == pytest.approx(statistics.stdev([3.0, 4.5]))
-    assert (answer.samples, answer.unreadable, answer.version) == (4, 2, world.first)
+    assert (answer.mode, answer.samples, answer.unreadable, answer.version) == ("sampled", 4, 0.5, world.first)
 
 
 def test_no_score_is_invented_when_nothing_is_readable(world: World, run):
     world.engine.answer = replies("")
     answer = run(world.service.judge.score(DARK, ScoreOptions(samples=3)))
-    assert (answer.score, answer.std, answer.unreadable) == (None, None, 3)
+    assert (answer.score, answer.std, answer.unreadable) == (None, None, 1)
 
 
 def test_one_readable_answer_has_no_deviation(world: World, run):
@@ -51,15 +51,16 @@ def test_position_bias_ends_in_a_tie(world: World, run):
     world.engine.answer = replies("0")
     answer = run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(samples=8)))
     assert (answer.preferred, answer.votes.first, answer.votes.second) == ("tie", 4, 4)
+    assert (answer.probability_first, answer.position_bias) == (0.5, 0.5)
 
 
 def test_unreadable_votes_count_for_neither_side(world: World, run):
     world.engine.answer = replies("0", "?")
     answer = run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(samples=4)))
-    assert (answer.votes.first, answer.votes.second, answer.unreadable) == (1, 1, 2)
+    assert (answer.votes.first, answer.votes.second, answer.unreadable) == (1, 1, 0.5)
     world.engine.answer = replies("?")
     answer = run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(samples=4)))
-    assert (answer.preferred, answer.unreadable) == (None, 4)
+    assert (answer.preferred, answer.unreadable) == (None, 1)
 
 
 def test_a_seed_is_passed_on_and_each_order_has_its_own(world: World, run):
@@ -79,7 +80,7 @@ def rollout(**changes) -> RolloutRequest:
 
 
 def test_rollouts_answer_in_order_at_low_priority_with_log_probabilities(world: World, run):
-    answer = run(world.service.judge.rollouts(rollout(), {"a": DARK, "b": BRIGHT}))
+    answer = run(world.service.rollouts.answer(rollout(), {"a": DARK, "b": BRIGHT}))
     assert [len(result.completions) for result in answer.results] == [2, 1]
     assert answer.results[1].completions[0].text == "1"
     assert answer.results[0].completions[0].logprobs == [-0.5]
@@ -100,7 +101,7 @@ def test_rollouts_refuse_another_version_an_unknown_adapter_and_images_that_do_n
         ),
     ]:
         with pytest.raises(error):
-            run(world.service.judge.rollouts(request, shown))
+            run(world.service.rollouts.answer(request, shown))
     assert world.engine.asked == []
 
 
@@ -117,7 +118,7 @@ def test_when_one_prompt_of_a_batch_fails_nothing_goes_on_behind_the_gate(world:
     async def story() -> int:
         world.engine.seconds, world.engine.answer = 0.01, answer
         with pytest.raises(EngineFailure):
-            await world.service.judge.rollouts(rollout(), {"a": DARK, "b": BRIGHT})
+            await world.service.rollouts.answer(rollout(), {"a": DARK, "b": BRIGHT})
         return world.engine.running
 
     assert run(story()) == 0

@@ -124,11 +124,11 @@ def test_an_adapter_is_served_until_a_swap(world: World, run):
 
     async def story() -> None:
         await world.service.adapters.load("one")
-        answer = await world.service.judge.rollouts(request, {"a": GREY})
+        answer = await world.service.rollouts.answer(request, {"a": GREY})
         assert (answer.adapter, answer.version) == ("one", world.first)
         await world.service.swapper.promote(world.second)
         with pytest.raises(UnknownAdapter):
-            await world.service.judge.rollouts(request, {"a": GREY})
+            await world.service.rollouts.answer(request, {"a": GREY})
 
     run(story())
 
@@ -141,12 +141,12 @@ def test_removing_an_adapter_waits_for_its_requests(world: World, run):
     async def story() -> None:
         world.engine.seconds = 0.05
         await world.service.adapters.load("one")
-        running = asyncio.create_task(world.service.judge.rollouts(request, {"a": GREY}))
+        running = asyncio.create_task(world.service.rollouts.answer(request, {"a": GREY}))
         await asyncio.sleep(0.01)
         removal = asyncio.create_task(world.service.adapters.remove("one"))
         await asyncio.sleep(0.01)
         with pytest.raises(UnknownAdapter):
-            await world.service.judge.rollouts(request, {"a": GREY})
+            await world.service.rollouts.answer(request, {"a": GREY})
         assert path.exists() and "one" in world.engine.adapters
         await removal
         assert running.done() and (await running).adapter == "one"

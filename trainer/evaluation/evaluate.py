@@ -65,7 +65,7 @@ async def _evaluate(
             async with limit:
                 answer = await client.score(image, ScoreOptions(samples=samples, seed=(seed + number) % 2**31))
             versions.add(answer.version)
-            unreadable += answer.unreadable
+            unreadable += round(answer.unreadable * samples)
             advance(1)
             return np.nan if answer.score is None else answer.score
 
