@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import Depends, FastAPI
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from service.adapters import Adapters
-from service.api import health, internal, judge, versions
+from service.api import batch, health, internal, judge, versions
 from service.api.admission import Admission
 from service.api.observe import ObserveMiddleware
-from service.api.problems import DeclaredSizeMiddleware, add_problem_handlers
+from service.api.problems import BodyLimitMiddleware, add_problem_handlers
+from service.cache import AnswerCache
 from service.contract import VersionInfo
 from service.engine import Engine
 from service.gate import VersionGate
@@ -45,6 +46,7 @@ class Service:
 def create_service(settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo) -> Service:
     """Puts the parts together around a warm engine that holds `version`."""
     gate = VersionGate(version)
+    cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, gate, settings.max_lora_rank)
     return Service(
         settings=settings,
@@ -53,35 +55,37 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         store=store,
         gate=gate,
         adapters=adapters,
-        judge=Judge(engine, gate, settings.model_name),
+        judge=Judge(engine, gate, settings.model_name, cache),
         rollouts=Rollouts(engine, gate, adapters),
-        swapper=Swapper(engine, store, gate, adapters, settings),
+        swapper=Swapper(engine, store, gate, adapters, cache, settings),
         decoder=Decoder(Limits(settings.max_image_pixels, settings.min_image_side), settings.decoders),
     )
 
 
 def create_app(service: Service) -> FastAPI:
     """The public application: scores, preferences, versions, health, metrics."""
-    app = _bare_app("EvoQuality Service", service, service.settings.max_upload_bytes)
-    admission = Admission(service.settings.max_in_flight)
-    app.include_router(judge.router, dependencies=[Depends(admission)])
+    settings = service.settings
+    larger = dict.fromkeys(batch.PATHS, settings.max_batch_bytes)
+    app = _bare_app("EvoQuality Service", service, settings.max_upload_bytes, larger)
+    admission = Admission(settings.max_in_flight)
+    for router in (judge.router, batch.router):
+        app.include_router(router, dependencies=[Depends(admission)])
     app.include_router(versions.router)
     return app
 
 
 def create_operator_app(service: Service) -> FastAPI:
     """The operators' application: promotion, rollback, adapters, rollouts; all behind the key."""
-    app = _bare_app("EvoQuality Service: operators", service, service.settings.max_operator_bytes)
+    app = _bare_app("EvoQuality Service: operators", service, service.settings.max_operator_bytes, {})
     app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key))])
     return app
 
 
-def _bare_app(title: str, service: Service, max_bytes: int) -> FastAPI:
+def _bare_app(title: str, service: Service, max_bytes: int, larger: Mapping[str, int]) -> FastAPI:
     app = FastAPI(title=title, description=_DESCRIPTION, redoc_url=None)
     app.state.service = service
     add_problem_handlers(app)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_bytes)
-    app.add_middleware(DeclaredSizeMiddleware, max_bytes=max_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, larger=larger)
     app.add_middleware(ObserveMiddleware)
     app.include_router(health.router)
     return app

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import io
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
@@ -30,6 +32,25 @@ class Limits:
     min_side: int
 
 
+class Picture:
+    """An image file: known by its digest, decoded when its pixels are first asked for."""
+
+    def __init__(self, digest: str, decode: Callable[[], Awaitable[Image.Image]]) -> None:
+        self.digest = digest
+        self._decode = decode
+        self._pixels: Image.Image | None = None
+
+    async def pixels(self) -> Image.Image:
+        """The picture in RGB, decoded once. Raises InvalidImage."""
+        if self._pixels is None:
+            self._pixels = await self._decode()
+        return self._pixels
+
+    def release(self) -> None:
+        """Lets the pixels go, for those who keep many pictures."""
+        self._pixels = None
+
+
 class Decoder:
     """Decodes off the event loop, only so many at a time: threads times pixels bound the memory."""
 
@@ -37,15 +58,27 @@ class Decoder:
         self._limits = limits
         self._slots = asyncio.Semaphore(threads)
 
+    async def open(self, source: bytes | str) -> Picture:
+        """The picture in a file's bytes, or in their base64 text, not decoded yet.
+
+        Raises InvalidImage if the text is no base64.
+        """
+        data, digest = await asyncio.to_thread(_read, source)
+        return Picture(digest, lambda: self._decode(data))
+
     async def __call__(self, source: bytes | str) -> Image.Image:
-        """The picture in a file's bytes, or in their base64 text. Raises InvalidImage."""
+        """The picture in a file's bytes, or in their base64 text, as RGB. Raises InvalidImage."""
+        picture = await self.open(source)
+        return await picture.pixels()
+
+    async def _decode(self, data: bytes) -> Image.Image:
         async with self._slots:
-            return await asyncio.to_thread(decode, source, self._limits)
+            return await asyncio.to_thread(decode, data, self._limits)
 
 
 def decode(source: bytes | str, limits: Limits) -> Image.Image:
     """The picture in a file's bytes, or in their base64 text, as RGB. Raises InvalidImage."""
-    data = _from_base64(source) if isinstance(source, str) else source
+    data = _bytes(source)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_header(picture, limits)
@@ -57,6 +90,15 @@ def decode(source: bytes | str, limits: Limits) -> Image.Image:
         raise _too_large(limits) from None
     except Exception:  # decoders raise nearly anything on hostile bytes, struct.error and TypeError included
         raise InvalidImage(f"The bytes are no complete image ({', '.join(FORMATS)}).") from None
+
+
+def _read(source: bytes | str) -> tuple[bytes, str]:
+    data = _bytes(source)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _bytes(source: bytes | str) -> bytes:
+    return _from_base64(source) if isinstance(source, str) else source
 
 
 def _from_base64(text: str) -> bytes:

@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager
 
 from PIL.Image import Image
 
+from service.cache import AnswerCache, key_of
 from service.contract import (
     CompareOptions,
     CompareResponse,
     ImageSize,
+    Mode,
+    Options,
     ScoreOptions,
     ScoreProbability,
     ScoreResponse,
@@ -20,6 +23,7 @@ from service.engine import Engine
 from service.estimates import DEFAULT_SAMPLES, VoteEstimate, chosen_mode
 from service.expected import Expected
 from service.gate import VersionGate
+from service.images import Picture
 from service.preference import either_order
 from service.prompts import PROFILES
 from service.sampled import Sampled
@@ -29,48 +33,72 @@ from service.together import together
 class Judge:
     """Lets requests through the gate. `hold` is for those that ask more than once of the same version."""
 
-    def __init__(self, engine: Engine, gate: VersionGate, model: str) -> None:
+    def __init__(self, engine: Engine, gate: VersionGate, model: str, cache: AnswerCache) -> None:
         self._engine = engine
         self._gate = gate
         self._model = model
+        self._cache = cache
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[HeldJudge]:
         """Waits until the gate is open; until the block ends no swap begins. Never hold twice in one request."""
         async with self._gate.hold() as version:
-            yield HeldJudge(self._engine, version, self._model)
+            yield HeldJudge(self._engine, version, self._model, self._cache)
 
-    async def score(self, image: Image, options: ScoreOptions) -> ScoreResponse:
-        """The quality of one image. Raises InvalidRequest if the serving profile does not have the mode."""
+    async def score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
+        """The quality of one image. Raises InvalidImage; InvalidRequest if the serving profile lacks the mode."""
+        known = self._cache.get(key_of(ScoreResponse, self._gate.version, [picture], options))
+        if known is not None:
+            return known
+        await picture.pixels()  # before the gate: a swap waits for all that are behind it
         async with self.hold() as held:
-            return await held.score(image, options)
+            return await held.ask_score(picture, options)
 
-    async def compare(self, first: Image, second: Image, options: CompareOptions) -> CompareResponse:
+    async def compare(self, first: Picture, second: Picture, options: CompareOptions) -> CompareResponse:
         """Which of two images looks better, asked in both orders of presentation. Raises as `score`."""
+        known = self._cache.get(key_of(CompareResponse, self._gate.version, [first, second], options))
+        if known is not None:
+            return known
+        await together(first.pixels(), second.pixels())
         async with self.hold() as held:
-            return await held.compare(first, second, options)
+            return await held.ask_compare(first, second, options)
 
 
 class HeldJudge:
-    """Judges with one version of the weights."""
+    """Judges with one version of the weights. `score` and `compare` look into the cache first."""
 
-    def __init__(self, engine: Engine, version: VersionInfo, model: str) -> None:
+    def __init__(self, engine: Engine, version: VersionInfo, model: str, cache: AnswerCache) -> None:
         self._engine = engine
         self._expected = Expected(engine)
         self._sampled = Sampled(engine)
         self._profile = PROFILES[version.profile]
+        self._cache = cache
         self.version = version
         self.model = model
 
-    async def score(self, image: Image, options: ScoreOptions) -> ScoreResponse:
+    def mode(self, options: Options) -> Mode:
+        """The mode a request gets. Raises InvalidRequest."""
+        return chosen_mode(options, self._profile)
+
+    async def score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
         """See `Judge.score`."""
-        mode = chosen_mode(options, self._profile)
+        known = self._cache.get(key_of(ScoreResponse, self.version, [picture], options))
+        return known if known is not None else await self.ask_score(picture, options)
+
+    async def compare(self, first: Picture, second: Picture, options: CompareOptions) -> CompareResponse:
+        """See `Judge.compare`."""
+        known = self._cache.get(key_of(CompareResponse, self.version, [first, second], options))
+        return known if known is not None else await self.ask_compare(first, second, options)
+
+    async def ask_score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
+        """Asks the engine, and keeps the answer where it is repeatable."""
+        image, mode = await picture.pixels(), self.mode(options)
         if mode == "expected":
             estimate = await self._expected.score(self.version, image)
         else:
             estimate = await self._sampled.score(self.version, image, options, options.samples or DEFAULT_SAMPLES)
         bars = [ScoreProbability(score=score, probability=p) for score, p in estimate.distribution.items()]
-        return ScoreResponse(
+        answer = ScoreResponse(
             score=estimate.score,
             std=estimate.std,
             entropy=estimate.entropy,
@@ -83,23 +111,28 @@ class HeldJudge:
             model=self.model,
             version=self.version.id,
         )
+        self._cache.put(key_of(ScoreResponse, self.version, [picture], options), answer)
+        return answer
 
-    async def compare(self, first: Image, second: Image, options: CompareOptions) -> CompareResponse:
-        """See `Judge.compare`."""
-        mode = chosen_mode(options, self._profile)
+    async def ask_compare(self, first: Picture, second: Picture, options: CompareOptions) -> CompareResponse:
+        """Asks the engine in both orders, and keeps the answer where it is repeatable."""
+        mode = self.mode(options)
         samples = (options.samples or DEFAULT_SAMPLES) if mode == "sampled" else None
+        one, other = await together(first.pixels(), second.pixels())
         straight, crossed = await together(
-            self._vote((first, second), options, samples, order=0),
-            self._vote((second, first), options, samples, order=1),
+            self._vote((one, other), options, samples, order=0),
+            self._vote((other, one), options, samples, order=1),
         )
-        return CompareResponse(
+        answer = CompareResponse(
             **either_order(straight, crossed, options.margin, samples),
             mode=mode,
             samples=samples,
-            images=[self.size(first), self.size(second)],
+            images=[self.size(one), self.size(other)],
             model=self.model,
             version=self.version.id,
         )
+        self._cache.put(key_of(CompareResponse, self.version, [first, second], options), answer)
+        return answer
 
     def size(self, image: Image) -> ImageSize:
         """A picture's size, and the one the model's processor scales it to."""

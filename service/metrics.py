@@ -9,6 +9,8 @@ request_seconds = Histogram("iqa_request_seconds", "Time to answer a request, in
 in_flight = Gauge("iqa_in_flight", "Public requests being answered.")
 rejected = Counter("iqa_rejected", "Requests refused before the engine.", ["reason"])
 unreadable = Counter("iqa_unreadable_answers", "Sampled answers that could not be read.", ["task"])
+cache_requests = Counter("iqa_cache_requests", "Repeatable questions looked up in the cache.", ["outcome"])
+cache_entries = Gauge("iqa_cache_entries", "Answers in the cache.")
 swaps = Counter("iqa_swaps", "Swaps of the weights.", ["outcome"])
 swap_blackout_seconds = Histogram(
     "iqa_swap_blackout_seconds",

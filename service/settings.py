@@ -67,6 +67,8 @@ class Settings(BaseSettings):
 
     max_upload_bytes: Count = 20 * 2**20
     """Largest body of a public request, in bytes; more is answered 413."""
+    max_batch_bytes: Count = 128 * 2**20
+    """Largest body of a public request with many images, in bytes."""
     max_operator_bytes: Count = 256 * 2**20
     """Largest body of an operator's request, in bytes: a batch of rollouts carries its images."""
     max_image_pixels: Count = 40_000_000
@@ -75,6 +77,8 @@ class Settings(BaseSettings):
     """Shortest side of a picture, in pixels."""
     decoders: Count = 2
     """Pictures decoded at the same time; times `max_image_pixels` times 4 bytes bounds the memory."""
+    cache_entries: Annotated[int, Field(ge=0)] = 10_000
+    """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB, more with texts."""
     max_in_flight: Count = 256
     """Public requests accepted at the same time; more are answered 503 with Retry-After."""
 

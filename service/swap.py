@@ -8,6 +8,7 @@ from time import perf_counter
 
 from service import metrics
 from service.adapters import Adapters
+from service.cache import AnswerCache
 from service.canary import readable_share
 from service.contract import SwapResponse, VersionInfo
 from service.engine import Engine
@@ -25,12 +26,19 @@ class Swapper:
     """Changes the version behind the gate, one change at a time."""
 
     def __init__(
-        self, engine: Engine, store: VersionStore, gate: VersionGate, adapters: Adapters, settings: Settings
+        self,
+        engine: Engine,
+        store: VersionStore,
+        gate: VersionGate,
+        adapters: Adapters,
+        cache: AnswerCache,
+        settings: Settings,
     ) -> None:
         self._engine = engine
         self._store = store
         self._gate = gate
         self._adapters = adapters
+        self._cache = cache
         self._settings = settings
         self._one_at_a_time = asyncio.Lock()
 
@@ -76,6 +84,7 @@ class Swapper:
             reloaded = await self._load_or_restore(info)
             active = self._store.activate(info.id)
             self._adapters.forget_all()
+            self._cache.clear()
             self._gate.version = info
             metrics.set_version(self._settings.model_name, info.id)
             opening = perf_counter()

@@ -18,20 +18,22 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 async def read_body(
-    request: Request, whole: type[Options], options: type[Options], files: Sequence[str]
+    request: Request, whole: type[Options], files: Sequence[str], most: int = 1
 ) -> tuple[Options, list[bytes | str]]:
     """The options and the images (bytes, or base64 text) of a request.
 
-    `whole` is the JSON body's model, `options` the same without the images named in `files`.
+    `whole` is the JSON body's model; `files` names its images, of which a list holds `most`.
     Raises InvalidRequest; HTTPException 415 for any other kind of body.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         body = parse(whole, await request.body())
-        return body, [getattr(body, name) for name in files]
+        return body, [image for name in files for image in _listed(getattr(body, name))]
     if kind == "multipart/form-data":
-        async with request.form(max_files=len(files), max_fields=_MAX_FIELDS) as form:
-            return _fields(form, options, files), [await _file(form, name) for name in files]
+        room = len(files) if most == 1 else most + 1  # one more than a list takes, so that its model can say so
+        async with request.form(max_files=room, max_fields=_MAX_FIELDS) as form:
+            images = {name: await _files(form, name) for name in files}
+            return _fields(form, whole, images, most), [image for name in files for image in images[name]]
     raise HTTPException(415)
 
 
@@ -47,7 +49,7 @@ def both_forms(whole: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:
     """What OpenAPI shall say of such a route's body."""
     as_json = _schema(whole)
     file = {"type": "string", "format": "binary", "description": "An image file."}
-    properties = {**as_json["properties"], **dict.fromkeys(files, file)}
+    properties = {**as_json["properties"], **{name: _as_files(as_json["properties"][name], file) for name in files}}
     forms = {"multipart/form-data": {**as_json, "properties": properties}, "application/json": as_json}
     return _request_body(forms)
 
@@ -79,16 +81,26 @@ def _schema(model: type[BaseModel]) -> Any:
     return inlined(whole)
 
 
-def _fields(form: FormData, options: type[Options], files: Sequence[str]) -> Options:
-    fields: Mapping[str, Any] = {name: value for name, value in form.multi_items() if name not in files}
+def _as_files(schema: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "items": file} if schema.get("type") == "array" else file
+
+
+def _listed(images: str | list[str]) -> list[str]:
+    return images if isinstance(images, list) else [images]
+
+
+def _fields(form: FormData, whole: type[Options], images: Mapping[str, Sequence[bytes]], most: int) -> Options:
+    """The model with the form's fields; its images, whose bytes are no text, only stand for themselves."""
+    fields: dict[str, Any] = {name: value for name, value in form.multi_items() if name not in images}
+    stand_ins = {name: "file" if most == 1 else ["file"] * len(files) for name, files in images.items()}
     try:
-        return options.model_validate(fields)
+        return whole.model_validate({**fields, **stand_ins})
     except ValidationError as error:
         raise InvalidRequest(describe(error)) from None
 
 
-async def _file(form: FormData, name: str) -> bytes:
-    file = form.get(name)
-    if not isinstance(file, UploadFile):
+async def _files(form: FormData, name: str) -> list[bytes]:
+    files = [file for file in form.getlist(name) if isinstance(file, UploadFile)]
+    if not files or len(files) < len(form.getlist(name)):
         raise InvalidRequest(f"{name}: send the image as a file of the form.")
-    return await file.read()
+    return [await file.read() for file in files]

@@ -7,11 +7,9 @@ from fastapi import APIRouter, Request
 from service.api.body import both_forms, read_body
 from service.api.service import service_of
 from service.contract import (
-    CompareOptions,
     CompareRequest,
     CompareResponse,
     Problem,
-    ScoreOptions,
     ScoreRequest,
     ScoreResponse,
 )
@@ -32,14 +30,14 @@ async def score(request: Request) -> ScoreResponse:
     `temperature` 0 or with a `seed` the score is repeatable.
     """
     service = service_of(request)
-    options, (image,) = await read_body(request, ScoreRequest, ScoreOptions, ("image",))
-    return await service.judge.score(await service.decoder(image), options)
+    options, (image,) = await read_body(request, ScoreRequest, ("image",))
+    return await service.judge.score(await service.decoder.open(image), options)
 
 
 @router.post("/compare", openapi_extra=both_forms(CompareRequest, ("first", "second")))
 async def compare(request: Request) -> CompareResponse:
     """Which of two images looks better: `samples` votes, half of them in each order of presentation."""
     service = service_of(request)
-    options, images = await read_body(request, CompareRequest, CompareOptions, ("first", "second"))
-    first, second = await together(*(service.decoder(image) for image in images))
+    options, images = await read_body(request, CompareRequest, ("first", "second"))
+    first, second = await together(*(service.decoder.open(image) for image in images))
     return await service.judge.compare(first, second, options)

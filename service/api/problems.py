@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from itertools import islice
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -38,18 +40,23 @@ _MAX_LINE, _MAX_LINES = 200, 8
 log = logging.getLogger(__name__)
 
 
-class DeclaredSizeMiddleware:
-    """Answers 413 to a body declared too large; starlette's own middleware would answer in plain text."""
+class BodyLimitMiddleware:
+    """Starlette's limit, with larger ones by path, and a problem where a body is declared too large.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    Starlette would answer that in plain text.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _declared(scope) > self._max_bytes:
+        limit = self._larger.get(scope.get("path", ""), self._max_bytes)
+        if scope["type"] == "http" and _declared(scope) > limit:
             await http_problem(Request(scope), HTTPException(413))(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await RequestBodyLimitMiddleware(self._app, limit)(scope, receive, send)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -94,13 +101,23 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 
 async def _internal_problem(request: Request, error: Exception) -> Response:
+    failure = _accident(request, error)
+    return _response(request, failure.status, failure.code, failure.title, failure.detail, {})
+
+
+def problem_of(request: Request, error: Exception) -> Problem:
+    """The problem that stands for an error inside an answer. What is no ServiceError is logged."""
+    failure = error if isinstance(error, ServiceError) else _accident(request, error)
+    return _problem(request, failure.status, failure.code, failure.title, failure.detail)
+
+
+def _accident(request: Request, error: Exception) -> ServiceError:
     log.error("request id=%s failed", request_id(request), exc_info=error)
-    detail = "The service failed. Its log has more under this request's id."
-    return _response(request, 500, ServiceError.code, ServiceError.title, detail, {})
+    return ServiceError("The service failed. Its log has more under this request's id.")
 
 
-def _response(request: Request, status: int, code: str, title: str, detail: str, headers: dict[str, str]) -> Response:
-    problem = Problem(
+def _problem(request: Request, status: int, code: str, title: str, detail: str) -> Problem:
+    return Problem(
         title=title,
         status=status,
         detail=detail,
@@ -108,6 +125,10 @@ def _response(request: Request, status: int, code: str, title: str, detail: str,
         code=code,
         request_id=request_id(request),
     )
+
+
+def _response(request: Request, status: int, code: str, title: str, detail: str, headers: dict[str, str]) -> Response:
+    problem = _problem(request, status, code, title, detail)
     headers[REQUEST_ID_HEADER] = problem.request_id
     return JSONResponse(problem.model_dump(), status, headers, "application/problem+json")
 

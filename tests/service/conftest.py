@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 from safetensors.numpy import save_file
 
 from service.app import Service, create_app, create_operator_app, create_service
+from service.images import Picture
 from service.settings import Settings
 from service.versions import VersionStore
 from tests.service.fake_engine import FakeEngine
@@ -73,11 +78,42 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world()
 
 
+@dataclass
+class Listening:
+    world: World
+    url: str
+    operator_url: str
+
+    @property
+    def operators(self) -> httpx.Client:
+        return httpx.Client(base_url=self.operator_url, headers={"Authorization": f"Bearer {KEY}"})
+
+
+@pytest.fixture
+def listening(world: World) -> Iterator[Listening]:
+    """Both applications on free ports of this machine."""
+    servers = [
+        uvicorn.Server(uvicorn.Config(build(world.service), port=0, log_config=None, lifespan="off"))
+        for build in (create_app, create_operator_app)
+    ]
+
+    async def serve() -> None:
+        await asyncio.gather(*(server.serve() for server in servers))
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    while not all(server.started for server in servers):
+        pass
+    ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
+    yield Listening(world, *(f"http://127.0.0.1:{port}" for port in ports))
+    for server in servers:
+        server.should_exit = True
+    thread.join()
+
+
 @pytest.fixture
 def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Runs a coroutine to its end, with a limit: a test that hangs is a test that fails."""
-    import asyncio
-
     return lambda coroutine: asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
@@ -106,6 +142,15 @@ def adapter(path: Path, rank: int = 2) -> Path:
 def picture(brightness: int = 128, side: int = 32, kind: str = "PNG", **options: Any) -> bytes:
     """A grey picture as a file's bytes."""
     return encoded(Image.new("RGB", (side, side), (brightness,) * 3), kind, **options)
+
+
+def opened(image: Image.Image) -> Picture:
+    """A decoded picture as if it had come in a request."""
+
+    async def pixels() -> Image.Image:
+        return image
+
+    return Picture(hashlib.sha256(image.tobytes()).hexdigest(), pixels)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

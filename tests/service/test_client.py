@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from typer.testing import CliRunner
 
-from service.app import create_app, create_operator_app
 from service.cli import app as cli
 from service.client import AsyncClient, Client, ServiceError, encode_image
 from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
-from tests.service.conftest import KEY, World, adapter, picture
+from tests.service.conftest import KEY, Listening, adapter, picture
 
 NOBODY = "http://127.0.0.1:9"
-
-
-@dataclass
-class Listening:
-    world: World
-    url: str
-    operator_url: str
-
-
-@pytest.fixture
-def listening(world: World) -> Iterator[Listening]:
-    """Both applications on free ports of this machine."""
-    servers = [
-        uvicorn.Server(uvicorn.Config(build(world.service), port=0, log_config=None, lifespan="off"))
-        for build in (create_app, create_operator_app)
-    ]
-
-    async def serve() -> None:
-        await asyncio.gather(*(server.serve() for server in servers))
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    while not all(server.started for server in servers):
-        pass
-    ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
-    yield Listening(world, *(f"http://127.0.0.1:{port}" for port in ports))
-    for server in servers:
-        server.should_exit = True
-    thread.join()
 
 
 def test_everything_can_be_called(listening: Listening, tmp_path: Path):

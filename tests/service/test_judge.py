@@ -10,7 +10,7 @@ from PIL import Image
 from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
 from service.engine import Prompt, Sampling
 from service.errors import EngineFailure, InvalidRequest, UnknownAdapter, VersionConflict
-from tests.service.conftest import World
+from tests.service.conftest import World, opened
 
 DARK, BRIGHT = (Image.new("RGB", (32, 32), (value,) * 3) for value in (50, 200))
 
@@ -21,7 +21,7 @@ def replies(*texts: str):
 
 def test_a_score_is_the_mean_of_the_readable_answers(world: World, run):
     world.engine.answer = replies("3.00", "4.50", "nonsense", "9")
-    answer = run(world.service.judge.score(DARK, ScoreOptions(samples=4)))
+    answer = run(world.service.judge.score(opened(DARK), ScoreOptions(samples=4)))
     assert answer.score == 3.75
     assert answer.std == pytest.approx(statistics.stdev([3.0, 4.5]))
     assert (answer.mode, answer.samples, answer.unreadable, answer.version) == ("sampled", 4, 0.5, world.first)
@@ -29,17 +29,17 @@ def test_a_score_is_the_mean_of_the_readable_answers(world: World, run):
 
 def test_no_score_is_invented_when_nothing_is_readable(world: World, run):
     world.engine.answer = replies("")
-    answer = run(world.service.judge.score(DARK, ScoreOptions(samples=3)))
+    answer = run(world.service.judge.score(opened(DARK), ScoreOptions(samples=3)))
     assert (answer.score, answer.std, answer.unreadable) == (None, None, 1)
 
 
 def test_one_readable_answer_has_no_deviation(world: World, run):
-    answer = run(world.service.judge.score(DARK, ScoreOptions(samples=1)))
+    answer = run(world.service.judge.score(opened(DARK), ScoreOptions(samples=1)))
     assert answer.score is not None and answer.std is None
 
 
 def test_both_orders_are_asked_and_votes_go_to_the_callers_images(world: World, run):
-    answer = run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(samples=8)))
+    answer = run(world.service.judge.compare(opened(DARK), opened(BRIGHT), CompareOptions(samples=8)))
     assert answer.preferred == "second"
     assert (answer.votes.first, answer.votes.second) == (0, 8)
     assert [order.shown_first for order in answer.orders] == ["first", "second"]
@@ -49,23 +49,24 @@ def test_both_orders_are_asked_and_votes_go_to_the_callers_images(world: World, 
 
 def test_position_bias_ends_in_a_tie(world: World, run):
     world.engine.answer = replies("0")
-    answer = run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(samples=8)))
+    answer = run(world.service.judge.compare(opened(DARK), opened(BRIGHT), CompareOptions(samples=8)))
     assert (answer.preferred, answer.votes.first, answer.votes.second) == ("tie", 4, 4)
     assert (answer.probability_first, answer.position_bias) == (0.5, 0.5)
 
 
 def test_unreadable_votes_count_for_neither_side(world: World, run):
     world.engine.answer = replies("0", "?")
-    answer = run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(samples=4)))
+    answer = run(world.service.judge.compare(opened(DARK), opened(BRIGHT), CompareOptions(samples=4)))
     assert (answer.votes.first, answer.votes.second, answer.unreadable) == (1, 1, 0.5)
     world.engine.answer = replies("?")
-    answer = run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(samples=4)))
+    answer = run(world.service.judge.compare(opened(DARK), opened(BRIGHT), CompareOptions(samples=4)))
     assert (answer.preferred, answer.unreadable) == (None, 1)
 
 
-def test_a_seed_is_passed_on_and_each_order_has_its_own(world: World, run):
+def test_a_seed_is_passed_on_and_each_order_has_its_own(make_world, run):
+    world = make_world(cache_entries=0)
     for _ in range(2):
-        run(world.service.judge.compare(DARK, BRIGHT, CompareOptions(seed=5)))
+        run(world.service.judge.compare(opened(DARK), opened(BRIGHT), CompareOptions(seed=5)))
     seeds = [sampling.seed for _, sampling, *_ in world.engine.asked]
     assert seeds[:2] == seeds[2:]
     assert None not in seeds and seeds[0] != seeds[1]
@@ -108,7 +109,7 @@ def test_rollouts_refuse_another_version_an_unknown_adapter_and_images_that_do_n
 def test_an_answer_of_other_weights_is_no_answer(world: World, run):
     world.engine.version = world.second
     with pytest.raises(EngineFailure):
-        run(world.service.judge.score(DARK, ScoreOptions()))
+        run(world.service.judge.score(opened(DARK), ScoreOptions()))
 
 
 def test_when_one_prompt_of_a_batch_fails_nothing_goes_on_behind_the_gate(world: World, run):

@@ -9,14 +9,14 @@ from PIL import Image
 
 from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions
 from service.errors import DrainTimeout, EngineDead, UnknownAdapter, UnknownVersion, VersionError
-from tests.service.conftest import World, adapter
+from tests.service.conftest import World, adapter, opened
 from tests.service.fake_engine import plain_answer
 
 GREY = Image.new("RGB", (32, 32), "grey")
 
 
 def score(world: World):
-    return world.service.judge.score(GREY, ScoreOptions(samples=1))
+    return world.service.judge.score(opened(GREY), ScoreOptions(samples=1))
 
 
 def test_a_promotion_changes_the_version_the_pointer_and_the_answers(world: World, run):

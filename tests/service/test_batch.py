@@ -1,0 +1,192 @@
+"""Many images in one request: one version, every image its own answer or problem."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import httpx
+import pytest
+
+from service.contract import ScoreBatchItem
+from tests.service.conftest import Listening, World, picture
+from tests.service.fake_engine import plain_answer
+from tests.service.test_http import assert_problem
+
+LEVELS = (10, 120, 250)
+FILES = [picture(level) for level in LEVELS]
+NDJSON = {"Accept": "application/x-ndjson"}
+
+
+def ask(world: World, run, files: list[bytes], **request) -> httpx.Response:
+    async def story() -> httpx.Response:
+        async with world.public() as client:
+            form = [("images", data) for data in files]
+            return await client.post("/v1/score/batch", files=form, **request)
+
+    return run(story())
+
+
+def test_a_batch_gives_the_answers_that_its_images_get_alone(world: World, run):
+    async def alone(data: bytes) -> dict[str, object]:
+        async with world.public() as client:
+            return (await client.post("/v1/score", files={"image": data})).json()
+
+    body = ask(world, run, FILES).json()
+    assert [item["index"] for item in body["results"]] == [0, 1, 2]
+    assert [item["result"] for item in body["results"]] == [run(alone(data)) for data in FILES]
+    assert body["version"] == world.first
+
+
+def test_a_form_and_json_get_the_same(world: World, run):
+    async def as_json() -> httpx.Response:
+        async with world.public() as client:
+            texts = [base64.b64encode(data).decode() for data in FILES]
+            return await client.post("/v1/score/batch", json={"images": texts, "seed": 4})
+
+    assert run(as_json()).json() == ask(world, run, FILES, data={"seed": "4"}).json()
+
+
+def test_a_broken_image_fails_alone(world: World, run):
+    response = ask(world, run, [FILES[0], b"no image", FILES[2]])
+    good, bad, last = response.json()["results"]
+    assert response.status_code == 200
+    assert good["result"]["score"] < last["result"]["score"]
+    assert good["problem"] is None and bad["result"] is None
+    assert (bad["problem"]["status"], bad["problem"]["code"]) == (422, "invalid_image")
+    assert bad["problem"]["request_id"] == response.headers["x-request-id"]
+
+
+def test_an_accident_of_one_image_is_its_own_and_keeps_its_reason(world: World, run):
+    plain = world.engine.answer
+
+    def accident(prompt, sampling, index) -> str:
+        if prompt.images[0].getpixel((0, 0))[0] == LEVELS[1]:
+            raise RuntimeError("/secret/path")
+        return plain(prompt, sampling, index)
+
+    world.engine.answer = accident
+    response = ask(world, run, FILES)
+    assert [bool(item["result"]) for item in response.json()["results"]] == [True, False, True]
+    assert response.json()["results"][1]["problem"]["code"] == "internal_error"
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_a_batch_has_1_to_64_images(world: World, run, count: int):
+    async def as_json() -> httpx.Response:
+        async with world.public() as client:
+            text = base64.b64encode(FILES[0]).decode()
+            return await client.post("/v1/score/batch", json={"images": [text] * count})
+
+    responses = [run(as_json())]
+    if count:
+        responses.append(ask(world, run, [FILES[0]] * count))
+    for response in responses:
+        assert_problem(response, 422, "invalid_request")
+        assert "images" in response.json()["detail"]
+    assert world.engine.asked == []
+
+
+def test_wrong_options_are_a_problem_of_the_request_not_of_its_images(world: World, run):
+    for headers in ({}, NDJSON):
+        response = ask(world, run, FILES, data={"mode": "expected", "seed": "1"}, headers=headers)
+        assert_problem(response, 422, "invalid_request")
+
+
+def test_a_batch_may_be_larger_than_a_single_image(make_world, run):
+    world = make_world(max_upload_bytes=1000, max_batch_bytes=3000)
+    assert ask(world, run, FILES * 2).status_code == 200
+    assert_problem(ask(world, run, [b"x" * 4000]), 413, "body_too_large")
+
+
+def test_a_batch_is_answered_by_one_version(world: World, run):
+    """A promotion that arrives in the middle waits."""
+
+    async def story() -> tuple[set[str], str]:
+        world.engine.seconds = 0.05
+        async with world.public() as client:
+            form = [("images", data) for data in FILES]
+            asked = asyncio.create_task(client.post("/v1/score/batch", files=form))
+            while not world.engine.running:
+                await asyncio.sleep(0.001)
+            await world.service.swapper.promote(world.second)
+            body = (await asked).json()
+            return {item["result"]["version"] for item in body["results"]}, body["version"]
+
+    assert run(story()) == ({world.first}, world.first)
+
+
+def test_lines_come_as_answers_are_ready(listening: Listening):
+    """The first answer arrives while the engine still works on the last."""
+    engine, plain, late = listening.world.engine, listening.world.engine.generate, threading.Event()
+
+    async def generate(prompt, sampling, **options):
+        if prompt.images[0].getpixel((0, 0))[0] == LEVELS[0]:
+            await asyncio.to_thread(late.wait, 10)
+        return await plain(prompt, sampling, **options)
+
+    engine.generate = generate
+    form = [("images", data) for data in FILES]
+    with httpx.stream("POST", f"{listening.url}/v1/score/batch", files=form, headers=NDJSON) as response:
+        assert response.headers["content-type"] == "application/x-ndjson"
+        items = []
+        for line in response.iter_lines():
+            items.append(ScoreBatchItem.model_validate_json(line))
+            if len(items) == 2:
+                late.set()
+    assert [item.index for item in items][-1] == 0
+    assert {item.index for item in items} == {0, 1, 2}
+
+
+def raw_request(url: str, files: list[bytes], fields: Mapping[str, str] | None = None) -> socket.socket:
+    """A streamed batch, sent; nothing of the answer is read."""
+    form = [("images", data) for data in files]
+    request = httpx.Request("POST", f"{url}/v1/score/batch", files=form, data=fields, headers=NDJSON)
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    connection = socket.create_connection((request.url.host, request.url.port))
+    connection.sendall(f"POST /v1/score/batch HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+    return connection
+
+
+def test_a_reader_who_does_not_read_does_not_hold_the_gate(listening: Listening):
+    world = listening.world
+    world.engine.answer = lambda *_: "x" * 200_000  # more than the buffers on the way take
+    fields = {"samples": "1", "reasoning": "true"}
+    with raw_request(listening.url, FILES * 20, fields), listening.operators as operators:
+        wait_for(lambda: len(world.engine.asked) == len(FILES * 20))
+        world.engine.answer = plain_answer
+        assert operators.post(f"/internal/versions/{world.second}/promote").status_code == 200
+
+
+def test_a_reader_who_goes_away_ends_the_work(listening: Listening):
+    engine = listening.world.engine
+    engine.seconds = 60
+    connection = raw_request(listening.url, FILES)
+    wait_for(lambda: engine.running == len(FILES))
+    connection.close()
+    wait_for(lambda: engine.running == 0)
+
+
+def test_the_documentation_says_that_images_repeat(world: World, run):
+    async def story() -> httpx.Response:
+        async with world.public() as client:
+            return await client.get("/openapi.json")
+
+    route = json.loads(run(story()).text)["paths"]["/v1/score/batch"]["post"]
+    form = route["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["images"]["items"]["format"] == "binary"
+    assert form["properties"]["images"]["maxItems"] == 64
+    assert route["responses"]["200"]["content"].keys() == {"application/json", "application/x-ndjson"}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
