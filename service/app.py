@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi import Depends, FastAPI
 
 from service.adapters import Adapters
-from service.api import batch, health, internal, judge, versions
+from service.api import batch, health, internal, judge, rank, versions
 from service.api.admission import Admission
 from service.api.observe import ObserveMiddleware
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
@@ -65,10 +65,10 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
 def create_app(service: Service) -> FastAPI:
     """The public application: scores, preferences, versions, health, metrics."""
     settings = service.settings
-    larger = dict.fromkeys(batch.PATHS, settings.max_batch_bytes)
+    larger = dict.fromkeys(batch.PATHS + rank.PATHS, settings.max_batch_bytes)
     app = _bare_app("EvoQuality Service", service, settings.max_upload_bytes, larger)
     admission = Admission(settings.max_in_flight)
-    for router in (judge.router, batch.router):
+    for router in (judge.router, batch.router, rank.router):
         app.include_router(router, dependencies=[Depends(admission)])
     app.include_router(versions.router)
     return app

@@ -194,7 +194,8 @@ class RankOptions(Options):
 
     samples: EvenSamples | None = Field(default=None, description="Votes a pair; sampled mode only; 8 unless given.")
     comparisons: Annotated[int, Field(ge=1, le=2016)] | None = Field(
-        default=None, description="Most comparisons to make. Default: n log2(n), at most all n (n - 1) / 2 pairs."
+        default=None,
+        description="Comparisons to make, n - 1 or more. Default: n log2(n); never more than all n (n - 1) / 2 pairs.",
     )
 
 
@@ -208,21 +209,24 @@ class RankedImage(Message):
     """One image's place."""
 
     index: int = Field(description="Position of the image in the request, from 0.")
-    rank: int = Field(description="1 is the best.")
-    strength: float = Field(description="Bradley-Terry strength in logits, with mean 0 over the images.")
+    rank: int | None = Field(description="1 is the best; images of equal strength share a rank.")
+    strength: float | None = Field(
+        description="Bradley-Terry strength in logits, with mean 0 over the images. Strength and rank are null if no "
+        "comparison of this image was readable."
+    )
     standard_error: float | None = Field(description="Of the strength; null where the comparisons leave none to tell.")
     image: ImageSize
 
 
 class RankResponse(Message):
-    """Images from the best to the worst, by Bradley-Terry strengths of pairwise preferences."""
+    """Images from the best to the worst, by Bradley-Terry strengths of pairwise preferences; unranked ones last."""
 
     ranking: list[RankedImage]
     comparisons: int = Field(description="Comparisons made, each in both orders of presentation.")
     pairs: int = Field(description="All pairs there are: n (n - 1) / 2.")
-    position_bias: float | None
+    position_bias: float | None = Field(description="As in a comparison; mean over all of them.")
     mode: Mode
-    unreadable: Probability
+    unreadable: Probability = Field(description="As in a comparison; mean over all of them.")
     model: str
     version: str
 

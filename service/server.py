@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 from fastapi import FastAPI
 
-from service import metrics
+from service import metrics, strengths
 from service.app import Service, create_app, create_operator_app, create_service
 from service.canary import readable_share
 from service.contract import VersionInfo
@@ -75,6 +75,7 @@ async def _serve(
     engine = VllmEngine(store.path(version.id), settings)
     try:
         profile = PROFILES[version.profile]
+        await asyncio.to_thread(strengths.load)
         await engine.warm_up(version.id, profile)
         share = await readable_share(engine, profile)
         if share < settings.canary_min_readable:
