@@ -1,24 +1,19 @@
-"""`evoquality serve | score | compare | versions`."""
+"""`evoquality serve | score | compare | rank | versions | info`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated
 
-import httpx
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
-from rich.table import Table
 
-from service.client import Client, ServiceError
-from service.contract import CompareOptions, ScoreOptions, ScoreResponse
+from service.commands.common import stop
+from service.commands.compare import compare, rank
+from service.commands.score import score
+from service.commands.versions import app as versions
+from service.commands.versions import info
 from service.errors import ServiceError as Refusal
 
 app = typer.Typer(
@@ -27,18 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out, err = Console(), Console(stderr=True)
-
-Url = Annotated[str, typer.Option(help="Where the service listens.", envvar="EVOQUALITY_URL")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Makes sampled answers repeatable.")]
-Temperature = Annotated[float, typer.Option(min=0, max=2, help="0 asks for the most likely answer.")]
-Image = Annotated[Path, typer.Argument(help="An image file.", exists=True, dir_okay=False)]
-Images = Annotated[list[Path], typer.Argument(help="Image files.", exists=True, dir_okay=False)]
-LOCAL = "http://127.0.0.1:8000"
-IN_PARALLEL = 8
-
-T = TypeVar("T")
+for command in (score, compare, rank, info):
+    app.command()(command)
+app.add_typer(versions, name="versions")
 
 
 class ProfileChoice(StrEnum):
@@ -54,7 +40,7 @@ def main() -> None:
     """Judges the perceptual quality of images with a vision-language model that improves itself.
 
     Start with `evoquality serve --checkpoint trainer/demo/checkpoint`, then
-    `evoquality score photo.jpg` from another terminal.
+    `evoquality score photo.jpg` from another terminal; `evoquality score photos/ --out scores.csv` for a folder.
     """
 
 
@@ -83,105 +69,10 @@ def serve(
         raise typer.Exit(run(Settings(**given)))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        _stop(f"Wrong setting: {wrong}.")
+        stop(f"Wrong setting: {wrong}.")
     except (ValueError, OSError, Refusal) as error:
-        _stop(f"Cannot start: {error}.")
+        stop(f"Cannot start: {error}.")
 
 
-@app.command()
-def score(
-    images: Images,
-    samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=64, help="Answers per image.")] = 8,
-    temperature: Temperature = 1.0,
-    seed: Seed = None,
-    url: Url = LOCAL,
-    as_json: AsJson = False,
-) -> None:
-    """Scores image files from 1 (very poor) to 5 (excellent)."""
-    options = ScoreOptions(samples=samples, temperature=temperature, seed=seed)
-    with Client(url) as client, ThreadPoolExecutor(IN_PARALLEL) as pool:
-        running = pool.map(lambda image: _ask(lambda: client.score(image, options)), images)
-        answers = list(track(running, "Scoring", len(images), console=err, transient=True))
-    if as_json:
-        for image, answer in zip(images, answers, strict=True):
-            print(json.dumps({"image": str(image), **_as_dict(answer)}))
-    else:
-        out.print(_score_table(images, answers))
-    raise typer.Exit(any(isinstance(answer, str) for answer in answers))
-
-
-@app.command()
-def compare(
-    first: Image,
-    second: Image,
-    samples: Annotated[int, typer.Option("--samples", "-k", min=2, max=64, help="An even number.")] = 8,
-    temperature: Temperature = 1.0,
-    seed: Seed = None,
-    url: Url = LOCAL,
-    as_json: AsJson = False,
-) -> None:
-    """Says which of two image files looks better, by votes in both orders of presentation."""
-    try:
-        options = CompareOptions(samples=samples, temperature=temperature, seed=seed)
-    except ValidationError as error:
-        _stop(f"--samples: {error.errors()[0]['msg']}.")
-    with Client(url) as client:
-        answer = _ask(lambda: client.compare(first, second, options))
-    if isinstance(answer, str):
-        _stop(answer)
-    if as_json:
-        print(answer.model_dump_json())
-        return
-    names = {"first": str(first), "second": str(second), "tie": "a tie", None: "no readable answer"}
-    out.print(f"[bold]{escape(names[answer.preferred])}[/bold]")
-    probability = "–" if answer.probability_first is None else f"{answer.probability_first:.2f}"
-    out.print(f"probability of the first {probability}, {answer.unreadable:.0%} unreadable (version {answer.version})")
-
-
-@app.command()
-def versions(url: Url = LOCAL, as_json: AsJson = False) -> None:
-    """Lists the versions of the weights, the active one and the one a rollback leads to."""
-    with Client(url) as client:
-        answer = _ask(client.versions)
-    if isinstance(answer, str):
-        _stop(answer)
-    if as_json:
-        print(answer.model_dump_json())
-        return
-    table = Table("", "version", "parent", "created", "profile", "origin")
-    for info in answer.versions:
-        mark = {answer.active: "active", answer.previous: "previous"}.get(info.id, "")
-        created = f"{info.created:%Y-%m-%d %H:%M}"
-        table.add_row(mark, info.id, info.parent or "", created, info.profile, escape(info.origin))
-    out.print(table)
-
-
-def _ask(call: Callable[[], T]) -> T | str:
-    """An answer, or one sentence about why there is none."""
-    try:
-        return call()
-    except ServiceError as error:
-        return error.problem.detail
-    except httpx.TransportError:
-        return "The service cannot be reached. Is `evoquality serve` running, and is --url right?"
-
-
-def _as_dict(answer: ScoreResponse | str) -> dict[str, Any]:
-    return {"error": answer} if isinstance(answer, str) else answer.model_dump()
-
-
-def _score_table(images: Sequence[Path], answers: Sequence[ScoreResponse | str]) -> Table:
-    table = Table("image", "score", "± std", "unreadable", "version")
-    for image, answer in zip(images, answers, strict=True):
-        if isinstance(answer, str):
-            table.add_row(escape(str(image)), f"[red]{escape(answer)}[/red]")
-        else:
-            score, std = ("–" if value is None else f"{value:.2f}" for value in (answer.score, answer.std))
-            unreadable = f"{answer.unreadable:.0%}"
-            table.add_row(escape(str(image)), score, std, unreadable, answer.version)
-    return table
-
-
-def _stop(sentence: str) -> NoReturn:
-    err.print(escape(sentence), style="red", highlight=False)
-    raise typer.Exit(2)
+if __name__ == "__main__":
+    app()

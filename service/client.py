@@ -2,6 +2,8 @@
 
     with Client("http://127.0.0.1:8000") as client:
         print(client.score(Path("photo.jpg")).score)
+        for item in client.score_stream([Path("a.jpg"), Path("b.jpg")]):
+            print(item.index, item.result or item.problem)
 
     operators = Client("http://127.0.0.1:8001", key=key)
     operators.promote("v0123456789ab")
@@ -11,122 +13,25 @@ Imports neither torch, vLLM nor transformers.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import wraps
-from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_fixed,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, Retrying
 
-from service.contract import (
-    AdapterRequest,
-    AdapterResponse,
-    CompareOptions,
-    CompareResponse,
-    HealthResponse,
-    Message,
-    Problem,
-    RolloutRequest,
-    RolloutResponse,
-    ScoreOptions,
-    ScoreResponse,
-    SwapResponse,
-    VersionsResponse,
-)
+from service import calls
+from service.calls import Call, ImageSource, encode_image
+from service.contract import HealthResponse, Problem, ScoreBatchItem, ScoreOptions
+from service.retries import ServiceError, patience, policy, retry_after
 
-ImageSource = bytes | Path
+__all__ = ["AsyncClient", "Call", "Client", "ImageSource", "ServiceError", "encode_image"]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ATTEMPTS = 5
-_RETRIED_STATUSES = {429, 503}
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-class ServiceError(Exception):
-    """The service answered with a problem; `problem` has its status and stable code."""
-
-    def __init__(self, problem: Problem, retry_after_s: float | None = None) -> None:
-        super().__init__(f"{problem.status} {problem.code}: {problem.detail}")
-        self.problem = problem
-        self.retry_after_s = retry_after_s
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request and the type of its answer. `repeatable`: sending it twice does no harm."""
-
-    method: str
-    path: str
-    answer: type[T]
-    body: Mapping[str, Any]
-    repeatable: bool = True
-
-
-def score(image: ImageSource, options: ScoreOptions | None = None) -> Call[ScoreResponse]:
-    """The quality of one image, from 1 to 5."""
-    body = _form({"image": image}, options or ScoreOptions())
-    return Call("POST", "/v1/score", ScoreResponse, body)
-
-
-def compare(first: ImageSource, second: ImageSource, options: CompareOptions | None = None) -> Call[CompareResponse]:
-    """Which of two images looks better."""
-    body = _form({"first": first, "second": second}, options or CompareOptions())
-    return Call("POST", "/v1/compare", CompareResponse, body)
-
-
-def versions() -> Call[VersionsResponse]:
-    """Every version, the active one and the one before it."""
-    return Call("GET", "/v1/versions", VersionsResponse, {})
-
-
-def ready() -> Call[HealthResponse]:
-    """Whether the engine answers."""
-    return Call("GET", "/health/ready", HealthResponse, {})
-
-
-def promote(version: str) -> Call[SwapResponse]:
-    """Hot-swaps a version of the store in. Operators' port."""
-    return Call("POST", f"/internal/versions/{version}/promote", SwapResponse, {})
-
-
-def rollback() -> Call[SwapResponse]:
-    """Hot-swaps the previous version back in. Operators' port."""
-    return Call("POST", "/internal/rollback", SwapResponse, {}, repeatable=False)
-
-
-def load_adapter(name: str) -> Call[AdapterResponse]:
-    """Loads `<store>/adapters/<name>`, a name never used before. Operators' port."""
-    body = _json(AdapterRequest(name=name))
-    return Call("POST", "/internal/adapters", AdapterResponse, body, repeatable=False)
-
-
-def unload_adapter(name: str) -> Call[None]:
-    """Unloads an adapter and deletes its directory. Operators' port."""
-    return Call("DELETE", f"/internal/adapters/{name}", type(None), {}, repeatable=False)
-
-
-def rollouts(request: RolloutRequest) -> Call[RolloutResponse]:
-    """Samples answers to a batch of prompts, with token ids and log-probabilities. Operators' port."""
-    return Call("POST", "/internal/rollouts", RolloutResponse, _json(request))
-
-
-def encode_image(image: ImageSource) -> str:
-    """An image file as a `RolloutRequest` wants it."""
-    return base64.b64encode(_bytes(image)).decode()
+_LINES = {"Accept": "application/x-ndjson"}
 
 
 def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -148,26 +53,40 @@ def _awaited(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P
 class Client:
     """The blocking client. Raises ServiceError, or httpx.TransportError if nobody answers."""
 
-    score = _blocking(score)
-    compare = _blocking(compare)
-    versions = _blocking(versions)
-    ready = _blocking(ready)
-    promote = _blocking(promote)
-    rollback = _blocking(rollback)
-    load_adapter = _blocking(load_adapter)
-    unload_adapter = _blocking(unload_adapter)
-    rollouts = _blocking(rollouts)
+    score = _blocking(calls.score)
+    compare = _blocking(calls.compare)
+    score_batch = _blocking(calls.score_batch)
+    rank = _blocking(calls.rank)
+    info = _blocking(calls.info)
+    versions = _blocking(calls.versions)
+    ready = _blocking(calls.ready)
+    promote = _blocking(calls.promote)
+    rollback = _blocking(calls.rollback)
+    load_adapter = _blocking(calls.load_adapter)
+    unload_adapter = _blocking(calls.unload_adapter)
+    rollouts = _blocking(calls.rollouts)
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
         self._http = httpx.Client(base_url=url, headers=_authorization(key), timeout=timeout_s)
 
     def send(self, call: Call[T]) -> T:
         """Sends a call, again where that is safe and promising."""
-        return Retrying(**_policy(call))(self._once, call)
+        return Retrying(**policy(call.repeatable))(self._once, call)
+
+    def score_stream(
+        self, images: Sequence[ImageSource], options: ScoreOptions | None = None
+    ) -> Iterator[ScoreBatchItem]:
+        """As `score_batch`, each item as soon as it is ready. Once items come, nothing is sent again."""
+        call = calls.score_batch(images, options)
+        response = Retrying(**policy(call.repeatable))(self._open, call)
+        try:
+            yield from map(ScoreBatchItem.model_validate_json, response.iter_lines())
+        finally:
+            response.close()
 
     def wait_ready(self, seconds: float = 300.0) -> HealthResponse:
         """Waits until the service answers. Raises the last failure after `seconds`."""
-        return Retrying(**_patience(seconds))(self._once, ready())
+        return Retrying(**patience(seconds))(self._once, calls.ready())
 
     def close(self) -> None:
         """Closes the connections."""
@@ -175,6 +94,13 @@ class Client:
 
     def _once(self, call: Call[T]) -> T:
         return _answer(call, self._http.request(**_request(call)))
+
+    def _open(self, call: Call[Any]) -> httpx.Response:
+        response = self._http.send(self._http.build_request(**_request(call, _LINES)), stream=True)
+        if not response.is_success:
+            response.read()
+            raise _refusal(response)
+        return response
 
     def __enter__(self) -> Self:
         return self
@@ -186,15 +112,18 @@ class Client:
 class AsyncClient:
     """The asynchronous client, otherwise as `Client`."""
 
-    score = _awaited(score)
-    compare = _awaited(compare)
-    versions = _awaited(versions)
-    ready = _awaited(ready)
-    promote = _awaited(promote)
-    rollback = _awaited(rollback)
-    load_adapter = _awaited(load_adapter)
-    unload_adapter = _awaited(unload_adapter)
-    rollouts = _awaited(rollouts)
+    score = _awaited(calls.score)
+    compare = _awaited(calls.compare)
+    score_batch = _awaited(calls.score_batch)
+    rank = _awaited(calls.rank)
+    info = _awaited(calls.info)
+    versions = _awaited(calls.versions)
+    ready = _awaited(calls.ready)
+    promote = _awaited(calls.promote)
+    rollback = _awaited(calls.rollback)
+    load_adapter = _awaited(calls.load_adapter)
+    unload_adapter = _awaited(calls.unload_adapter)
+    rollouts = _awaited(calls.rollouts)
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
         limits = httpx.Limits(max_connections=None)
@@ -202,11 +131,23 @@ class AsyncClient:
 
     async def send(self, call: Call[T]) -> T:
         """Sends a call, again where that is safe and promising."""
-        return await AsyncRetrying(**_policy(call))(self._once, call)
+        return await AsyncRetrying(**policy(call.repeatable))(self._once, call)
+
+    async def score_stream(
+        self, images: Sequence[ImageSource], options: ScoreOptions | None = None
+    ) -> AsyncIterator[ScoreBatchItem]:
+        """As `score_batch`, each item as soon as it is ready. Once items come, nothing is sent again."""
+        call = calls.score_batch(images, options)
+        response: httpx.Response = await AsyncRetrying(**policy(call.repeatable))(self._open, call)
+        try:
+            async for line in response.aiter_lines():
+                yield ScoreBatchItem.model_validate_json(line)
+        finally:
+            await response.aclose()
 
     async def wait_ready(self, seconds: float = 300.0) -> HealthResponse:
         """Waits until the service answers. Raises the last failure after `seconds`."""
-        return await AsyncRetrying(**_patience(seconds))(self._once, ready())
+        return await AsyncRetrying(**patience(seconds))(self._once, calls.ready())
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -214,6 +155,13 @@ class AsyncClient:
 
     async def _once(self, call: Call[T]) -> T:
         return _answer(call, await self._http.request(**_request(call)))
+
+    async def _open(self, call: Call[Any]) -> httpx.Response:
+        response = await self._http.send(self._http.build_request(**_request(call, _LINES)), stream=True)
+        if not response.is_success:
+            await response.aread()
+            raise _refusal(response)
+        return response
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,27 +174,18 @@ def _authorization(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
-def _request(call: Call[Any]) -> dict[str, Any]:
-    return {"method": call.method, "url": call.path, **call.body}
-
-
-def _form(images: Mapping[str, ImageSource], options: Message) -> dict[str, Any]:
-    fields = {name: str(value) for name, value in options.model_dump(exclude_none=True).items()}
-    return {"files": {name: (name, _bytes(image)) for name, image in images.items()}, "data": fields}
-
-
-def _json(message: Message) -> dict[str, Any]:
-    return {"content": message.model_dump_json(), "headers": {"Content-Type": "application/json"}}
-
-
-def _bytes(image: ImageSource) -> bytes:
-    return image if isinstance(image, bytes) else image.read_bytes()
+def _request(call: Call[Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
+    return {"method": call.method, "url": call.path, "headers": headers, **call.body}
 
 
 def _answer(call: Call[T], response: httpx.Response) -> T:
     if response.is_success:
         return TypeAdapter(call.answer).validate_json(response.content or b"null")
-    raise ServiceError(_problem(response), _seconds(response.headers.get("Retry-After")))
+    raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> ServiceError:
+    return ServiceError(_problem(response), retry_after(response.headers.get("Retry-After")))
 
 
 def _problem(response: httpx.Response) -> Problem:
@@ -262,44 +201,3 @@ def _problem(response: httpx.Response) -> Problem:
             code="http_error",
             request_id=response.headers.get("X-Request-Id", ""),
         )
-
-
-def _seconds(header: str | None) -> float | None:
-    return float(header) if header and header.isdecimal() else None
-
-
-def _policy(call: Call[Any]) -> dict[str, Any]:
-    """Retries what never arrived, what the service asks to repeat, and lost answers of repeatable calls."""
-
-    def again(error: BaseException) -> bool:
-        if isinstance(error, ServiceError):
-            return error.problem.status in _RETRIED_STATUSES
-        lost = call.repeatable and not isinstance(error, httpx.TimeoutException)
-        return isinstance(error, httpx.TransportError if lost else _NEVER_SENT)
-
-    return {
-        "retry": retry_if_exception(again),
-        "stop": stop_after_attempt(_ATTEMPTS),
-        "wait": _wait,
-        "reraise": True,
-    }
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, ServiceError) else None
-    return asked if asked is not None else wait_random_exponential(multiplier=0.2, max=5)(state)
-
-
-def _patience(seconds: float) -> dict[str, Any]:
-    def not_yet(error: BaseException) -> bool:
-        if isinstance(error, ServiceError):
-            return error.problem.status == 503
-        return isinstance(error, httpx.TransportError)
-
-    return {
-        "retry": retry_if_exception(not_yet),
-        "stop": stop_after_delay(seconds),
-        "wait": wait_fixed(0.5),
-        "reraise": True,
-    }

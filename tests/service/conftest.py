@@ -8,7 +8,7 @@ import io
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,19 @@ class Listening:
 
 
 @pytest.fixture
-def listening(world: World) -> Iterator[Listening]:
-    """Both applications on free ports of this machine."""
+def make_listening(make_world: Callable[..., World]) -> Iterator[Callable[..., Listening]]:
+    """Serves worlds with settings of their own, both applications on free ports of this machine."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(_served(make_world(**settings)))
+
+
+@pytest.fixture
+def listening(make_listening: Callable[..., Listening]) -> Listening:
+    return make_listening()
+
+
+@contextmanager
+def _served(world: World) -> Iterator[Listening]:
     servers = [
         uvicorn.Server(uvicorn.Config(build(world.service), port=0, log_config=None, lifespan="off"))
         for build in (create_app, create_operator_app)
@@ -105,10 +116,12 @@ def listening(world: World) -> Iterator[Listening]:
     while not all(server.started for server in servers):
         pass
     ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
-    yield Listening(world, *(f"http://127.0.0.1:{port}" for port in ports))
-    for server in servers:
-        server.should_exit = True
-    thread.join()
+    try:
+        yield Listening(world, *(f"http://127.0.0.1:{port}" for port in ports))
+    finally:
+        for server in servers:
+            server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

@@ -1,20 +1,18 @@
-"""The Python client and the command line against a real HTTP server."""
+"""The Python client against a real HTTP server."""
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
-from service.cli import app as cli
 from service.client import AsyncClient, Client, ServiceError, encode_image
-from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
+from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreBatchItem, ScoreOptions
 from tests.service.conftest import KEY, Listening, adapter, picture
-
-NOBODY = "http://127.0.0.1:9"
 
 
 def test_everything_can_be_called(listening: Listening, tmp_path: Path):
@@ -25,6 +23,8 @@ def test_everything_can_be_called(listening: Listening, tmp_path: Path):
         assert client.wait_ready(5).version == world.first
         assert client.score(file, ScoreOptions(samples=2)).samples == 2
         assert client.compare(picture(10), file, CompareOptions(samples=2)).preferred == "second"
+        assert [place.index for place in client.rank([picture(10), file]).ranking] == [1, 0]
+        assert [item.index for item in client.score_batch([file, file]).results] == [0, 1]
         assert client.versions().active == world.first
         adapter(world.store.root / "adapters" / "one")
         assert operators.load_adapter("one").id == 1
@@ -96,30 +96,62 @@ def test_refusals_are_final_and_foreign_answers_are_still_problems():
     assert (refusal.value.problem.status, refusal.value.problem.code, len(seen)) == (502, "http_error", 1)
 
 
-def test_the_command_line_scores_files_and_tells_which_it_could_not(listening: Listening, tmp_path: Path):
-    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    good.write_bytes(picture(255))
-    bad.write_bytes(b"no image")
-    done = CliRunner().invoke(cli, ["score", str(good), str(bad), "--json", "--url", listening.url])
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert done.exit_code == 1
-    assert lines[0]["score"] == 5.0
-    assert "no complete image" in lines[1]["error"]
-    table = CliRunner().invoke(cli, ["score", str(good), "--url", listening.url])
-    assert (table.exit_code, "5.00" in table.stdout) == (0, True)
+def test_a_stream_gives_every_item_and_its_problems(listening: Listening, run):
+    images = [picture(200), b"no image", picture(10)]
+
+    async def story() -> list[ScoreBatchItem]:
+        async with AsyncClient(listening.url) as client:
+            return [item async for item in client.score_stream(images)]
+
+    with Client(listening.url) as client:
+        items = sorted(client.score_stream(images), key=lambda item: item.index)
+        assert [item.result is None for item in items] == [False, True, False]
+        assert items[1].problem.code == "invalid_image"
+        assert items[0].result == client.score(images[0])
+    without_ids = {"problem": {"request_id"}}
+    streamed = sorted(run(story()), key=lambda item: item.index)
+    assert [item.model_dump(exclude=without_ids) for item in streamed] == [
+        item.model_dump(exclude=without_ids) for item in items
+    ]
 
 
-def test_the_command_line_compares_and_lists(listening: Listening, tmp_path: Path):
-    dark, bright = tmp_path / "dark.png", tmp_path / "bright.png"
-    dark.write_bytes(picture(10))
-    bright.write_bytes(picture(240))
-    compared = CliRunner().invoke(cli, ["compare", str(dark), str(bright), "--url", listening.url, "--json"])
-    assert json.loads(compared.stdout)["preferred"] == "second"
-    listed = CliRunner().invoke(cli, ["versions", "--url", listening.url])
-    assert listening.world.first in listed.stdout and "active" in listed.stdout
+def test_a_stream_that_is_refused_raises_before_its_first_item(listening: Listening):
+    with Client(listening.url) as client, pytest.raises(ServiceError) as refusal:
+        next(client.score_stream([picture(10)], ScoreOptions(mode="expected", seed=1)))
+    assert refusal.value.problem.code == "invalid_request"
 
 
-def test_the_command_line_says_in_one_sentence_that_nobody_answers():
-    done = CliRunner().invoke(cli, ["versions", "--url", NOBODY])
-    assert done.exit_code == 2
-    assert "cannot be reached" in done.stderr
+def test_a_stream_is_begun_again_when_the_service_was_busy():
+    line = ScoreBatchItem(index=0, result=None, problem=None).model_dump_json() + "\n"
+    client, seen = answering(httpx.Response(503, headers={"Retry-After": "0"}), httpx.Response(200, text=line))
+    assert [item.index for item in client.score_stream([b"image"])] == [0]
+    assert {request.headers["accept"] for request in seen} == {"application/x-ndjson"}
+
+
+def test_retry_after_may_be_a_date(monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    soon, past = (format_datetime(datetime.now(UTC) + timedelta(seconds=s), usegmt=True) for s in (30, -30))
+    for date, least, most in ((soon, 25, 30), (past, 0, 0)):
+        client, _ = answering(httpx.Response(429, headers={"Retry-After": date}), VERSIONS)
+        assert client.versions().active == "v0"
+        assert least <= slept[-1] <= most
+
+
+def test_who_is_asked_to_wait_for_long_is_told_instead():
+    for header in ("3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)):
+        client, seen = answering(httpx.Response(429, headers={"Retry-After": header}))
+        with pytest.raises(ServiceError) as refusal:
+            client.versions()
+        assert refusal.value.retry_after_s == pytest.approx(3600, abs=5)
+        assert len(seen) == 1
+
+
+def test_a_senseless_retry_after_is_ignored():
+    client, seen = answering(httpx.Response(503, headers={"Retry-After": "soon"}), VERSIONS)
+    assert client.versions().active == "v0"
+    assert len(seen) == 2
+
+
+def test_the_package_is_typed():
+    assert files("service").joinpath("py.typed").is_file()

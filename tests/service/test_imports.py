@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 SERVICE = Path(__file__).parents[2] / "service"
-LIGHT = ("contract", "prompts", "answers", "errors", "client", "versions", "preflight", "settings", "app", "cli")
+LIGHT = (
+    "contract", "prompts", "answers", "errors", "client", "calls", "versions", "preflight", "settings", "app", "cli",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -1,0 +1,128 @@
+"""Every request of the service as a value: where it goes, what it carries, what it answers.
+
+Imports neither torch, vLLM nor transformers.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from service.contract import (
+    AdapterRequest,
+    AdapterResponse,
+    CompareOptions,
+    CompareResponse,
+    HealthResponse,
+    InfoResponse,
+    Message,
+    RankOptions,
+    RankResponse,
+    RolloutRequest,
+    RolloutResponse,
+    ScoreBatchResponse,
+    ScoreOptions,
+    ScoreResponse,
+    SwapResponse,
+    VersionsResponse,
+)
+
+ImageSource = bytes | Path
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request and the type of its answer. `repeatable`: sending it twice does no harm."""
+
+    method: str
+    path: str
+    answer: type[T]
+    body: Mapping[str, Any]
+    repeatable: bool = True
+
+
+def score(image: ImageSource, options: ScoreOptions | None = None) -> Call[ScoreResponse]:
+    """The quality of one image, from 1 to 5."""
+    body = _form([("image", image)], options or ScoreOptions())
+    return Call("POST", "/v1/score", ScoreResponse, body)
+
+
+def compare(first: ImageSource, second: ImageSource, options: CompareOptions | None = None) -> Call[CompareResponse]:
+    """Which of two images looks better."""
+    body = _form([("first", first), ("second", second)], options or CompareOptions())
+    return Call("POST", "/v1/compare", CompareResponse, body)
+
+
+def score_batch(images: Sequence[ImageSource], options: ScoreOptions | None = None) -> Call[ScoreBatchResponse]:
+    """The quality of up to 64 images, by one version of the weights."""
+    body = _form((("images", image) for image in images), options or ScoreOptions())
+    return Call("POST", "/v1/score/batch", ScoreBatchResponse, body)
+
+
+def rank(images: Sequence[ImageSource], options: RankOptions | None = None) -> Call[RankResponse]:
+    """2 to 64 images in the order of their quality."""
+    body = _form((("images", image) for image in images), options or RankOptions())
+    return Call("POST", "/v1/rank", RankResponse, body)
+
+
+def info() -> Call[InfoResponse]:
+    """What serves, and what it takes."""
+    return Call("GET", "/v1/info", InfoResponse, {})
+
+
+def versions() -> Call[VersionsResponse]:
+    """Every version, the active one and the one before it."""
+    return Call("GET", "/v1/versions", VersionsResponse, {})
+
+
+def ready() -> Call[HealthResponse]:
+    """Whether the engine answers."""
+    return Call("GET", "/health/ready", HealthResponse, {})
+
+
+def promote(version: str) -> Call[SwapResponse]:
+    """Hot-swaps a version of the store in. Operators' port."""
+    return Call("POST", f"/internal/versions/{version}/promote", SwapResponse, {})
+
+
+def rollback() -> Call[SwapResponse]:
+    """Hot-swaps the previous version back in. Operators' port."""
+    return Call("POST", "/internal/rollback", SwapResponse, {}, repeatable=False)
+
+
+def load_adapter(name: str) -> Call[AdapterResponse]:
+    """Loads `<store>/adapters/<name>`, a name never used before. Operators' port."""
+    body = _json(AdapterRequest(name=name))
+    return Call("POST", "/internal/adapters", AdapterResponse, body, repeatable=False)
+
+
+def unload_adapter(name: str) -> Call[None]:
+    """Unloads an adapter and deletes its directory. Operators' port."""
+    return Call("DELETE", f"/internal/adapters/{name}", type(None), {}, repeatable=False)
+
+
+def rollouts(request: RolloutRequest) -> Call[RolloutResponse]:
+    """Samples answers to a batch of prompts, with token ids and log-probabilities. Operators' port."""
+    return Call("POST", "/internal/rollouts", RolloutResponse, _json(request))
+
+
+def encode_image(image: ImageSource) -> str:
+    """An image file as a `RolloutRequest` wants it."""
+    return base64.b64encode(_bytes(image)).decode()
+
+
+def _form(images: Iterable[tuple[str, ImageSource]], options: Message) -> dict[str, Any]:
+    fields = {name: str(value) for name, value in options.model_dump(exclude_none=True).items()}
+    return {"files": [(name, ("image", _bytes(image))) for name, image in images], "data": fields}
+
+
+def _json(message: Message) -> dict[str, Any]:
+    return {"content": message.model_dump_json(), "headers": {"Content-Type": "application/json"}}
+
+
+def _bytes(image: ImageSource) -> bytes:
+    return image if isinstance(image, bytes) else image.read_bytes()

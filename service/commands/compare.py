@@ -1,0 +1,101 @@
+"""`evoquality compare` and `evoquality rank`"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from service.commands.common import (
+    LOCAL,
+    AsJson,
+    Image,
+    Key,
+    ModeChoice,
+    Seed,
+    Temperature,
+    Url,
+    Votes,
+    ask,
+    number,
+    out,
+    stop,
+)
+from service.commands.common import options as chosen
+from service.commands.files import images_in
+from service.contract import MAX_RANKED, CompareOptions, RankOptions, RankResponse
+
+
+def compare(
+    first: Image,
+    second: Image,
+    mode: ModeChoice = None,
+    samples: Votes = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    margin: Annotated[float, typer.Option(min=0, max=0.5, help="A tie is this close to one half.")] = 0.0,
+    url: Url = LOCAL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Says which of two images looks better, asked in both orders of presentation."""
+    options = chosen(CompareOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, margin=margin)
+    answer = ask(url, key, lambda client: client.compare(first, second, options))
+    if as_json:
+        print(answer.model_dump_json())
+        return
+    names = {"first": str(first), "second": str(second), "tie": "a tie", None: "no readable answer"}
+    out.print(f"[bold]{escape(names[answer.preferred])}[/bold]")
+    out.print(
+        f"probability of the first {number(answer.probability_first)}, position bias {number(answer.position_bias)}, "
+        f"{answer.unreadable:.0%} unreadable (version {answer.version})"
+    )
+
+
+def rank(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, and folders.", exists=True)],
+    pattern: Annotated[str | None, typer.Option(help="Which files of a folder, for example '*.jpg'.")] = None,
+    comparisons: Annotated[
+        int | None, typer.Option(min=1, max=2016, help="Pairs to compare. Default: n log2(n).")
+    ] = None,
+    mode: ModeChoice = None,
+    samples: Votes = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    url: Url = LOCAL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Orders 2 to 64 images from the best to the worst, by comparing chosen pairs of them.
+
+    `strength` is a Bradley-Terry strength: of two images, the one stronger by d wins with probability
+    1 / (1 + exp(-d)). Two images whose strengths differ by less than about two standard errors are not told apart.
+    """
+    options = chosen(
+        RankOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, comparisons=comparisons
+    )
+    images = images_in(paths, pattern)
+    if not 2 <= len(images) <= MAX_RANKED:
+        stop(f"{len(images)} images found. Give 2 to {MAX_RANKED}.")
+    answer = ask(url, key, lambda client: client.rank(images, options))
+    if as_json:
+        for place in answer.ranking:
+            print(json.dumps({"image": str(images[place.index]), **place.model_dump(exclude={"image"})}))
+        return
+    out.print(_table(images, answer))
+    out.print(
+        f"{answer.comparisons} of {answer.pairs} pairs compared, {answer.unreadable:.0%} unreadable "
+        f"(version {answer.version})"
+    )
+
+
+def _table(images: list[Path], answer: RankResponse) -> Table:
+    table = Table("rank", "image", "strength", "± error")
+    for place in answer.ranking:
+        rank = "–" if place.rank is None else str(place.rank)
+        table.add_row(rank, escape(str(images[place.index])), number(place.strength), number(place.standard_error))
+    return table

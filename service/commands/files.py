@@ -1,0 +1,31 @@
+"""Which image files a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from service.commands.common import stop
+
+SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+def images_in(paths: Sequence[Path], pattern: str | None) -> list[Path]:
+    """The files among `paths`, and those in its folders, at any depth, each once.
+
+    In a folder, `pattern` chooses; without one, the suffixes of the formats the service reads. None at all ends the
+    command.
+    """
+    found = list(dict.fromkeys(file for path in paths for file in _files(path, pattern)))
+    if not found:
+        stop(f"No image files found. In folders, names must match {pattern or ', '.join(sorted(SUFFIXES))}.")
+    return found
+
+
+def _files(path: Path, pattern: str | None) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for file in sorted(path.rglob(pattern or "*")):
+        if file.is_file() and (pattern or file.suffix.lower() in SUFFIXES):
+            yield file

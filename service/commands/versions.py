@@ -1,0 +1,88 @@
+"""`evoquality versions` and `evoquality info`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from service.client import Client
+from service.commands.common import LOCAL, AsJson, Key, Url, ask, out, stop
+from service.contract import SwapResponse
+
+app = typer.Typer(no_args_is_help=True, help="Lists the versions of the weights, and changes the one that serves.")
+
+OperatorUrl = Annotated[str, typer.Option(help="The operators' port.", envvar="EVOQUALITY_OPERATOR_URL")]
+OperatorKey = Annotated[str | None, typer.Option(help="The operators' key.", envvar="EVOQUALITY_OPERATOR_KEY")]
+KeyFile = Annotated[Path, typer.Option(help="File with the operators' key.", envvar="EVOQUALITY_OPERATOR_KEY_FILE")]
+LOCAL_OPERATORS = "http://127.0.0.1:8001"
+STORES_KEY = Path("store/operator.key")
+
+
+@app.command("list")
+def list_versions(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
+    """Lists the versions, the active one and the one a rollback leads to."""
+    answer = ask(url, key, Client.versions)
+    if as_json:
+        print(answer.model_dump_json())
+        return
+    table = Table("", "version", "parent", "created", "profile", "origin")
+    for info in answer.versions:
+        mark = {answer.active: "active", answer.previous: "previous"}.get(info.id, "")
+        created = f"{info.created:%Y-%m-%d %H:%M}"
+        table.add_row(mark, info.id, info.parent or "", created, info.profile, escape(info.origin))
+    out.print(table)
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="As `evoquality versions list` shows it.")],
+    operator_url: OperatorUrl = LOCAL_OPERATORS,
+    operator_key: OperatorKey = None,
+    key_file: KeyFile = STORES_KEY,
+    as_json: AsJson = False,
+) -> None:
+    """Hot-swaps a version in; one that fails its checks never serves."""
+    _tell(ask(operator_url, _key(operator_key, key_file), lambda client: client.promote(version)), as_json)
+
+
+@app.command()
+def rollback(
+    operator_url: OperatorUrl = LOCAL_OPERATORS,
+    operator_key: OperatorKey = None,
+    key_file: KeyFile = STORES_KEY,
+    as_json: AsJson = False,
+) -> None:
+    """Hot-swaps the previous version back in."""
+    _tell(ask(operator_url, _key(operator_key, key_file), Client.rollback), as_json)
+
+
+def info(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
+    """Says what serves and what it takes: version, modes, formats, limits."""
+    answer = ask(url, key, Client.info)
+    if as_json:
+        print(answer.model_dump_json())
+        return
+    table = Table(show_header=False)
+    for name, value in answer.model_dump().items():
+        table.add_row(name.replace("_", " "), escape(", ".join(value) if isinstance(value, list) else str(value)))
+    out.print(table)
+
+
+def _key(given: str | None, file: Path) -> str:
+    if given is not None:
+        return given
+    try:
+        return file.read_text().strip()
+    except OSError:
+        stop(f"No operators' key: {file} cannot be read. Give --key-file or --operator-key.")
+
+
+def _tell(swap: SwapResponse, as_json: bool) -> None:
+    if as_json:
+        print(swap.model_dump_json())
+    else:
+        out.print(f"{swap.version} serves; requests waited for {swap.blackout_ms:.0f} ms (before: {swap.previous}).")

@@ -1,0 +1,82 @@
+"""When a request is sent again, and how long to wait before it.
+
+Imports neither torch, vLLM nor transformers.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay, wait_fixed
+from tenacity import wait_random_exponential as wait_random
+
+from service.contract import Problem
+
+_ATTEMPTS = 5
+_LONGEST_WAIT_S = 60.0
+_RETRIED_STATUSES = {429, 503}
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class ServiceError(Exception):
+    """The service answered with a problem; `problem` has its status and stable code."""
+
+    def __init__(self, problem: Problem, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{problem.status} {problem.code}: {problem.detail}")
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+
+
+def policy(repeatable: bool) -> dict[str, Any]:
+    """Retries what never arrived, what the service asks to repeat within a minute, lost answers of repeatable calls."""
+
+    def again(error: BaseException) -> bool:
+        if isinstance(error, ServiceError):
+            return error.problem.status in _RETRIED_STATUSES and (error.retry_after_s or 0) <= _LONGEST_WAIT_S
+        lost = repeatable and not isinstance(error, httpx.TimeoutException)
+        return isinstance(error, httpx.TransportError if lost else _NEVER_SENT)
+
+    return {
+        "retry": retry_if_exception(again),
+        "stop": stop_after_attempt(_ATTEMPTS),
+        "wait": _wait,
+        "reraise": True,
+    }
+
+
+def patience(seconds: float) -> dict[str, Any]:
+    """Retries, for so long, whatever may yet become ready."""
+
+    def not_yet(error: BaseException) -> bool:
+        if isinstance(error, ServiceError):
+            return error.problem.status == 503
+        return isinstance(error, httpx.TransportError)
+
+    return {
+        "retry": retry_if_exception(not_yet),
+        "stop": stop_after_delay(seconds),
+        "wait": wait_fixed(0.5),
+        "reraise": True,
+    }
+
+
+def retry_after(header: str | None) -> float | None:
+    """Seconds from now, from either form of Retry-After (RFC 9110, 10.2.3): a number of them, or a date."""
+    if not header:
+        return None
+    if header.isdecimal():
+        return float(header)
+    try:
+        date = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_s if isinstance(error, ServiceError) else None
+    return asked if asked is not None else wait_random(multiplier=0.2, max=5)(state)
