@@ -28,10 +28,15 @@ lint: install ## Check style and types
 format: install ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from the code
+
+reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
+	@$(BIN)/python -m service.reference
+
 bench: install ## Measure ratios against named baselines
 	@for bench in tests/benchmarks/*.py; do $(BIN)/python $$bench; done
 
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds serve test test-quick lint format bench checkpoint
+.PHONY: help install demo demo-seeds serve test test-quick lint format openapi reference bench checkpoint

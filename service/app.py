@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from service.adapters import Adapters
-from service.api import batch, health, internal, judge, rank, versions
-from service.api.admission import Admission
+from service.api import batch, health, info, internal, judge, rank, versions
+from service.api.admission import Admission, check_open
 from service.api.observe import ObserveMiddleware
+from service.api.openapi import EVERYWHERE, document_problems
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
 from service.cache import AnswerCache
 from service.contract import VersionInfo
@@ -21,6 +23,7 @@ from service.judge import Judge
 from service.rollouts import Rollouts
 from service.settings import Settings
 from service.swap import Swapper
+from service.tracing import trace_requests
 from service.versions import VersionStore
 
 _DESCRIPTION = "Scores and compares the perceptual quality of images, and improves itself while it serves."
@@ -71,21 +74,25 @@ def create_app(service: Service) -> FastAPI:
     for router in (judge.router, batch.router, rank.router):
         app.include_router(router, dependencies=[Depends(admission)])
     app.include_router(versions.router)
+    app.include_router(info.router)
     return app
 
 
 def create_operator_app(service: Service) -> FastAPI:
     """The operators' application: promotion, rollback, adapters, rollouts; all behind the key."""
     app = _bare_app("EvoQuality Service: operators", service, service.settings.max_operator_bytes, {})
-    app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key))])
+    app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key)), Depends(check_open)])
     return app
 
 
 def _bare_app(title: str, service: Service, max_bytes: int, larger: Mapping[str, int]) -> FastAPI:
-    app = FastAPI(title=title, description=_DESCRIPTION, redoc_url=None)
+    app = FastAPIOffline(title=title, description=_DESCRIPTION, redoc_url=None, responses=EVERYWHERE)
     app.state.service = service
+    document_problems(app)
     add_problem_handlers(app)
     app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, larger=larger)
     app.add_middleware(ObserveMiddleware)
     app.include_router(health.router)
+    if service.settings.otlp_endpoint:
+        trace_requests(app)
     return app

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageCms, ImageOps
 
 from service.errors import InvalidImage
+from service.stages import stage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 _MAX_SIDE_RATIO = 100
@@ -43,7 +44,8 @@ class Picture:
     async def pixels(self) -> Image.Image:
         """The picture in RGB, decoded once. Raises InvalidImage."""
         if self._pixels is None:
-            self._pixels = await self._decode()
+            with stage("decode"):
+                self._pixels = await self._decode()
         return self._pixels
 
     def release(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from PIL.Image import Image
 
+from service import metrics
 from service.cache import AnswerCache, key_of
 from service.contract import (
     CompareOptions,
@@ -27,6 +28,7 @@ from service.images import Picture
 from service.preference import either_order
 from service.prompts import PROFILES
 from service.sampled import Sampled
+from service.stages import stage
 from service.together import together
 
 
@@ -42,7 +44,9 @@ class Judge:
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[HeldJudge]:
         """Waits until the gate is open; until the block ends no swap begins. Never hold twice in one request."""
-        async with self._gate.hold() as version:
+        async with AsyncExitStack() as gate:
+            with stage("queue"):
+                version = await gate.enter_async_context(self._gate.hold())
             yield HeldJudge(self._engine, version, self._model, self._cache)
 
     async def score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
@@ -93,10 +97,12 @@ class HeldJudge:
     async def ask_score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
         """Asks the engine, and keeps the answer where it is repeatable."""
         image, mode = await picture.pixels(), self.mode(options)
-        if mode == "expected":
-            estimate = await self._expected.score(self.version, image)
-        else:
-            estimate = await self._sampled.score(self.version, image, options, options.samples or DEFAULT_SAMPLES)
+        with stage("infer"):
+            if mode == "expected":
+                estimate = await self._expected.score(self.version, image)
+            else:
+                estimate = await self._sampled.score(self.version, image, options, options.samples or DEFAULT_SAMPLES)
+        metrics.count_answers("score", estimate.samples, estimate.unreadable)
         bars = [ScoreProbability(score=score, probability=p) for score, p in estimate.distribution.items()]
         answer = ScoreResponse(
             score=estimate.score,
@@ -119,10 +125,11 @@ class HeldJudge:
         mode = self.mode(options)
         samples = (options.samples or DEFAULT_SAMPLES) if mode == "sampled" else None
         one, other = await together(first.pixels(), second.pixels())
-        straight, crossed = await together(
-            self._vote((one, other), options, samples, order=0),
-            self._vote((other, one), options, samples, order=1),
-        )
+        with stage("infer"):
+            straight, crossed = await together(
+                self._vote((one, other), options, samples, order=0),
+                self._vote((other, one), options, samples, order=1),
+            )
         answer = CompareResponse(
             **either_order(straight, crossed, options.margin, samples),
             mode=mode,
@@ -131,6 +138,7 @@ class HeldJudge:
             model=self.model,
             version=self.version.id,
         )
+        metrics.count_answers("compare", samples, answer.unreadable)
         self._cache.put(key_of(CompareResponse, self.version, [first, second], options), answer)
         return answer
 

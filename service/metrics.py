@@ -4,20 +4,47 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
 requests = Counter("iqa_requests", "Answered HTTP requests.", ["route", "status"])
-request_seconds = Histogram("iqa_request_seconds", "Time to answer a request, in seconds.", ["route"])
+request_seconds = Histogram(
+    "iqa_request_seconds", "Time to answer a request, in seconds.", ["route"], buckets=_REQUEST_BUCKETS
+)
+stage_seconds = Histogram(
+    "iqa_stage_seconds",
+    "Time of a part of an answer, in seconds: decode pictures, queue before the gate, infer in the engine.",
+    ["stage"],
+    buckets=_STAGE_BUCKETS,
+)
+ready = Gauge("iqa_ready", "1 if the engine answered the last probe and the service is not draining.")
 in_flight = Gauge("iqa_in_flight", "Public requests being answered.")
 rejected = Counter("iqa_rejected", "Requests refused before the engine.", ["reason"])
-unreadable = Counter("iqa_unreadable_answers", "Sampled answers that could not be read.", ["task"])
+answers = Counter("iqa_answers", "Answers of the model: samples, or one an image or pair in expected mode.", ["task"])
+unreadable = Counter(
+    "iqa_unreadable_answers", "Those that could not be read; in expected mode their probability.", ["task"]
+)
 cache_requests = Counter("iqa_cache_requests", "Repeatable questions looked up in the cache.", ["outcome"])
 cache_entries = Gauge("iqa_cache_entries", "Answers in the cache.")
 swaps = Counter("iqa_swaps", "Swaps of the weights.", ["outcome"])
+for outcome in ("done", "refused"):
+    swaps.labels(outcome)  # counts from 0: Prometheus sees no increase in a series that begins at 1
 swap_blackout_seconds = Histogram(
     "iqa_swap_blackout_seconds",
     "Time a swap kept the gate closed, in seconds.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+canary_readable = Gauge(
+    "iqa_canary_readable_share", "Share of the canary pictures that the serving version answered readably."
+)
 model_info = Gauge("iqa_model_info", "The version that serves.", ["model", "version"])
+
+
+def count_answers(task: str, samples: int | None, unreadable_share: float) -> None:
+    """Counts the answers to one image or pair; unreadable samples are counted where they are read."""
+    answers.labels(task).inc(samples or 1)
+    if samples is None:
+        unreadable.labels(task).inc(unreadable_share)
 
 
 def set_version(model: str, version: str) -> None:

@@ -17,13 +17,21 @@ from service import metrics, strengths
 from service.app import Service, create_app, create_operator_app, create_service
 from service.canary import readable_share
 from service.contract import VersionInfo
+from service.hub import find_checkpoint
+from service.logs import logging_to_stderr
 from service.prompts import PROFILES
+from service.readiness import report_readiness
 from service.settings import Settings, operator_key
+from service.tracing import start_tracing
 from service.versions import VersionStore
 
 WATCH_SECONDS = 0.5
 LAST_WORDS_SECONDS = 3.0
 """How long a service whose engine died goes on answering 503, so that callers learn of it."""
+
+IDLE_CHECK_SECONDS = 0.05
+CLOSE_SECONDS = 1
+"""What requests have left that outlast the drain."""
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +49,16 @@ def run(settings: Settings) -> int:
 
     Raises before serving: ValueError (settings), OSError (addresses, store), ServiceError (the version).
     """
-    _set_engine_environment(settings)
-    _set_up_logging()
+    with logging_to_stderr(settings.log_format, settings.log_level) as vllm_logging:
+        return _run(settings, vllm_logging)
+
+
+def _run(settings: Settings, vllm_logging: str) -> int:
+    start_tracing(settings.otlp_endpoint, settings.model_name)
     key = operator_key(settings.key_file)
     store = VersionStore(settings.store)
     version = first_version(store, settings)
+    _set_engine_environment(settings, vllm_logging)
     addresses = (settings.host, settings.port), (settings.operator_host, settings.operator_port)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(_bind(*address)) for address in addresses]
@@ -61,7 +74,8 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
     if active is None:
         if settings.checkpoint is None:
             raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
-        info = store.add(settings.checkpoint, parent=None, profile=settings.profile, origin="imported")
+        checkpoint = find_checkpoint(settings.checkpoint)
+        info = store.add(checkpoint.path, parent=None, profile=settings.profile, origin=checkpoint.origin)
         active = store.activate(info.id)
     store.verify(active.version)
     return store.info(active.version)
@@ -81,31 +95,50 @@ async def _serve(
         if share < settings.canary_min_readable:
             log.warning("version %s answers only %.0f %% of the canaries readably", version.id, share * 100)
         metrics.set_version(settings.model_name, version.id)
-        return await _answer(create_service(settings, key, engine, store, version), sockets)
+        metrics.canary_readable.set(share)
+        return await answer(create_service(settings, key, engine, store, version), sockets)
     finally:
         engine.shutdown()
 
 
-async def _answer(service: Service, sockets: Sequence[socket.socket]) -> int:
+async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     """Runs both applications until a signal or the engine's death. Returns the exit status."""
     servers = [_server(app, service.settings) for app in (create_app(service), create_operator_app(service))]
+    closing: list[asyncio.Task[None]] = []
 
     def drain() -> None:
+        if service.draining:  # asked twice: at once
+            _close(servers)
         service.draining = True
-        for server in servers:
-            server.should_exit = True
+        closing.append(asyncio.create_task(_close_when_idle(servers, service.settings.drain_seconds)))
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
     watchdog = asyncio.create_task(_watch(service, drain))
+    reporter = asyncio.create_task(report_readiness(service))
     addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
     log.info("serving version %s on %s", service.gate.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
-    watchdog.cancel()
+    for task in (watchdog, reporter, *closing):
+        task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         return await watchdog
     return 0
+
+
+async def _close_when_idle(servers: Sequence[_Server], seconds: float) -> None:
+    """Goes on listening, so that probes and newcomers are told 503, until the last request has its answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while any(server.server_state.tasks for server in servers):
+                await asyncio.sleep(IDLE_CHECK_SECONDS)
+    _close(servers)
+
+
+def _close(servers: Sequence[_Server]) -> None:
+    for server in servers:
+        server.should_exit = True
 
 
 async def _watch(service: Service, drain: Callable[[], None]) -> int:
@@ -126,7 +159,7 @@ def _server(app: FastAPI, settings: Settings) -> _Server:
             log_config=None,
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=round(settings.drain_seconds),
+            timeout_graceful_shutdown=CLOSE_SECONDS,
         )
     )
 
@@ -139,10 +172,11 @@ def _bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _set_engine_environment(settings: Settings) -> None:
+def _set_engine_environment(settings: Settings, logging_config: str) -> None:
     """What vLLM and its child processes read from the environment; what the user set stays."""
     defaults = {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "VLLM_LOGGING_CONFIG_PATH": logging_config,
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
@@ -150,8 +184,3 @@ def _set_engine_environment(settings: Settings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("service").setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""How a service is run: environment variables `EVOQUALITY_*`, or the options of `evoquality serve`."""
+"""How a service is run: flags of `evoquality serve`, environment variables `EVOQUALITY_*`, or a TOML file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,44 @@ from pathlib import Path
 from secrets import token_urlsafe
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.prompts import ProfileName
+from service.sources import PREFIX, Environment, File
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Rank = Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(lambda given: int(given))]
+
+SECTIONS = {
+    "config": "What is served",
+    "host": "Addresses and keys",
+    "dtype": "Engine",
+    "max_upload_bytes": "Requests",
+    "drain_seconds": "Operation",
+}
+"""The title of each section, by its first setting."""
 
 
 class Settings(BaseSettings):
     """Every setting of the service. A wrong one stops the start."""
 
-    model_config = SettingsConfigDict(env_prefix="EVOQUALITY_", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
+    config: Path | None = None
+    """TOML file with settings by their names; flags and environment variables go before it."""
     store: Path = Path("store")
     """The version store: a directory, on a shared volume when the trainer runs elsewhere."""
-    checkpoint: Path | None = None
-    """A checkpoint directory to begin with; imported only if the store has no active version yet."""
+    checkpoint: str | None = None
+    """Begins a new store: a checkpoint directory, or a hub name like `Qwen/Qwen2.5-VL-7B-Instruct` (`@revision` may
+    follow). A store with an active version does not look at it."""
     profile: ProfileName = "plain"
-    """How the imported checkpoint is asked and answers (see `service/prompts.py`)."""
+    """How that checkpoint answers: `plain` a number (Qwen2.5-VL as released), `evoquality` thinks and boxes it
+    (EvoQuality's release), `visualquality-r1` thinks and tags it."""
     model_name: str = "evoquality"
     """The name that answers give as `model`."""
 
@@ -54,7 +71,7 @@ class Settings(BaseSettings):
     """Pictures are scaled down to this many pixels; unset: as the checkpoint's processor says."""
     max_loras: Count = 2
     """Adapters answering in the same batch."""
-    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 64
+    max_lora_rank: Rank = 64
     """The highest rank an adapter may have."""
     kv_cache_gib: Count = 1
     """Memory for keys and values, in GiB; CPU engines only."""
@@ -88,6 +105,25 @@ class Settings(BaseSettings):
     """Share of canary pictures a version must answer readably before it may serve."""
     probe_seconds: Seconds = 10.0
     """How long the readiness probe waits for the engine, in seconds."""
+    log_format: Literal["json", "text"] | None = None
+    """Lines of the log on standard error; unset: text on a terminal, JSON elsewhere."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important lines that are logged; health probes are logged at DEBUG."""
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Sends traces to this OpenTelemetry collector over OTLP/HTTP, for example `http://collector:4318`; unset: none.
+    Needs the extra `otel`; sampling and headers are set by the SDK's own `OTEL_*` variables."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, the environment, the file: the first that has a setting gives it."""
+        return init_settings, Environment(settings_cls), File(settings_cls)
 
     @model_validator(mode="after")
     def _pixels_in_order(self) -> Settings:

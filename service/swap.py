@@ -121,6 +121,7 @@ class Swapper:
         share = await readable_share(self._engine, PROFILES[info.profile])
         if share < self._settings.canary_min_readable:
             raise VersionError("unreadable_canaries", f"only {share:.0%} of the canary answers were readable")
+        metrics.canary_readable.set(share)
 
     async def _restore(self) -> None:
         """Puts the previous weights back. If that fails too, the engine is given up."""

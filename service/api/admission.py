@@ -19,11 +19,7 @@ class Admission:
         self._count = 0
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
-        service = service_of(request)
-        if service.engine.dead():
-            raise EngineDead("The engine is dead; the service is about to restart.")
-        if service.draining:
-            raise NotReady("The service is shutting down.")
+        check_open(request)
         if self._count >= self._limit:
             metrics.rejected.labels("too_busy").inc()
             raise TooBusy("The service has as many requests as it takes; try again.")
@@ -34,3 +30,12 @@ class Admission:
         finally:
             self._count -= 1
             metrics.in_flight.set(self._count)
+
+
+def check_open(request: Request) -> None:
+    """A dependency for routes that begin work. Raises EngineDead, and NotReady while the service drains."""
+    service = service_of(request)
+    if service.engine.dead():
+        raise EngineDead("The engine is dead; the service is about to restart.")
+    if service.draining:
+        raise NotReady("The service is shutting down.")

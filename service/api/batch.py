@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from service.api.body import both_forms, read_body
+from service.api.openapi import problems
 from service.api.problems import problem_of
 from service.api.service import service_of
 from service.batch import Batch, Outcome
 from service.contract import (
     MAX_BATCH,
-    Problem,
     ScoreBatchItem,
     ScoreBatchRequest,
     ScoreBatchResponse,
@@ -29,7 +29,7 @@ PATHS = ("/v1/score/batch",)
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses={status: {"model": Problem} for status in (413, 415, 422, 503)},
+    responses=problems(415, 422, 503),
 )
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
+from service.api.openapi import problems
 from service.api.service import service_of
-from service.contract import HealthResponse, Problem
-from service.errors import NotReady
+from service.contract import HealthResponse
+from service.readiness import check_ready
 
 router = APIRouter(tags=["health"])
 
@@ -21,16 +20,11 @@ async def live(request: Request) -> HealthResponse:
     return HealthResponse(status="live", version=service_of(request).gate.version.id)
 
 
-@router.get("/health/ready", responses={503: {"model": Problem}})
+@router.get("/health/ready", responses=problems(503))
 async def ready(request: Request) -> HealthResponse:
     """The engine itself answers, through its own queue, with the version that serves."""
     service = service_of(request)
-    if service.draining:
-        raise NotReady("The service is shutting down.")
-    try:
-        await asyncio.wait_for(service.engine.probe(), service.settings.probe_seconds)
-    except TimeoutError:
-        raise NotReady("The engine does not answer.") from None
+    await check_ready(service)
     return HealthResponse(status="ready", version=service.gate.version.id)
 
 

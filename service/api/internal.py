@@ -15,11 +15,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.api.body import json_form, parse
+from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import (
     AdapterRequest,
     AdapterResponse,
-    Problem,
     RolloutRequest,
     RolloutResponse,
     SwapResponse,
@@ -32,7 +32,7 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 router = APIRouter(
     prefix="/internal",
     tags=["operators"],
-    responses={status: {"model": Problem} for status in (401, 404, 409, 422, 503)},
+    responses=problems(401, 404, 409, 422, 503),
 )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from service.api.body import both_forms, read_body
+from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import (
     CompareRequest,
     CompareResponse,
-    Problem,
     ScoreRequest,
     ScoreResponse,
 )
@@ -18,7 +18,7 @@ from service.together import together
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses={status: {"model": Problem} for status in (413, 415, 422, 503)},
+    responses=problems(415, 422, 503),
 )
 
 

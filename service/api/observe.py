@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics
+from service import logs, metrics
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -32,6 +32,7 @@ class ObserveMiddleware:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         identity = given if _SANE_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = identity
+        logs.request_id.set(identity)
         status = 500
         begin = perf_counter()
 
@@ -45,7 +46,7 @@ class ObserveMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            _record(scope, status, perf_counter() - begin, identity)
+            _record(scope, status, perf_counter() - begin)
 
 
 def request_id(request: Request) -> str:
@@ -53,9 +54,12 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def _record(scope: Scope, status: int, seconds: float, identity: str) -> None:
+def _record(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "other")  # the template: paths would be labels without end
     metrics.requests.labels(route, status).inc()
     metrics.request_seconds.labels(route).observe(seconds)
     level = logging.DEBUG if route in {"/metrics", "/health/live", "/health/ready"} else logging.INFO
-    log.log(level, "%s %s %d %.0f ms id=%s", scope["method"], route, status, seconds * 1000, identity)
+    line = {"method": scope["method"], "route": route, "status": status, "milliseconds": round(seconds * 1000, 1)}
+    if key := scope["state"].get("key_name"):
+        line["key"] = key
+    log.log(level, "%(method)s %(route)s %(status)d %(milliseconds).0f ms", line, extra=line)

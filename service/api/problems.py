@@ -21,14 +21,14 @@ from service.api.observe import REQUEST_ID_HEADER, request_id
 from service.contract import Problem
 from service.errors import InvalidRequest, ServiceError
 
-_HTTP_CODES = {
+HTTP_CODES = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
     415: "unsupported_media_type",
 }
-_HTTP_DETAILS = {
+HTTP_DETAILS = {
     400: "The request's body could not be read.",
     404: "There is nothing at this address.",
     405: "This address does not take this method.",
@@ -77,8 +77,8 @@ def describe(errors: list[ErrorDetails] | ValidationError) -> str:
 def http_problem(request: Request, error: HTTPException) -> Response:
     """The problem for an error of HTTP itself."""
     title = HTTPStatus(error.status_code).phrase
-    detail = _HTTP_DETAILS.get(error.status_code, title)
-    code = _HTTP_CODES.get(error.status_code, "http_error")
+    detail = HTTP_DETAILS.get(error.status_code, title)
+    code = HTTP_CODES.get(error.status_code, "http_error")
     return _response(request, error.status_code, code, title, detail, dict(error.headers or {}))
 
 
@@ -112,7 +112,7 @@ def problem_of(request: Request, error: Exception) -> Problem:
 
 
 def _accident(request: Request, error: Exception) -> ServiceError:
-    log.error("request id=%s failed", request_id(request), exc_info=error)
+    log.error("the request failed", exc_info=error)
     return ServiceError("The service failed. Its log has more under this request's id.")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from service.api.body import both_forms, read_body
+from service.api.openapi import problems
 from service.api.service import service_of
-from service.contract import MAX_RANKED, Problem, RankRequest, RankResponse
+from service.contract import MAX_RANKED, RankRequest, RankResponse
 from service.ranking import rank
 from service.together import together
 
@@ -15,7 +16,7 @@ PATHS = ("/v1/rank",)
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses={status: {"model": Problem} for status in (413, 415, 422, 503)},
+    responses=problems(415, 422, 503),
 )
 
 

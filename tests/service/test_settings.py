@@ -69,14 +69,14 @@ def test_a_new_store_begins_with_the_checkpoint_and_an_old_one_with_its_active_v
     store = VersionStore(tmp_path / "store")
     with pytest.raises(ValueError, match="no active version"):
         first_version(store, Settings(store=store.root))
-    begun = first_version(store, Settings(store=store.root, checkpoint=checkpoint(tmp_path / "a", 1)))
-    other = Settings(store=store.root, checkpoint=checkpoint(tmp_path / "b", 2))
+    begun = first_version(store, Settings(store=store.root, checkpoint=str(checkpoint(tmp_path / "a", 1))))
+    other = Settings(store=store.root, checkpoint=str(checkpoint(tmp_path / "b", 2)))
     assert first_version(store, other) == begun == store.info(store.active().version)
 
 
 def test_a_version_that_was_tampered_with_is_not_served_after_a_restart(tmp_path: Path):
     store = VersionStore(tmp_path / "store")
-    settings = Settings(store=store.root, checkpoint=checkpoint(tmp_path / "a", 1))
+    settings = Settings(store=store.root, checkpoint=str(checkpoint(tmp_path / "a", 1)))
     begun = first_version(store, settings)
     (store.path(begun.id) / "config.json").write_text("{}")
     with pytest.raises(VersionError, match="hash_mismatch"):

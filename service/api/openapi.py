@@ -1,0 +1,58 @@
+"""The OpenAPI documents: every status a route can answer with, problems as what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.api.problems import HTTP_CODES
+from service.contract import Problem
+from service.errors import ServiceError
+
+PROBLEM_JSON = "application/problem+json"
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a router's `responses`: the problems it can answer with, beside those of every route."""
+    return {status: {"model": Problem, "description": _description(status)} for status in statuses}
+
+
+def document_problems(app: FastAPI) -> None:
+    """Lets the application's document say that problems are `application/problem+json`."""
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            for answer in _problem_answers(schema):
+                answer["content"] = {PROBLEM_JSON: answer["content"]["application/json"]}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def all_errors() -> list[type[ServiceError]]:
+    """Every failure a caller can meet, by status and code."""
+    return sorted([ServiceError, *ServiceError.__subclasses__()], key=lambda error: (error.status, error.code))
+
+
+def _description(status: int) -> str:
+    codes = [error.code for error in all_errors() if error.status == status]
+    if status in HTTP_CODES:
+        codes.append(HTTP_CODES[status])
+    return ", ".join(f"`{code}`" for code in codes)
+
+
+def _problem_answers(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    reference = {"$ref": "#/components/schemas/Problem"}
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                if answer.get("content", {}).get("application/json", {}).get("schema") == reference:
+                    yield answer
+
+
+EVERYWHERE = problems(400, 413, 500)

@@ -1,0 +1,56 @@
+"""`evoquality serve`: a flag for every setting, made from the settings' own descriptions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from service.catalogue import Entry, settings
+from service.commands.common import stop
+from service.errors import ServiceError
+from service.settings import Settings
+from service.sources import flag, sentence
+
+def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Tells typer of one option a setting."""
+    command.__signature__ = inspect.Signature([_parameter(entry) for entry in settings()])  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    return command
+
+
+def _parameter(entry: Entry) -> inspect.Parameter:
+    is_switch = entry.kind == "BOOLEAN"
+    name = flag(entry.name)
+    names = f"{name}/{name.replace('--', '--no-', 1)}" if is_switch else name
+    option = typer.Option(
+        names,
+        help=entry.help,
+        metavar=None if is_switch else entry.kind,
+        show_default=entry.default or False,
+        rich_help_panel=entry.section,
+    )
+    annotation = Annotated[bool | None, option] if is_switch else Annotated[str | None, option]
+    return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+@_with_flags
+def serve(**given: Any) -> None:
+    """Serves the active version of a store: public routes, and the operators' on a port of their own.
+
+    Every setting is a flag, an environment variable (`--max-in-flight` is `EVOQUALITY_MAX_IN_FLIGHT`) and a key of the
+    TOML file that `--config` names (`max_in_flight = 64`). Flags go before the environment, the environment before the
+    file. A wrong or unknown one stops the start with exit code 2.
+    """
+    try:
+        chosen = Settings(**{name: value for name, value in given.items() if value is not None})
+        from service.server import run
+
+        raise typer.Exit(run(chosen))
+    except ValidationError as error:
+        stop(f"Wrong setting: {sentence(error)}")
+    except (ValueError, OSError, ServiceError) as error:
+        stop(f"Cannot start: {error}")

@@ -1,0 +1,84 @@
+"""Where settings come from besides flags: the environment and a TOML file. A misspelt name is an error."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
+
+PREFIX = "EVOQUALITY_"
+_OTHERS = {f"{PREFIX}URL", f"{PREFIX}KEY"}
+"""What the clients read."""
+_TRAINER = f"{PREFIX}TRAINER_"
+_LONGEST_VALUE = 100
+
+
+class Environment(EnvSettingsSource):
+    """`EVOQUALITY_<NAME>`. Raises ValueError for a variable that looks like one and is none."""
+
+    def __call__(self) -> dict[str, Any]:
+        known = [variable(name) for name in self.settings_cls.model_fields]
+        for name in map(str.upper, os.environ):
+            if name.startswith(PREFIX) and not name.startswith(_TRAINER):
+                _check(name, [*known, *_OTHERS], "in the environment")
+        return super().__call__()
+
+
+class File(PydanticBaseSettingsSource):
+    """The TOML file that `config` names, in flags or in the environment. Raises ValueError, OSError."""
+
+    def __call__(self) -> dict[str, Any]:
+        file = self.current_state.get("config")
+        return self._read(Path(file)) if file else {}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: the file is read as a whole."""
+        raise NotImplementedError
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        try:
+            values = tomllib.loads(file.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"the settings file {file} is no TOML: {error}") from None
+        for name in values:
+            _check(name, set(self.settings_cls.model_fields) - {"config"}, f"in {file}")
+        return values
+
+
+def variable(name: str) -> str:
+    """A setting's environment variable."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """A setting's flag of `evoquality serve`."""
+    return "--" + name.replace("_", "-")
+
+
+def sentence(error: ValidationError) -> str:
+    """Which settings are wrong, and why."""
+    return "; ".join(map(_sentence, error.errors()))
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    reason = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return reason
+    name = str(problem["loc"][0])
+    given = repr(problem["input"])[:_LONGEST_VALUE]
+    return f"{name} ({flag(name)}, {variable(name)}) is {given}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _check(name: str, known: Iterable[str], where: str) -> None:
+    if name not in known:
+        nearest = get_close_matches(name, known, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "`evoquality serve --help` lists them"
+        raise ValueError(f"there is no setting {name} ({where}); {hint}")

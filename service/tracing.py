@@ -1,0 +1,45 @@
+"""Traces over OTLP: a span a request and one a stage, in the trace that the caller's `traceparent` names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from opentelemetry import trace
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+_UNTRACED = "health,metrics,docs,openapi.json,static-offline-docs"
+
+
+def start_tracing(endpoint: str | None, model: str) -> None:
+    """Sends spans to a collector from now on; does nothing without one. Raises ValueError if the extra is missing."""
+    if endpoint is None:
+        return
+    try:
+        import opentelemetry.instrumentation.fastapi  # noqa: F401
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError:
+        raise ValueError(
+            "otlp_endpoint is set, but OpenTelemetry's SDK is not installed: pip install 'evoquality-service[otel]'"
+        ) from None
+    export_to(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"), model)
+
+
+def export_to(exporter: SpanExporter, model: str) -> None:
+    """Gives every finished span to `exporter`, in batches."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": model}))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+
+
+def trace_requests(app: FastAPI) -> None:
+    """Puts a span around every request but probes, once tracing has started."""
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+    FastAPIInstrumentor.instrument_app(app, excluded_urls=_UNTRACED, exclude_spans=["receive", "send"])
