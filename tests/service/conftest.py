@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -24,6 +25,7 @@ from service.app import Service, create_app, create_operator_app, create_service
 from service.images import Picture
 from service.settings import Settings
 from service.versions import VersionStore
+from tests.service.declared import only_declared
 from tests.service.fake_engine import FakeEngine
 
 KEY = "the key"
@@ -42,16 +44,21 @@ class World:
 
     @asynccontextmanager
     async def public(self) -> AsyncIterator[httpx.AsyncClient]:
-        transport = httpx.ASGITransport(create_app(self.service), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with _client(create_app(self.service)) as client:
             yield client
 
     @asynccontextmanager
     async def operators(self, key: str | None = KEY) -> AsyncIterator[httpx.AsyncClient]:
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
-        transport = httpx.ASGITransport(create_operator_app(self.service), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+        async with _client(create_operator_app(self.service), headers=headers) as client:
             yield client
+
+
+def _client(app: FastAPI, **options: Any) -> httpx.AsyncClient:
+    """Every answer it gets must be in the application's OpenAPI document."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    hooks = {"response": [only_declared(app)]}
+    return httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks=hooks, **options)
 
 
 @pytest.fixture

@@ -1,0 +1,121 @@
+"""SIGTERM: probes and newcomers are told 503, what runs is answered, then the process ends. Real server, real signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.conftest import KEY, picture
+
+
+@dataclass
+class Process:
+    """A service in a process of its own, and who calls it."""
+
+    popen: subprocess.Popen[str]
+    url: str
+    operator_url: str
+    pool: ThreadPoolExecutor
+
+    def score(self) -> Future[httpx.Response]:
+        return self.pool.submit(httpx.post, f"{self.url}/v1/score", files={"image": picture()}, timeout=20)
+
+    def wait_until(self, path: str, status: int) -> httpx.Response:
+        """Asks until the status is as wanted."""
+        end = time.monotonic() + 10
+        while (response := httpx.get(self.url + path)).status_code != status:
+            assert time.monotonic() < end, response.text
+            time.sleep(0.02)
+        return response
+
+    def wait_until_busy(self) -> None:
+        """Waits until a request is being answered."""
+        end = time.monotonic() + 10
+        while "iqa_in_flight 1.0" not in httpx.get(f"{self.operator_url}/metrics").text:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def terminate(self) -> None:
+        self.popen.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[float, float], Process]]:
+    """Starts a service; arguments are the seconds of a drain and of an answer."""
+    started: list[Process] = []
+
+    def start(drain_seconds: float, answer_seconds: float) -> Process:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.service.serving",
+            str(tmp_path),
+            str(drain_seconds),
+            str(answer_seconds),
+        ]
+        popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        ports = popen.stdout.readline().split()
+        process = Process(popen, *(f"http://127.0.0.1:{port}" for port in ports), ThreadPoolExecutor(4))
+        started.append(process)
+        process.wait_until("/health/ready", 200)
+        return process
+
+    yield start
+    for process in started:
+        process.pool.shutdown()
+        process.popen.kill()
+        process.popen.wait()
+        process.popen.stdout.close()
+
+
+def test_what_runs_is_answered_while_newcomers_are_sent_elsewhere(start):
+    process = start(drain_seconds=20, answer_seconds=1.5)
+    running = process.score()
+    process.wait_until_busy()
+    process.terminate()
+    ready = process.wait_until("/health/ready", 503)
+    refused = [
+        httpx.post(f"{process.url}/v1/score", files={"image": picture()}),
+        httpx.post(f"{process.operator_url}/internal/rollouts", headers={"Authorization": f"Bearer {KEY}"}),
+    ]
+    assert httpx.get(f"{process.url}/health/live").status_code == 200
+    assert not running.done()
+    for response in (ready, *refused):
+        assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+        assert int(response.headers["retry-after"]) > 0
+    assert running.result().status_code == 200
+    assert process.popen.wait(5) == 0
+
+
+def test_an_idle_service_ends_at_once(start):
+    process = start(drain_seconds=20, answer_seconds=0)
+    process.terminate()
+    assert process.popen.wait(5) == 0
+
+
+def test_what_outlasts_the_drain_is_given_up(start):
+    process = start(drain_seconds=0.3, answer_seconds=15)
+    running = process.score()
+    process.wait_until_busy()
+    process.terminate()
+    assert process.popen.wait(6) == 0
+    assert running.exception() or running.result().status_code >= 500
+
+
+def test_who_asks_twice_does_not_wait(start):
+    process = start(drain_seconds=20, answer_seconds=15)
+    process.score()
+    process.wait_until_busy()
+    process.terminate()
+    process.wait_until("/health/ready", 503)
+    process.terminate()
+    assert process.popen.wait(6) == 0

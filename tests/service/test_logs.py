@@ -1,0 +1,111 @@
+"""The log: one JSON object a line, each with the id of its request; nothing secret."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.logs import configuration, logging_to_stderr, wanted
+from tests.service.conftest import World, picture
+
+Capsys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Puts the loggers back."""
+    root, service = logging.getLogger(), logging.getLogger("service")
+    levels = root.level, service.level
+    yield
+    root.handlers.clear()
+    root.setLevel(levels[0])
+    service.setLevel(levels[1])
+
+
+@contextmanager
+def logging_json() -> Iterator[Callable[[Capsys], list[dict]]]:
+    """Yields what gives the lines that were logged since, as JSON."""
+    with logging_to_stderr("json", "INFO"):
+        yield lambda capsys: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def ask(world: World, run, path: str = "/v1/score", **request) -> None:
+    async def story() -> None:
+        async with world.public() as client:
+            await client.post(path, **request)
+
+    run(story())
+
+
+def test_an_access_line_has_route_status_time_and_id(world: World, run, capsys: Capsys):
+    with logging_json() as lines:
+        ask(world, run, files={"image": picture()}, headers={"X-Request-Id": "abc-1"})
+        [line] = [line for line in lines(capsys) if line["logger"] == "service.access"]
+    assert (line["method"], line["route"], line["status"], line["request_id"]) == ("POST", "/v1/score", 200, "abc-1")
+    assert line["milliseconds"] > 0
+    assert line["level"] == "INFO" and "timestamp" in line
+
+
+def test_every_line_of_a_request_carries_its_id_and_no_other(world: World, run, capsys: Capsys):
+    def accident(*_: object) -> str:
+        raise RuntimeError("broken")
+
+    async def story() -> None:
+        async with world.public() as client:
+            await asyncio.gather(*(client.post("/v1/score", **request) for request in requests))
+
+    world.engine.answer = accident
+    identities = [f"call-{index}" for index in range(5)]
+    requests = [{"files": {"image": picture()}, "headers": {"X-Request-Id": identity}} for identity in identities]
+    with logging_json() as lines:
+        run(story())
+        found = lines(capsys)
+        logging.getLogger("service").info("after")
+        assert "request_id" not in lines(capsys)[-1]
+    for identity in identities:
+        loggers = {line["logger"] for line in found if line.get("request_id") == identity}
+        assert loggers == {"service.access", "service.api.problems"}
+    assert "RuntimeError: broken" in next(line["exc_info"] for line in found if "exc_info" in line)
+
+
+def test_other_libraries_log_in_the_same_format(capsys: Capsys):
+    with logging_json() as lines:
+        logging.getLogger("uvicorn.error").error("from uvicorn")
+        logging.getLogger("vllm.engine").error("from vLLM")
+        assert [line["logger"] for line in lines(capsys)] == ["uvicorn.error", "vllm.engine"]
+
+
+def test_neither_keys_nor_images_are_logged(world: World, run, capsys: Capsys):
+    image = base64.b64encode(picture()).decode()
+    body, headers = {"image": image, "key": "hidden"}, {"Authorization": "Bearer hidden"}
+    with logging_json() as lines:
+        ask(world, run, "/v1/score?token=hidden", json=body, headers=headers)
+        text = json.dumps(lines(capsys))
+    assert "/v1/score" in text
+    assert "hidden" not in text and image[:30] not in text
+
+
+def test_a_person_at_a_terminal_gets_text(monkeypatch: pytest.MonkeyPatch):
+    assert wanted(None) == "json"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert (wanted(None), wanted("json")) == ("text", "json")
+
+
+def test_text_lines_name_the_request_too(world: World, run, capsys: Capsys):
+    with logging_to_stderr("text", "INFO"):
+        ask(world, run, files={"image": picture()}, headers={"X-Request-Id": "abc-1"})
+        text = capsys.readouterr().err
+    assert "INFO service.access: POST /v1/score 200" in text
+    assert text.rstrip().endswith("id=abc-1")
+
+
+def test_the_processes_of_vllm_log_alike():
+    with logging_to_stderr("json", "INFO") as file:
+        assert json.loads(Path(file).read_text()) == configuration("json", "INFO")
