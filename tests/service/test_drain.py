@@ -1,4 +1,4 @@
-"""SIGTERM: probes and newcomers are told 503, what runs is answered, then the process ends. Real server, real signals."""
+"""SIGTERM: newcomers are told 503, what runs is answered, then the process ends. Real server, real signals."""
 
 from __future__ import annotations
 
