@@ -24,8 +24,12 @@ def test_every_metric_and_label_that_is_asked_for_is_scraped(service: Running, i
         assert selector.labels <= found[selector.metric] | TARGET_LABELS, selector
 
 
-def test_the_service_and_vllm_log_json_where_no_terminal_is(service: Running):
-    lines = [json.loads(line) for line in (service.store.root.parent / "log").read_text().splitlines()]
+def test_the_log_is_json_where_no_terminal_is(service: Running, images: list[bytes]):
+    """But for what vLLM's processes say while they import it, before it sets up its log."""
+    service.public.score(images[0])
+    log = (service.store.root.parent / "log").read_text().splitlines()
+    ours = log[next(number for number, line in enumerate(log) if '"service.server"' in line) :]
+    lines = [json.loads(line) for line in ours]
     for line in lines:
         assert {"level", "logger", "message", "timestamp"} <= line.keys()
-    assert "service.server" in {line["logger"] for line in lines}
+    assert {"service.server", "service.access"} <= {line["logger"] for line in lines}
