@@ -1,4 +1,4 @@
-"""The `evoquality` command: the service, and what its users ask it from a shell."""
+"""`evoquality serve | score | compare | rank | versions | info`."""
 
 from __future__ import annotations
 

@@ -19,14 +19,14 @@ from service.app import create_app, create_operator_app, create_service
 from service.contract import VersionInfo
 from service.engine import Engine
 from service.settings import Settings
-from service.sources import variable
+from service.sources import OTHERS, variable
 from service.versions import VersionStore
 
 HERE = Path(__file__).parent
 _HOW_TO_SET = """\
 A setting is a flag of `evoquality serve` (`--max-in-flight`), an environment variable, or a key of the TOML file that
 `--config` or `EVOQUALITY_CONFIG` names (`max_in_flight = 64`); the first of these that has it gives it. Variables of
-the trainer begin with `EVOQUALITY_TRAINER_`; `EVOQUALITY_URL` and `EVOQUALITY_KEY` are the command line client's. On
+the trainer begin with `EVOQUALITY_TRAINER_`; the other commands read {others}. On
 Kubernetes set `enableServiceLinks: false`, or a Service named `evoquality` puts variables of its own beside these."""
 
 
@@ -64,7 +64,7 @@ def _reference(apps: Mapping[str, FastAPI]) -> Iterator[str]:
 def _settings() -> Iterator[str]:
     yield "## Settings"
     yield ""
-    yield _HOW_TO_SET
+    yield _HOW_TO_SET.format(others=", ".join(f"`{name}`" for name in sorted(OTHERS)))
     section = ""
     for entry in catalogue.settings():
         if entry.section != section:

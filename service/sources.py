@@ -15,8 +15,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
 PREFIX = "EVOQUALITY_"
-_OTHERS = {f"{PREFIX}URL", f"{PREFIX}KEY"}
-"""What the clients read."""
+OTHERS = {PREFIX + name for name in ("URL", "KEY", "OPERATOR_URL", "OPERATOR_KEY")}
+"""What the other commands read."""
 _TRAINER = f"{PREFIX}TRAINER_"
 _LONGEST_VALUE = 100
 
@@ -28,7 +28,7 @@ class Environment(EnvSettingsSource):
         known = [variable(name) for name in self.settings_cls.model_fields]
         for name in map(str.upper, os.environ):
             if name.startswith(PREFIX) and not name.startswith(_TRAINER):
-                _check(name, [*known, *_OTHERS], "in the environment")
+                _check(name, [*known, *OTHERS], "in the environment")
         return super().__call__()
 
 

@@ -15,6 +15,7 @@ from service.errors import ServiceError
 from service.settings import Settings
 from service.sources import flag, sentence
 
+
 def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Tells typer of one option a setting."""
     command.__signature__ = inspect.Signature([_parameter(entry) for entry in settings()])  # type: ignore[attr-defined]

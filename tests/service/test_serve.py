@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from service import server
 from service.cli import app as cli
 from service.settings import SECTIONS, Settings
-from service.sources import flag, variable
+from service.sources import OTHERS, flag, variable
 
 
 @pytest.fixture
@@ -108,7 +111,7 @@ def test_a_misspelt_variable_names_the_right_one(chosen: list[Settings], monkeyp
 def test_variables_of_the_clients_and_the_trainer_are_left_alone(
     chosen: list[Settings], monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("EVOQUALITY_URL", "EVOQUALITY_KEY", "EVOQUALITY_TRAINER_DEVICE"):
+    for name in (*OTHERS, "EVOQUALITY_TRAINER_DEVICE"):
         monkeypatch.setenv(name, "x")
     assert serve() == (0, "")
 
@@ -129,7 +132,20 @@ def test_a_wrong_file_is_told_with_its_reason(chosen: list[Settings], tmp_path: 
         assert word in sentence
 
 
+def test_every_variable_of_the_other_commands_is_known():
+    assert set(_variables(get_command(cli))) - set(map(variable, Settings.model_fields)) == OTHERS
+
+
 def test_no_variable_is_two_things():
     names = [variable(name) for name in Settings.model_fields]
-    assert not {"EVOQUALITY_URL", "EVOQUALITY_KEY"} & set(names)
+    assert not OTHERS & set(names)
     assert not [name for name in names if name.startswith("EVOQUALITY_TRAINER_")]
+
+
+def _variables(command: Any) -> Iterator[str]:
+    """What a command and those below it read from the environment."""
+    for parameter in command.params:
+        if parameter.envvar:
+            yield parameter.envvar
+    for below in getattr(command, "commands", {}).values():
+        yield from _variables(below)
