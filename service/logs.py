@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 from opentelemetry import trace
+from pythonjsonlogger.core import RESERVED_ATTRS
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered."""
@@ -44,7 +45,7 @@ def configuration(kind: Literal["json", "text"], level: str) -> dict[str, Any]:
         "()": "pythonjsonlogger.json.JsonFormatter",
         "fmt": _FIELDS,
         "rename_fields": {"levelname": "level", "name": "logger"},
-        "reserved_attrs": [*_reserved(), "of_request", "vllm_process_name"],
+        "reserved_attrs": [*RESERVED_ATTRS, "of_request", "vllm_process_name"],
         "timestamp": True,
     }
     formatter = as_json if kind == "json" else {"format": _TEXT}
@@ -79,10 +80,3 @@ def logging_to_stderr(kind: Literal["json", "text"] | None, level: str) -> Itera
         json.dump(chosen, file)
         file.flush()
         yield file.name
-
-
-def _reserved() -> list[str]:
-    """Attributes of every record, which are no fields of a line."""
-    from pythonjsonlogger.core import RESERVED_ATTRS
-
-    return list(RESERVED_ATTRS)

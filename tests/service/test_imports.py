@@ -11,7 +11,8 @@ import pytest
 
 SERVICE = Path(__file__).parents[2] / "service"
 LIGHT = (
-    "contract", "prompts", "answers", "errors", "client", "calls", "versions", "preflight", "settings", "app", "cli",
+    "contract", "prompts", "answers", "errors", "client", "calls", "versions", "preflight",
+    "settings", "app", "cli", "server", "reference",
 )  # fmt: skip
 
 
