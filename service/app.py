@@ -11,15 +11,21 @@ from fastapi_offline import FastAPIOffline
 from service.adapters import Adapters
 from service.api import batch, health, info, internal, judge, rank, versions
 from service.api.admission import Admission, check_open
+from service.api.callers import authorise, limit
 from service.api.observe import ObserveMiddleware
 from service.api.openapi import EVERYWHERE, document_problems
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
+from service.api.watch import Watch
 from service.cache import AnswerCache
 from service.contract import VersionInfo
+from service.decoder import Decoder
 from service.engine import Engine
 from service.gate import VersionGate
-from service.images import Decoder, Limits
+from service.images import FORMATS, Limits, take_heif
 from service.judge import Judge
+from service.keys import Keys
+from service.rates import Rates
+from service.remote import Remote
 from service.rollouts import Rollouts
 from service.settings import Settings
 from service.swap import Swapper
@@ -43,11 +49,13 @@ class Service:
     rollouts: Rollouts
     swapper: Swapper
     decoder: Decoder
+    keys: Keys | None
+    rates: Rates
     draining: bool = False
 
 
 def create_service(settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo) -> Service:
-    """Puts the parts together around a warm engine that holds `version`."""
+    """Puts the parts together around a warm engine that holds `version`. Raises ValueError for a wrong keys file."""
     gate = VersionGate(version)
     cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, gate, settings.max_lora_rank)
@@ -61,7 +69,9 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         judge=Judge(engine, gate, settings.model_name, cache),
         rollouts=Rollouts(engine, gate, adapters),
         swapper=Swapper(engine, store, gate, adapters, cache, settings),
-        decoder=Decoder(Limits(settings.max_image_pixels, settings.min_image_side), settings.decoders),
+        decoder=_decoder(settings),
+        keys=Keys(settings.keys_file) if settings.keys_file else None,
+        rates=Rates(),
     )
 
 
@@ -69,30 +79,50 @@ def create_app(service: Service) -> FastAPI:
     """The public application: scores, preferences, versions, health, metrics."""
     settings = service.settings
     larger = dict.fromkeys(batch.PATHS + rank.PATHS, settings.max_batch_bytes)
-    app = _bare_app("EvoQuality Service", service, settings.max_upload_bytes, larger)
+    app = _bare_app("EvoQuality Service", service)
+    app.add_middleware(Watch, seconds=settings.request_seconds, body_seconds=settings.body_seconds)
+    _add_outer_middleware(app, settings.max_upload_bytes, larger)
     admission = Admission(settings.max_in_flight)
+    before = [Depends(authorise), Depends(admission), Depends(limit)]
     for router in (judge.router, batch.router, rank.router):
-        app.include_router(router, dependencies=[Depends(admission)])
-    app.include_router(versions.router)
-    app.include_router(info.router)
+        app.include_router(router, dependencies=before)
+    for router in (versions.router, info.router):
+        app.include_router(router, dependencies=[Depends(authorise)])
     return app
 
 
 def create_operator_app(service: Service) -> FastAPI:
     """The operators' application: promotion, rollback, adapters, rollouts; all behind the key."""
-    app = _bare_app("EvoQuality Service: operators", service, service.settings.max_operator_bytes, {})
+    app = _bare_app("EvoQuality Service: operators", service)
+    _add_outer_middleware(app, service.settings.max_operator_bytes, {})
     app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key)), Depends(check_open)])
     return app
 
 
-def _bare_app(title: str, service: Service, max_bytes: int, larger: Mapping[str, int]) -> FastAPI:
+def _bare_app(title: str, service: Service) -> FastAPI:
     app = FastAPIOffline(title=title, description=_DESCRIPTION, redoc_url=None, responses=EVERYWHERE)
     app.state.service = service
     document_problems(app)
     add_problem_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, larger=larger)
-    app.add_middleware(ObserveMiddleware)
     app.include_router(health.router)
     if service.settings.otlp_endpoint:
         trace_requests(app)
     return app
+
+
+def _add_outer_middleware(app: FastAPI, max_bytes: int, larger: Mapping[str, int]) -> None:
+    """What stands around all else: the last one added is the outermost."""
+    app.add_middleware(BodyLimitMiddleware, max_bytes=max_bytes, larger=larger)
+    app.add_middleware(ObserveMiddleware)
+
+
+def _decoder(settings: Settings) -> Decoder:
+    limits = Limits(
+        max_pixels=settings.max_image_pixels,
+        min_side=settings.min_image_side,
+        max_side=settings.max_image_side,
+        max_bytes=settings.max_upload_bytes,
+        formats=take_heif() if settings.heif else FORMATS,
+    )
+    remote = Remote(settings.url_hosts, settings.max_upload_bytes, settings.url_seconds)
+    return Decoder(limits, settings.decoders, settings.decoded_mib * 2**20, remote)

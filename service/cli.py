@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from service.commands.compare import compare, rank
+from service.commands.keys import app as keys
 from service.commands.score import score
 from service.commands.serve import serve
 from service.commands.versions import app as versions
@@ -19,6 +20,7 @@ app = typer.Typer(
 for command in (serve, score, compare, rank, info):
     app.command()(command)
 app.add_typer(versions, name="versions")
+app.add_typer(keys, name="keys")
 
 
 @app.callback()

@@ -3,7 +3,12 @@
 ServiceError
 ├── InvalidRequest      422  fields
 ├── InvalidImage        422  bytes that are no acceptable picture
-├── Unauthorized        401  operators' key missing or wrong
+├── UrlRefused          422  an image's address that this service does not fetch
+├── UrlFailed           422  an image's address that gave no image
+├── Unauthorized        401  key missing or wrong
+├── RateLimited         429  the key's own limit
+├── BodyTimeout         408  a body that came too slowly
+├── DeadlineExceeded    504  the answer took longer than the service or the caller allows
 ├── UnknownVersion      404
 ├── UnknownAdapter      404
 ├── VersionError        422  a version failed its checks; never served
@@ -13,6 +18,7 @@ ServiceError
 ├── DrainTimeout        503  a swap waited too long for running requests; nothing changed
 ├── TooBusy             503  the replica is full
 ├── NotReady            503  starting or draining
+├── Swapping            503  the deadline passed while the weights were being replaced
 ├── EngineFailure       503  the engine failed one request
 └── EngineDead          503  the engine is gone; the process is about to exit
 
@@ -30,7 +36,7 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -46,7 +52,33 @@ class InvalidImage(ServiceError):
 
 
 class Unauthorized(ServiceError):
-    status, code, title = 401, "unauthorized", "Operators' key required"
+    status, code, title = 401, "unauthorized", "Key required"
+
+
+class RateLimited(ServiceError):
+    """`retry_after_s`: when the same request would pass, if the key asks nothing else meanwhile."""
+
+    status, code, title, retry_after_s = 429, "rate_limited", "Too many requests with this key", 1
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class BodyTimeout(ServiceError):
+    status, code, title = 408, "body_timeout", "The body came too slowly"
+
+
+class DeadlineExceeded(ServiceError):
+    status, code, title = 504, "deadline_exceeded", "Deadline exceeded"
+
+
+class UrlRefused(ServiceError):
+    status, code, title = 422, "url_refused", "Image address refused"
+
+
+class UrlFailed(ServiceError):
+    status, code, title = 422, "url_failed", "Image could not be fetched"
 
 
 class UnknownVersion(ServiceError):
@@ -89,6 +121,10 @@ class TooBusy(ServiceError):
 
 class NotReady(ServiceError):
     status, code, title, retry_after_s = 503, "not_ready", "Not ready", 5
+
+
+class Swapping(ServiceError):
+    status, code, title, retry_after_s = 503, "swapping", "The weights are being replaced", 5
 
 
 class EngineFailure(ServiceError):

@@ -25,6 +25,11 @@ class VersionGate:
         self._idle.set()
         self._holders = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether new requests pass without waiting."""
+        return self._open.is_set()
+
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[VersionInfo]:
         """Waits until the gate is open; the version stays the same until the block ends."""

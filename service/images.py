@@ -1,28 +1,37 @@
 """Bytes from anywhere to RGB pixels in sRGB, or InvalidImage. Nothing of a decoder's error text gets out.
 
-Animations are refused; transparency is composited on white; orientation is applied; colour profiles and CMYK
-are converted to sRGB; 16-bit channels are scaled to 8 bits. Pictures are not resized here: the checkpoint's
-own image processor does that, within its pixel budget.
+Animations are refused, but not the previews that some cameras append (MPO); transparency is composited on white;
+orientation is applied, unless it is unreadable; colour profiles and CMYK are converted to sRGB; 16-bit channels
+are scaled to 8 bits. Pictures are not resized here: the checkpoint's own image processor does that, within its
+pixel budget.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import hashlib
+import contextlib
 import io
+import re
+import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
 
-from service.errors import InvalidImage
+from service.errors import InvalidImage, ServiceError
 from service.stages import stage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 _MAX_SIDE_RATIO = 100
+_MAX_JPEG_SCANS = 100
 _SRGB = ImageCms.createProfile("sRGB")
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
+_BITS_PER_SAMPLE = 258
+
+# What Pillow thinks of a stranger's file is no news for the log, and every new text would be remembered for ever.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,9 @@ class Limits:
 
     max_pixels: int
     min_side: int
+    max_side: int = 16_384
+    max_bytes: int = 20 * 2**20
+    formats: tuple[str, ...] = FORMATS
 
 
 class Picture:
@@ -42,7 +54,7 @@ class Picture:
         self._pixels: Image.Image | None = None
 
     async def pixels(self) -> Image.Image:
-        """The picture in RGB, decoded once. Raises InvalidImage."""
+        """The picture in RGB, decoded once. Raises InvalidImage; TooBusy if there is no memory for it now."""
         if self._pixels is None:
             with stage("decode"):
                 self._pixels = await self._decode()
@@ -53,59 +65,55 @@ class Picture:
         self._pixels = None
 
 
-class Decoder:
-    """Decodes off the event loop, only so many at a time: threads times pixels bound the memory."""
-
-    def __init__(self, limits: Limits, threads: int) -> None:
-        self._limits = limits
-        self._slots = asyncio.Semaphore(threads)
-
-    async def open(self, source: bytes | str) -> Picture:
-        """The picture in a file's bytes, or in their base64 text, not decoded yet.
-
-        Raises InvalidImage if the text is no base64.
-        """
-        data, digest = await asyncio.to_thread(_read, source)
-        return Picture(digest, lambda: self._decode(data))
-
-    async def __call__(self, source: bytes | str) -> Image.Image:
-        """The picture in a file's bytes, or in their base64 text, as RGB. Raises InvalidImage."""
-        picture = await self.open(source)
-        return await picture.pixels()
-
-    async def _decode(self, data: bytes) -> Image.Image:
-        async with self._slots:
-            return await asyncio.to_thread(decode, data, self._limits)
-
-
-def decode(source: bytes | str, limits: Limits) -> Image.Image:
-    """The picture in a file's bytes, or in their base64 text, as RGB. Raises InvalidImage."""
-    data = _bytes(source)
+def take_heif() -> tuple[str, ...]:
+    """The formats with HEIF, which Pillow is taught. Raises ValueError if the extra is not installed."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ValueError("the setting heif needs the extra `heif`: pip install 'evoquality-service[heif]'") from None
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def decode(source: bytes | str, limits: Limits, claim: Callable[[int], None] = lambda size: None) -> Image.Image:
+    """The picture in a file's bytes, or in their base64 text or data: URL, as RGB.
+
+    `claim` is told the decoded picture's size in bytes before a pixel is decoded, and may raise. Raises InvalidImage.
+    """
+    data = file_bytes(source, limits)
+    try:
+        with Image.open(io.BytesIO(data), formats=limits.formats) as picture:
             _check_header(picture, limits)
+            _check_scans(picture, data)
+            claim(picture.width * picture.height * 4)
             picture.load()
             return _to_rgb(picture)
-    except InvalidImage:
+    except ServiceError:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(limits) from None
-    except Exception:  # decoders raise nearly anything on hostile bytes, struct.error and TypeError included
-        raise InvalidImage(f"The bytes are no complete image ({', '.join(FORMATS)}).") from None
+    except Exception:  # decoders raise nearly anything on hostile bytes, struct.error and MemoryError included
+        raise InvalidImage(f"The bytes are no complete image ({', '.join(limits.formats)}).") from None
 
 
-def _read(source: bytes | str) -> tuple[bytes, str]:
-    data = _bytes(source)
-    return data, hashlib.sha256(data).hexdigest()
+def file_bytes(source: bytes | str, limits: Limits) -> bytes:
+    """A file's bytes, whether they come as such, in base64 or in a data: URL. Raises InvalidImage."""
+    data = _from_text(source, limits) if isinstance(source, str) else source
+    if len(data) > limits.max_bytes:
+        raise _too_long(limits)
+    return data
 
 
-def _bytes(source: bytes | str) -> bytes:
-    return _from_base64(source) if isinstance(source, str) else source
-
-
-def _from_base64(text: str) -> bytes:
+def _from_text(text: str, limits: Limits) -> bytes:
+    """The bytes in base64, or in a data: URL whose declared type nobody trusts."""
+    prefix = _DATA_URL.match(text)
+    if text[:5].lower() == "data:" and not prefix:
+        raise InvalidImage("A data: URL of an image begins like data:image/png;base64, and goes on in base64.")
+    begin = prefix.end() if prefix else 0
+    if (len(text) - begin) // 4 * 3 > limits.max_bytes + 2:
+        raise _too_long(limits)
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text[begin:], validate=True)
     except (binascii.Error, ValueError):
         raise InvalidImage("The image is not valid base64.") from None
 
@@ -114,12 +122,36 @@ def _check_header(picture: Image.Image, limits: Limits) -> None:
     width, height = picture.size
     if width * height > limits.max_pixels:
         raise _too_large(limits)
+    if max(width, height) > limits.max_side:
+        raise InvalidImage(f"The image is larger than {limits.max_side} pixels on a side.")
     if min(width, height) < limits.min_side:
         raise InvalidImage(f"The image is smaller than {limits.min_side} pixels on a side.")
     if max(width, height) > _MAX_SIDE_RATIO * min(width, height):
         raise InvalidImage(f"The image is more than {_MAX_SIDE_RATIO} times as long as it is wide.")
-    if getattr(picture, "n_frames", 1) > 1:
+    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+    if picture.mode in {"I", "F"} or (picture.mode.startswith("I;16") and bits != (16,)):
+        raise InvalidImage("Greyscale has 8 or 16 unsigned bits; the range of other numbers is unknown.")
+    if picture.format != "MPO" and _has_second_frame(picture):
         raise InvalidImage("The image has several frames; send one.")
+
+
+def _has_second_frame(picture: Image.Image) -> bool:
+    """Whether there is one; counting them all (`n_frames`) could take minutes in a TIFF made for that."""
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+def _check_scans(picture: Image.Image, data: bytes) -> None:
+    """A progressive JPEG of a few megabytes can hold scans enough to keep a decoder busy for an hour."""
+    if picture.format in {"JPEG", "MPO"} and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+        raise InvalidImage(f"The image has more than {_MAX_JPEG_SCANS} scans; save it as a baseline JPEG.")
+
+
+def _too_long(limits: Limits) -> InvalidImage:
+    return InvalidImage(f"The image file is longer than {limits.max_bytes} bytes.")
 
 
 def _too_large(limits: Limits) -> InvalidImage:
@@ -128,21 +160,20 @@ def _too_large(limits: Limits) -> InvalidImage:
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     profile = picture.info.get("icc_profile")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
+    with contextlib.suppress(Exception):  # EXIF from anywhere; a picture whose orientation is unreadable stays
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
         picture = _to_8_bits(picture)
     if picture.has_transparency_data:
         picture = _on_white(picture)
-    if profile and picture.mode in {"RGB", "CMYK", "L"}:
-        picture = _to_srgb(picture, profile)
+    if profile:
+        picture = _to_srgb(picture.convert("RGB") if picture.mode == "P" else picture, profile)
     return picture.convert("RGB")
 
 
 def _to_8_bits(picture: Image.Image) -> Image.Image:
     """Scales 16-bit values: `convert` would clip them, and nearly every pixel would turn white."""
-    if picture.mode == "F":
-        raise InvalidImage("Floating-point images are not accepted; their range is unknown.")
-    return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    return picture.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
@@ -152,6 +183,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """A profile that is broken, or of another kind of picture, is ignored."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.profileToProfile(picture, source, _SRGB, outputMode="RGB") or picture

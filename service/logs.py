@@ -62,7 +62,7 @@ def configuration(kind: Literal["json", "text"], level: str) -> dict[str, Any]:
         "formatters": {"line": formatter},
         "handlers": {"line": handler},
         "root": {"handlers": ["line"], "level": "WARNING"},
-        "loggers": {"service": {"level": level}},
+        "loggers": {"service": {"level": level}, "python_multipart": {"level": "ERROR"}},  # it warns of every bad form
     }
 
 

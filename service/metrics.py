@@ -19,7 +19,9 @@ stage_seconds = Histogram(
 )
 ready = Gauge("iqa_ready", "1 if the engine answered the last probe and the service is not draining.")
 in_flight = Gauge("iqa_in_flight", "Public requests being answered.")
-rejected = Counter("iqa_rejected", "Requests refused before the engine.", ["reason"])
+rejected = Counter(
+    "iqa_rejected", "Requests refused or given up; the reason is the error's code, or client_gone.", ["reason"]
+)
 answers = Counter("iqa_answers", "Answers of the model: samples, or one an image or pair in expected mode.", ["task"])
 unreadable = Counter(
     "iqa_unreadable_answers", "Those that could not be read; in expected mode their probability.", ["task"]

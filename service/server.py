@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from service import metrics, strengths
@@ -18,8 +19,11 @@ from service.app import Service, create_app, create_operator_app, create_service
 from service.canary import readable_share
 from service.contract import VersionInfo
 from service.hub import find_checkpoint
+from service.images import take_heif
+from service.keys import read_keys
 from service.logs import logging_to_stderr
 from service.prompts import PROFILES
+from service.protocol import patient_protocol
 from service.readiness import report_readiness
 from service.settings import Settings, operator_key
 from service.tracing import start_tracing
@@ -56,13 +60,17 @@ def run(settings: Settings) -> int:
 def _run(settings: Settings, vllm_logging: str) -> int:
     start_tracing(settings.otlp_endpoint, settings.model_name)
     key = operator_key(settings.key_file)
+    if settings.keys_file:
+        read_keys(settings.keys_file)  # a wrong file is told before the slow start
+    if settings.heif:
+        take_heif()
     store = VersionStore(settings.store)
     version = first_version(store, settings)
     _set_engine_environment(settings, vllm_logging)
     addresses = (settings.host, settings.port), (settings.operator_host, settings.operator_port)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(_bind(*address)) for address in addresses]
-        return asyncio.run(_serve(settings, key, store, version, sockets))
+        return uvloop.run(_serve(settings, key, store, version, sockets))
 
 
 def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
@@ -156,6 +164,9 @@ def _server(app: FastAPI, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=patient_protocol(settings.header_seconds),
+            ws="none",
+            timeout_keep_alive=settings.keep_alive_seconds,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -8,7 +8,7 @@ from secrets import token_urlsafe
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.prompts import ProfileName
 from service.sources import PREFIX, Environment, File
@@ -17,6 +17,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Rank = Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(lambda given: int(given))]
+Host = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*$")]
 
 SECTIONS = {
     "config": "What is served",
@@ -26,6 +27,10 @@ SECTIONS = {
     "drain_seconds": "Operation",
 }
 """The title of each section, by its first setting."""
+
+
+def _split(hosts: object) -> object:
+    return [host.strip() for host in hosts.split(",") if host.strip()] if isinstance(hosts, str) else hosts
 
 
 class Settings(BaseSettings):
@@ -58,6 +63,8 @@ class Settings(BaseSettings):
     """Port of the operators' and internal routes."""
     operator_key_file: Path | None = None
     """File with the operators' key. Default: `operator.key` in the store, made at the first start."""
+    keys_file: Path | None = None
+    """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: everybody may ask."""
 
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """The engine's arithmetic. bfloat16 on a GPU; answers then vary a little with the batch."""
@@ -88,17 +95,35 @@ class Settings(BaseSettings):
     """Largest body of a public request with many images, in bytes."""
     max_operator_bytes: Count = 256 * 2**20
     """Largest body of an operator's request, in bytes: a batch of rollouts carries its images."""
-    max_image_pixels: Count = 40_000_000
-    """Largest picture, in pixels; read from its header before it is decoded."""
+    max_image_pixels: Annotated[int, Field(ge=1, le=89_000_000)] = 40_000_000
+    """Largest picture, in pixels; read from its header before it is decoded. Pillow itself stops at 89 million."""
+    max_image_side: Count = 16_384
+    """Longest side of a picture, in pixels."""
     min_image_side: Count = 28
     """Shortest side of a picture, in pixels."""
     decoders: Count = 2
-    """Pictures decoded at the same time; times `max_image_pixels` times 4 bytes bounds the memory."""
+    """Pictures decoded at the same time; times `max_image_pixels` times 4 bytes bounds the memory of a step."""
     cache_entries: Annotated[int, Field(ge=0)] = 10_000
     """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB, more with texts."""
+    decoded_mib: Count = 4096
+    """Memory for the decoded pictures of all running requests, in MiB; beyond it requests are answered 503."""
+    heif: bool = False
+    """Takes HEIC and HEIF pictures too; needs the extra `heif`."""
+    url_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Hosts, separated by commas, from which images may be fetched over https; empty: none."""
+    url_seconds: Seconds = 10.0
+    """How long fetching an image may take in all, in seconds."""
     max_in_flight: Count = 256
     """Public requests accepted at the same time; more are answered 503 with Retry-After."""
 
+    request_seconds: Seconds = 60.0
+    """How long a public request may take, body and all, in seconds; then 504. Callers can ask for less."""
+    body_seconds: Seconds = 30.0
+    """How long the body of a public request may take to arrive, in seconds; then 408."""
+    header_seconds: Seconds = 10.0
+    """How long the head of a request may take to arrive, in seconds; then the connection is closed."""
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = 75
+    """How long a connection without a request stays open, in seconds; longer than the gateway's own limit."""
     drain_seconds: Seconds = 60.0
     """How long a swap or a shutdown waits for running requests, in seconds."""
     canary_min_readable: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -21,7 +21,6 @@ class Admission:
     async def __call__(self, request: Request) -> AsyncIterator[None]:
         check_open(request)
         if self._count >= self._limit:
-            metrics.rejected.labels("too_busy").inc()
             raise TooBusy("The service has as many requests as it takes; try again.")
         self._count += 1
         metrics.in_flight.set(self._count)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from service.api.body import both_forms, read_body
+from service.api.callers import charge
 from service.api.openapi import problems
 from service.api.problems import problem_of
 from service.api.service import service_of
@@ -19,8 +20,9 @@ from service.contract import (
     ScoreBatchResponse,
     ScoreResponse,
 )
+from service.decoder import Decoder
 from service.errors import ServiceError
-from service.images import Decoder, Picture
+from service.images import Picture
 from service.together import together
 
 NDJSON = "application/x-ndjson"
@@ -29,7 +31,7 @@ PATHS = ("/v1/score/batch",)
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses=problems(415, 422, 503),
+    responses=problems(401, 408, 415, 422, 429, 503, 504),
 )
 
 
@@ -46,6 +48,7 @@ async def score_batch(request: Request) -> Response | ScoreBatchResponse:
     """
     service = service_of(request)
     options, images = await read_body(request, ScoreBatchRequest, ("images",), MAX_BATCH)
+    await charge(request, len(images))
     pictures = await together(*(_opened(service.decoder, image) for image in images))
     batch = Batch(service.judge, pictures, options)
     try:

@@ -13,6 +13,7 @@ from service.api.problems import describe
 from service.errors import InvalidRequest
 
 _MAX_FIELDS = 8
+_MAX_FIELD_BYTES = 4096
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -31,7 +32,8 @@ async def read_body(
         return body, [image for name in files for image in _listed(getattr(body, name))]
     if kind == "multipart/form-data":
         room = len(files) if most == 1 else most + 1  # one more than a list takes, so that its model can say so
-        async with request.form(max_files=room, max_fields=_MAX_FIELDS) as form:
+        limits = {"max_files": room, "max_fields": _MAX_FIELDS, "max_part_size": _MAX_FIELD_BYTES}
+        async with request.form(**limits) as form:
             images = {name: await _files(form, name) for name in files}
             return _fields(form, whole, images, most), [image for name in files for image in images[name]]
     raise HTTPException(415)
@@ -91,7 +93,12 @@ def _listed(images: str | list[str]) -> list[str]:
 
 def _fields(form: FormData, whole: type[Options], images: Mapping[str, Sequence[bytes]], most: int) -> Options:
     """The model with the form's fields; its images, whose bytes are no text, only stand for themselves."""
-    fields: dict[str, Any] = {name: value for name, value in form.multi_items() if name not in images}
+    fields: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name in fields:
+            raise InvalidRequest("A field of the form is given twice.")
+        if name not in images:
+            fields[name] = value
     stand_ins = {name: "file" if most == 1 else ["file"] * len(files) for name, files in images.items()}
     try:
         return whole.model_validate({**fields, **stand_ins})

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import MAX_BATCH, MAX_RANKED, InfoResponse, Mode
-from service.images import FORMATS
 from service.prompts import PROFILES
 
 router = APIRouter(prefix="/v1", tags=["versions"])
 
 
-@router.get("/info")
+@router.get("/info", responses=problems(401))
 async def info(request: Request) -> InfoResponse:
     """The serving model, its modes, and the limits of a request."""
     service = service_of(request)
@@ -26,12 +26,12 @@ async def info(request: Request) -> InfoResponse:
         thinks=thinks,
         modes=modes,
         dtype=settings.dtype,
-        formats=list(FORMATS),
+        formats=list(service.decoder.formats),
         max_upload_bytes=settings.max_upload_bytes,
         max_image_pixels=settings.max_image_pixels,
-        max_image_side=settings.max_image_pixels // settings.min_image_side,
+        max_image_side=settings.max_image_side,
         min_image_side=settings.min_image_side,
         max_batch=MAX_BATCH,
         max_ranked=MAX_RANKED,
-        url_hosts=[],
+        url_hosts=list(settings.url_hosts),
     )

@@ -9,14 +9,14 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import APIRouter, Request
 
 from service.api.body import json_form, parse
+from service.api.callers import Bearer
 from service.api.openapi import problems
 from service.api.service import service_of
+from service.api.watch import WatchedRoute
 from service.contract import (
     AdapterRequest,
     AdapterResponse,
@@ -27,13 +27,13 @@ from service.contract import (
 from service.errors import Unauthorized
 from service.together import together
 
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-
 router = APIRouter(
     prefix="/internal",
     tags=["operators"],
     responses=problems(401, 404, 409, 422, 503),
 )
+watched = APIRouter(route_class=WatchedRoute)
+"""Routes whose work ends when their client goes; a swap, once begun, is better ended."""
 
 
 def require_key(key: str) -> Callable[[Bearer], Awaitable[None]]:
@@ -60,7 +60,7 @@ async def rollback(request: Request) -> SwapResponse:
     return await service_of(request).swapper.rollback()
 
 
-@router.post("/rollouts", openapi_extra=json_form(RolloutRequest))
+@watched.post("/rollouts", openapi_extra=json_form(RolloutRequest))
 async def rollouts(request: Request) -> RolloutResponse:
     """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
     service = service_of(request)
@@ -86,3 +86,6 @@ async def adapters(request: Request) -> list[AdapterResponse]:
 async def remove_adapter(request: Request, name: str) -> None:
     """Waits for the adapter's running requests, unloads it and deletes its directory."""
     await service_of(request).adapters.remove(name)
+
+
+router.include_router(watched)

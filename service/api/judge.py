@@ -18,7 +18,7 @@ from service.together import together
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses=problems(415, 422, 503),
+    responses=problems(401, 408, 415, 422, 429, 503, 504),
 )
 
 

@@ -17,6 +17,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import metrics
 from service.api.observe import REQUEST_ID_HEADER, request_id
 from service.contract import Problem
 from service.errors import InvalidRequest, ServiceError
@@ -36,6 +37,7 @@ HTTP_DETAILS = {
     415: "Send multipart/form-data or application/json.",
 }
 _MAX_LINE, _MAX_LINES = 200, 8
+_REFUSALS = {401, 408, 429, 503, 504}
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +84,24 @@ def http_problem(request: Request, error: HTTPException) -> Response:
     return _response(request, error.status_code, code, title, detail, dict(error.headers or {}))
 
 
-async def _service_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError)
+def service_problem(request: Request, error: ServiceError) -> Response:
+    """The problem for a failure of this service's own."""
+    if error.status in _REFUSALS:
+        metrics.rejected.labels(error.code).inc()
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return _response(request, error.status, error.code, error.title, error.detail, headers)
 
 
+async def _service_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return service_problem(request, error)
+
+
 async def _validation_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return await _service_problem(request, InvalidRequest(describe(list(error.errors()))))
+    return service_problem(request, InvalidRequest(describe(list(error.errors()))))
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
@@ -121,7 +130,7 @@ def _problem(request: Request, status: int, code: str, title: str, detail: str) 
         title=title,
         status=status,
         detail=detail,
-        instance=request.url.path,
+        instance=request.scope["path"],  # the URL's is made of the Host header too
         code=code,
         request_id=request_id(request),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from service.api.body import both_forms, read_body
+from service.api.callers import charge
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import MAX_RANKED, RankRequest, RankResponse
@@ -16,7 +17,7 @@ PATHS = ("/v1/rank",)
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses=problems(415, 422, 503),
+    responses=problems(401, 408, 415, 422, 429, 503, 504),
 )
 
 
@@ -29,5 +30,6 @@ async def rank_images(request: Request) -> RankResponse:
     """
     service = service_of(request)
     options, images = await read_body(request, RankRequest, ("images",), MAX_RANKED)
+    await charge(request, len(images))
     pictures = await together(*(service.decoder.open(image) for image in images))
     return await rank(service.judge, pictures, options)

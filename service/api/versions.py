@@ -6,13 +6,14 @@ import asyncio
 
 from fastapi import APIRouter, Request
 
+from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import ListedVersion, VersionsResponse
 
 router = APIRouter(prefix="/v1", tags=["versions"])
 
 
-@router.get("/versions")
+@router.get("/versions", responses=problems(401))
 async def versions(request: Request) -> VersionsResponse:
     """Every version in the store, the active one and the one before it."""
     service = service_of(request)

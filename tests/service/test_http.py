@@ -77,6 +77,13 @@ BAD_BODIES = {
     "a form without boundary": (
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "bad_request",
     ),
+    "a field twice": ({"files": {"image": IMAGE}, "data": {"seed": ["1", "2"]}}, 422, "invalid_request"),
+    "a field as long as a file": ({"files": {"image": IMAGE}, "data": {"mode": "x" * 5000}}, 400, "bad_request"),
+    "a number of a thousand digits": (
+        {"content": b'{"image": "x", "seed": ' + b"9" * 1000 + b"}", "headers": {"content-type": "application/json"}},
+        422, "invalid_request",
+    ),
+    "an address, which is off": ({"json": {"image": "https://example.org/a.png"}}, 422, "url_refused"),
     "half a form": (
         {"content": b"--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a\"\r\n\r\nabc",
          "headers": {"content-type": "multipart/form-data; boundary=b"}}, 422, "invalid_request",
@@ -211,4 +218,4 @@ def test_every_error_has_a_status_a_code_and_a_title_of_its_own():
     for error in errors:
         assert 400 <= error.status < 600
         assert error.title != ServiceError.title
-        assert (error.status == 503) == (error.retry_after_s is not None)
+        assert (error.status in {429, 503}) == (error.retry_after_s is not None)

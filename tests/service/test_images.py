@@ -6,16 +6,17 @@ import base64
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from service.errors import InvalidImage
-from service.images import Limits, decode
+from service.errors import InvalidImage, TooBusy
+from service.images import Limits, decode, take_heif
 from tests.service.conftest import encoded, picture
 
-LIMITS = Limits(max_pixels=1_000_000, min_side=28)
+LIMITS = Limits(max_pixels=1_000_000, min_side=28, max_side=900)
 HALF_RED = Image.new("RGBA", (32, 32), (255, 0, 0, 128))
 
 
@@ -43,7 +44,12 @@ def test_other_modes_become_rgb(mode: str):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bits_are_scaled_and_not_clipped(kind: str):
     source = Image.fromarray(np.full((32, 32), 40000, np.uint16))
-    assert decode(encoded(source, kind), LIMITS).getpixel((0, 0)) == (155, 155, 155)
+    assert decode(encoded(source, kind), LIMITS).getpixel((0, 0)) == (156, 156, 156)
+
+
+def test_sixteen_bits_in_the_other_order_are_the_same():
+    source = Image.frombytes("I;16B", (32, 32), np.full((32, 32), 40000, ">u2").tobytes())
+    assert decode(encoded(source, "TIFF"), LIMITS).getpixel((0, 0)) == (156, 156, 156)
 
 
 def test_transparency_is_composited_on_white():
@@ -67,6 +73,60 @@ def test_a_colour_profile_is_converted_and_a_broken_one_ignored():
     lab_like = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (lab_like, b"no profile at all"):
         assert abs(decode(picture(90, icc_profile=profile), LIMITS).getpixel((0, 0))[0] - 90) <= 1
+
+
+def test_a_broken_orientation_is_no_orientation():
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01"
+    assert decode(encoded(Image.new("RGB", (40, 60)), "JPEG", exif=exif), LIMITS).size == (40, 60)
+
+
+def test_inks_become_colours():
+    cyan = encoded(Image.new("CMYK", (32, 32), (255, 0, 0, 0)), "JPEG")
+    red, green, blue = decode(cyan, LIMITS).getpixel((16, 16))
+    assert red < 5 and min(green, blue) > 250
+
+
+def test_the_preview_that_a_camera_appends_is_not_the_picture():
+    source = Image.new("RGB", (64, 32), "red")
+    photo = encoded(source, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    assert decode(photo, LIMITS).size == (64, 32)
+
+
+@pytest.mark.parametrize("declared", ["png", "jpeg", "svg+xml", "x"])
+def test_a_data_url_is_the_same_picture_whatever_type_it_declares(declared: str):
+    data = picture(77)
+    url = f"data:image/{declared};base64,{base64.b64encode(data).decode()}"
+    assert decode(url, LIMITS).tobytes() == decode(data, LIMITS).tobytes()
+
+
+def test_a_text_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
+    small = replace(LIMITS, max_bytes=1000)
+    monkeypatch.setattr(base64, "b64decode", None)
+    with pytest.raises(InvalidImage, match="longer than 1000 bytes"):
+        decode("A" * 1400, small)
+
+
+def test_a_file_too_long_is_refused():
+    data = picture()
+    with pytest.raises(InvalidImage, match="longer than"):
+        decode(data, replace(LIMITS, max_bytes=len(data) - 1))
+    assert decode(base64.b64encode(data).decode(), replace(LIMITS, max_bytes=len(data))).size == (32, 32)
+
+
+def test_heif_is_taken_where_it_is_wanted():
+    formats = take_heif()
+    photo = encoded(Image.new("RGB", (64, 64), (200, 10, 10)), "HEIF")
+    with pytest.raises(InvalidImage):
+        decode(photo, LIMITS)
+    assert abs(decode(photo, replace(LIMITS, formats=formats)).getpixel((30, 30))[0] - 200) < 8
+
+
+def test_every_pixel_is_claimed_before_it_is_decoded():
+    def refuse(size: int) -> None:
+        raise TooBusy(f"{size}")
+
+    with pytest.raises(TooBusy, match=str(200 * 200 * 4)):
+        decode(picture(side=200)[:150], LIMITS, refuse)
 
 
 def _png_header(width: int, height: int) -> bytes:
@@ -99,6 +159,33 @@ def _eps() -> bytes:
     return stream.getvalue()
 
 
+def _scan_bomb() -> bytes:
+    data = encoded(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + scan * 200 + data[-2:]
+
+
+def _tiff_chain() -> bytes:
+    """A TIFF whose directories go on and on."""
+    data = bytearray(encoded(Image.new("L", (32, 32)), "TIFF"))
+    at = struct.unpack_from("<I", data, 4)[0]
+    entries = struct.unpack_from("<H", data, at)[0]
+    directory = bytes(data[at : at + 2 + entries * 12])
+    link = at + len(directory)
+    for _ in range(2000):
+        struct.pack_into("<I", data, link, len(data))
+        data += directory + bytes(4)
+        link = len(data) - 4
+    return bytes(data)
+
+
+def _twelve_bits() -> bytes:
+    data = bytearray(encoded(Image.fromarray(np.full((32, 32), 4000, np.uint16)), "TIFF"))
+    entry = data.index(struct.pack("<HHI", 258, 3, 1))
+    struct.pack_into("<H", data, entry + 8, 12)
+    return bytes(data)
+
+
 HOSTILE = {
     "nothing": b"",
     "no image": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
@@ -110,9 +197,17 @@ HOSTILE = {
     "a header without pixels": _png_header(100, 100),
     "no pixel at all": _png_header(0, 100),
     "one pixel": picture(side=1),
-    "a thread": encoded(Image.new("RGB", (28, 3_000))),
+    "a thread": encoded(Image.new("RGB", (8, 880))),
     "a compressed text bomb": _text_bomb(),
     "an animation": _animation(),
+    "a bomb of scans": _scan_bomb(),
+    "two thousand pages": _tiff_chain(),
+    "a longer side than allowed": encoded(Image.new("1", (1000, 28))),
+    "twelve bits": _twelve_bits(),
+    "32-bit numbers": encoded(Image.new("I", (32, 32)), "TIFF"),
+    "a data: URL of text": "data:text/plain;base64,aGVsbG8=",
+    "a data: URL without base64": "data:image/png,hello",
+    "a data: URL of nonsense": "data:image/png;base64,###",
     "GIF, which is off": encoded(Image.new("L", (32, 32)), "GIF"),
     "EPS, which is off": _eps(),
     "ICO, which is off": encoded(Image.new("RGB", (32, 32)), "ICO"),

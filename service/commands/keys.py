@@ -1,0 +1,34 @@
+"""`evoquality keys`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.commands.common import stop
+from service.keys import add_key
+
+app = typer.Typer(no_args_is_help=True, help="Makes the keys that the public routes ask for.")
+
+Name = Annotated[str, typer.Argument(help="Who the key is for: letters, digits, dots, dashes, underscores.")]
+File = Annotated[Path, typer.Option(help="The service's keys_file, TOML or JSON; made if missing.", dir_okay=False)]
+Rate = Annotated[int | None, typer.Option(min=1, help="Requests, or images of batches, a minute. Default: no limit.")]
+InFlight = Annotated[int | None, typer.Option(min=1, help="Requests at the same time. Default: no limit.")]
+
+
+@app.callback()
+def main() -> None:
+    """Makes the keys that the public routes ask for."""
+
+
+@app.command()
+def add(name: Name, file: File, requests_per_minute: Rate = None, max_in_flight: InFlight = None) -> None:
+    """Makes a key, stores its hash, and prints the key: this once, it is kept nowhere."""
+    try:
+        print(add_key(file, name, requests_per_minute, max_in_flight))
+    except ValueError as error:
+        stop(f"Nothing was changed: {error}.")
+    except OSError as error:
+        stop(f"Nothing was changed: {file} cannot be written: {error.strerror}.")
