@@ -1,0 +1,50 @@
+"""The hostile bodies against the real service, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.engine.running import Running
+from tests.hostile import Attack, attacks, leak
+from tests.service.conftest import picture
+
+pytestmark = pytest.mark.engine
+CALLERS = 16
+ROUNDS = 3
+
+
+def resident_mib(process: int) -> float:
+    """The memory of the process that reads requests and decodes pictures."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def test_hostile_bodies_leave_the_service_as_it_was(service: Running):
+    process = service.process.pid
+    asked = attacks()
+
+    async def story() -> list[float]:
+        after = []
+        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+            for _ in range(ROUNDS):
+                callers = asyncio.Semaphore(CALLERS)
+                await asyncio.gather(*(_attack(client, callers, one) for one in asked))
+                after.append(resident_mib(process))
+        return after
+
+    warm, *_, last = asyncio.run(story())
+    assert last - warm < 32, "it grows with every round"
+    assert service.process.poll() is None and service.process.pid == process
+    assert service.public.ready().status == "ready"
+    assert service.public.score(picture()).version == service.active
+
+
+async def _attack(client: httpx.AsyncClient, callers: asyncio.Semaphore, one: Attack) -> None:
+    async with callers:
+        response = await client.post(one.path, content=one.body, headers={"content-type": one.content_type.encode()})
+    assert response.status_code < 500 or response.status_code in {503, 504}, (one.path, one.body[:200], response.text)
+    assert leak(response.json()) is None, (one.path, one.body[:200])
