@@ -193,6 +193,11 @@ def test_a_folder_is_ranked(listening: Listening, photos: Path):
     assert (one.exit_code, "Give 2 to 64" in one.stderr) == (2, True)
 
 
+def test_what_serves_is_told(listening: Listening):
+    told = evoquality("info", url=listening.url).stdout
+    assert listening.world.first in told and "max ranked" in told
+
+
 def test_versions_are_listed_promoted_and_rolled_back(listening: Listening, tmp_path: Path):
     first, second = listening.world.first, listening.world.second
     key_file = tmp_path / "key"

@@ -25,7 +25,7 @@ def test_everything_can_be_called(listening: Listening, tmp_path: Path):
         assert client.compare(picture(10), file, CompareOptions(samples=2)).preferred == "second"
         assert [place.index for place in client.rank([picture(10), file]).ranking] == [1, 0]
         assert [item.index for item in client.score_batch([file, file]).results] == [0, 1]
-        assert client.versions().active == world.first
+        assert client.info().version == client.versions().active == world.first
         adapter(world.store.root / "adapters" / "one")
         assert operators.load_adapter("one").id == 1
         prompt = RolloutPrompt(task="score", images=["a"], samples=2)
