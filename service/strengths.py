@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = {"votes": 0.25, "probabilities": 0.05}
+DRAWS = {"votes": 0.25, "probabilities": 0.01}
 """Every image is also held to have drawn against an average one, and the positions too, with this share of an
 order's weight.
 
