@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -13,7 +13,13 @@ from service.contract import Task
 from service.errors import EngineFailure
 from service.prompts import Profile
 
-Answered = TypeVar("Answered", bound="Generation | Peek")
+END = ""
+"""Names the token that ends an answer."""
+
+UNNAMED = "\0"
+"""Names every token that was not asked about."""
+
+Answered = TypeVar("Answered", bound="Generation | Paths")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,18 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Peek:
-    """What could come next: `logprobs[i][j]`, the natural log-probability of token j after prefix i."""
+class Step:
+    """One step along the likeliest answer: the token taken, and the probabilities of those asked about."""
 
-    logprobs: Sequence[Sequence[float]]
+    taken: str
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The likeliest continuation of each beginning, step by step until its end."""
+
+    steps: Sequence[Sequence[Step]]
     versions: frozenset[str]
 
 
@@ -88,10 +102,11 @@ class Engine(Protocol):
     ) -> Generation:
         """Answers a prompt; lower priorities go first. Raises EngineFailure if this request failed."""
 
-    async def peek(self, prompt: Prompt, prefixes: Sequence[str], tokens: Sequence[str]) -> Peek:
-        """The probabilities of `tokens` (each one token) after each of `prefixes`, over one shared prompt.
+    async def follow(self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int) -> Paths:
+        """Follows the likeliest answer from each of `beginnings`, all over one shared prompt.
 
-        Raises EngineFailure if this request failed.
+        `tokens` are those whose probabilities are told: texts of one token each, or END. At most `steps` steps.
+        Raises InvalidRequest if a text is not one token of this model, EngineFailure if this request failed.
         """
 
     async def load_adapter(self, adapter: Adapter) -> None:

@@ -1,8 +1,4 @@
-"""The mode `expected`: the model's own probabilities instead of samples. Repeatable, and cheaper than K answers.
-
-A score is read digit by digit off a tree: the units after the question, the tenths after each likely unit, the
-hundredths after each likely tenth.
-"""
+"""The mode `expected`: the model's own probabilities instead of samples. Repeatable, and cheaper than K answers."""
 
 from __future__ import annotations
 
@@ -11,12 +7,12 @@ import math
 from PIL.Image import Image
 
 from service.contract import VersionInfo
-from service.engine import Engine, Prompt, only_from
+from service.engine import END, Engine, Prompt, only_from
 from service.estimates import ScoreEstimate, VoteEstimate, in_tenths
 from service.prompts import PROFILES
+from service.score_tree import LONGEST, TOKENS, ScoreTree
 
-DIGITS = tuple("0123456789")
-UNITS = tuple("12345")
+VOTES = ("0", "1")
 
 
 class Expected:
@@ -26,25 +22,30 @@ class Expected:
         self._engine = engine
 
     async def score(self, version: VersionInfo, image: Image) -> ScoreEstimate:
-        """The expectation of the score over the model's answers to `c_score`."""
+        """The expectation of the score over the model's answers to `c_score`, with their deviation and entropy."""
         prompt = Prompt("score", (image,), PROFILES[version.profile])
-        units = only_from(version.id, await self._engine.peek(prompt, [""], UNITS))
-        points = only_from(version.id, await self._engine.peek(prompt, [f"{unit}." for unit in UNITS], DIGITS))
-        weights: dict[float, float] = {}
-        for unit, logp, tenths in zip(UNITS, units.logprobs[0], points.logprobs, strict=True):
-            total = math.fsum(map(math.exp, tenths))
-            for digit, tenth in zip(DIGITS, tenths, strict=True):
-                weights[float(f"{unit}.{digit}5")] = math.exp(logp + tenth) / total
-        mass = math.fsum(weights.values())
-        mean = math.fsum(score * weight for score, weight in weights.items()) / mass
-        variance = math.fsum((score - mean) ** 2 * weight for score, weight in weights.items()) / mass
-        distribution = in_tenths(weights)
-        entropy = -math.fsum(p * math.log(p) for p in distribution.values() if p > 0)
-        return ScoreEstimate(mean, math.sqrt(variance), 1 - mass, distribution, entropy)
+        tree = ScoreTree()
+        while beginnings := tree.unknown():
+            steps = LONGEST - min(map(len, beginnings))
+            paths = only_from(version.id, await self._engine.follow(prompt, beginnings, TOKENS, steps))
+            for beginning, path in zip(beginnings, paths.steps, strict=True):
+                tree.grow(beginning, path)
+        return _estimate(tree.scores())
 
     async def vote(self, version: VersionInfo, shown: tuple[Image, Image]) -> VoteEstimate:
         """The probabilities of "0" and "1" in one order of presentation."""
         prompt = Prompt("compare", shown, PROFILES[version.profile])
-        peek = only_from(version.id, await self._engine.peek(prompt, [""], ("0", "1")))
-        zero, one = map(math.exp, peek.logprobs[0])
-        return VoteEstimate(zero, one, max(0.0, 1 - zero - one))
+        paths = only_from(version.id, await self._engine.follow(prompt, [""], (*VOTES, END), steps=1))
+        first, second = (paths.steps[0][0].probabilities[vote] for vote in VOTES)
+        return VoteEstimate(first, second, max(0.0, 1 - first - second))
+
+
+def _estimate(scores: dict[float, float]) -> ScoreEstimate:
+    mass = math.fsum(scores.values())
+    if mass <= 0:
+        return ScoreEstimate(None, None, 1.0, {})
+    mean = math.fsum(score * p for score, p in scores.items()) / mass
+    variance = math.fsum((score - mean) ** 2 * p for score, p in scores.items()) / mass
+    tenths = in_tenths(scores)
+    entropy = -math.fsum(p * math.log(p) for p in tenths.values() if p > 0)
+    return ScoreEstimate(mean, math.sqrt(variance), max(0.0, 1 - mass), tenths, entropy)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from service.canary import canary_images
 from service.contract import Task
-from service.engine import Adapter, Generation, Peek, Prompt, Sample, Sampling
+from service.engine import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest
 from service.prompts import Profile, chat_messages, max_tokens
 from service.settings import Settings
@@ -32,6 +33,7 @@ from service.together import together
 _CPU: dict[str, Any] = {
     "block_size": 32,
     "worker_cls": "service.vllm_lora.LoraWorker",
+    "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     "enable_chunked_prefill": False,
 }
 """With the CPU's default of 128 tokens per cache block a question of 90 tokens would never be shared by its K
@@ -75,19 +77,22 @@ class VllmEngine:
                     return _generation(output, sampling.n)
         raise EngineFailure("The engine failed this request twice.")
 
-    async def peek(self, prompt: Prompt, prefixes: Sequence[str], tokens: Sequence[str]) -> Peek:
-        ids = [self._token(token) for token in tokens]
+    async def follow(self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int) -> Paths:
+        ids = {token: self._token(token) for token in tokens}
         params = SamplingParams(
-            max_tokens=1, temperature=0, logprob_token_ids=ids, output_kind=RequestOutputKind.FINAL_ONLY
+            max_tokens=steps,
+            temperature=0,
+            logprob_token_ids=list(ids.values()),
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
         with _our_words():
             [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
-            outputs = await together(*(self._finish(_extended(rendered, self._ids(p)), params) for p in prefixes))
+            asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
+            outputs = await together(*(self._finish(one, params) for one in asked))
         answers = [output.outputs[0] for output in outputs]
         if any(answer.finish_reason == "error" for answer in answers):
             raise EngineFailure("The engine failed this request.")
-        logprobs = [[answer.logprobs[0][token].logprob for token in ids] for answer in answers]
-        return Peek(logprobs, _versions(answers))
+        return Paths([_steps(answer, ids) for answer in answers], _versions(answers))
 
     async def load_adapter(self, adapter: Adapter) -> None:
         with _our_words():
@@ -155,8 +160,10 @@ class VllmEngine:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)
 
     def _one_id(self, token: str) -> int:
-        [identity] = self._ids(token)
-        return identity
+        ids = [self._processor.tokenizer.eos_token_id] if token == END else self._ids(token)
+        if len(ids) != 1:
+            raise InvalidRequest("mode: the serving model's tokenizer splits digits; it only has the mode sampled.")
+        return ids[0]
 
     def _render(self, task: Task, profile: Profile) -> str:
         """The question in the checkpoint's own chat template, with placeholders for the images."""
@@ -237,6 +244,18 @@ def _generation(output: RequestOutput, n: int) -> Generation:
 
 def _versions(answers: Iterable[CompletionOutput]) -> frozenset[str]:
     return frozenset(span.version for answer in answers for span in answer.weight_versions or [])
+
+
+def _steps(answer: CompletionOutput, ids: Mapping[str, int]) -> list[Step]:
+    names = {identity: token for token, identity in ids.items()}
+    logprobs: Any = answer.logprobs or []
+    return [
+        Step(
+            names.get(taken, UNNAMED),
+            {token: math.exp(step[identity].logprob) for token, identity in ids.items()},
+        )
+        for taken, step in zip(answer.token_ids, logprobs, strict=True)
+    ]
 
 
 def _extended(rendered: Any, ids: Sequence[int]) -> Any:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.engine import Adapter, Generation, Peek, Prompt, Sample, Sampling
+from service.engine import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import EngineDead
 
 Answer = Callable[[Prompt, Sampling, int], str]
@@ -54,12 +53,11 @@ class FakeEngine:
         samples = [Sample(text, [1], logprobs, "stop") for text in texts]
         return Generation([1, 2, 3], samples, frozenset({version, self.version}))
 
-    async def peek(self, prompt: Prompt, prefixes: Sequence[str], tokens: Sequence[str]) -> Peek:
+    async def follow(self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int) -> Paths:
         """As certain as a model can be of what `answer` would say."""
         generation = await self.generate(prompt, Sampling(1))
         text = generation.samples[0].text
-        logprobs = [[_logprob(text, prefix, token, len(tokens)) for token in tokens] for prefix in prefixes]
-        return Peek(logprobs, generation.versions)
+        return Paths([_path(text, beginning, tokens, steps) for beginning in beginnings], generation.versions)
 
     async def load_adapter(self, adapter: Adapter) -> None:
         self.adapters[adapter.name] = adapter
@@ -97,7 +95,11 @@ class FakeEngine:
         self.is_dead = True
 
 
-def _logprob(text: str, prefix: str, token: str, tokens: int) -> float:
-    if not text.startswith(prefix):
-        return -math.log(tokens)
-    return math.log(0.99) if text[len(prefix) :].startswith(token) else math.log(0.01 / tokens)
+def _path(text: str, beginning: str, tokens: Sequence[str], steps: int) -> list[Step]:
+    """Character by character along `text`, or straight to the end where `text` begins otherwise."""
+    rest = text[len(beginning) :] if text.startswith(beginning) else ""
+    path = []
+    for taken in [*rest, END][:steps]:
+        others = {token: 0.01 / len(tokens) for token in tokens}
+        path.append(Step(taken if taken in tokens else UNNAMED, others | {taken: 0.99} if taken in tokens else others))
+    return path
