@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -50,7 +51,8 @@ class VllmEngine:
         Raises EngineFailure.
         """
         try:
-            self._llm = AsyncLLM.from_engine_args(_engine_args(weights, settings))
+            _set_environment()
+            self._llm = AsyncLLM.fromengine_args(engine_args(weights, settings))
         except Exception as failure:
             raise EngineFailure("the engine did not start; its own log, above, says why") from failure
         self._processor = AutoProcessor.from_pretrained(weights)
@@ -171,6 +173,12 @@ class VllmEngine:
         return self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
+def _set_environment() -> None:
+    """On CPU nothing but the sampler's odds and ends would be compiled: not worth a compiler and its seconds."""
+    if current_platform.is_cpu():
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+
+
 @contextmanager
 def _our_words() -> Iterator[None]:
     """vLLM's failures, in the service's words."""
@@ -184,7 +192,8 @@ def _our_words() -> Iterator[None]:
         raise InvalidRequest("The images and the question do not fit into the engine's context.") from refusal
 
 
-def _engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
+def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
+    """How the engine is run: priorities, adapters, and what the CPU build needs."""
     pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
     return AsyncEngineArgs(
         model=str(weights),

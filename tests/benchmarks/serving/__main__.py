@@ -1,0 +1,131 @@
+"""The service against vLLM called directly and against vLLM's own server, measured in turn on the same machine.
+
+The same pictures, prompts and sampling for all; no engine sees a picture twice. Writes `runs/bench/serve.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.serving.load import Ask, Measurement, measure
+from tests.benchmarks.serving.pictures import fresh
+from tests.benchmarks.serving.rollouts import under_rollouts
+from tests.benchmarks.serving.sides import ENVIRONMENT, direct, service, vllm_serve
+
+OUT = Path("runs/bench/serve.json")
+IMAGES = {1: 48, 16: 192, 64: 384}
+"""Callers, and the pictures they ask about in one measurement."""
+REPEATS = 3
+
+Key = tuple[str, str, int]
+"""Side, kind of question, callers."""
+Results = Mapping[Key, list[Measurement]]
+
+
+@dataclass
+class Progress:
+    """One line a measurement."""
+
+    console: Console
+
+    def tell(self, key: Key, result: Measurement) -> None:
+        side, kind, callers = key
+        self.console.print(
+            f"{side:11} {kind:9} {callers:3} callers: {result.images_per_second:6.1f} images/s, "
+            f"p50 {result.p50_ms:7.1f} ms, p99 {result.p99_ms:7.1f} ms",
+            highlight=False,
+        )
+
+
+async def run() -> dict[str, Any]:
+    """All measurements, as the JSON says them."""
+    progress, seeds = Progress(Console()), count(1)
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack:
+            served = await stack.enter_async_context(service(Path(folder)))
+            sides: dict[str, Mapping[str, Ask]] = {
+                "service": served.asks,
+                "vllm_serve": await stack.enter_async_context(vllm_serve(Path(folder))),
+                "direct": await stack.enter_async_context(direct()),
+            }
+            await _warm_up(sides, seeds)
+            results: dict[Key, list[Measurement]] = defaultdict(list)
+            for _ in range(REPEATS):
+                for key, ask in _loads(sides):
+                    result = await measure(ask, fresh(IMAGES[key[2]], next(seeds)), key[2])
+                    results[key].append(result)
+                    progress.tell(key, result)
+            alone, busy = await under_rollouts(served, seeds)
+    return _summary(results, alone, busy)
+
+
+def _loads(sides: Mapping[str, Mapping[str, Ask]]) -> Iterator[tuple[Key, Ask]]:
+    """The sides next to each other, so that a slow minute of the machine meets all of them."""
+    for callers in IMAGES:
+        for kind in ("k1", "k8", "expected"):
+            for side, asks in sides.items():
+                if kind in asks:
+                    yield (side, kind, callers), asks[kind]
+
+
+async def _warm_up(sides: Mapping[str, Mapping[str, Ask]], seeds: Iterator[int]) -> None:
+    for _, ask in _loads(sides):
+        await measure(ask, fresh(16, next(seeds)), callers=8)
+
+
+def _summary(results: Results, alone: list[Measurement], busy: list[Measurement]) -> dict[str, Any]:
+    middle = {
+        key: Measurement(*(statistics.median(column) for column in zip(*(asdict(m).values() for m in taken), strict=True)))
+        for key, taken in results.items()
+    }  # fmt: skip
+
+    def rate(side: str, kind: str) -> float:
+        return middle[side, kind, 64].images_per_second
+
+    return {
+        "table": [
+            {"side": side, "kind": kind, "callers": callers, **asdict(row)}
+            for (side, kind, callers), row in middle.items()
+        ],
+        "ratios": {
+            "service_over_direct_k8": rate("service", "k8") / rate("direct", "k8"),
+            "service_over_vllm_serve_k1": rate("service", "k1") / rate("vllm_serve", "k1"),
+            "expected_over_vllm_serve_k8": rate("service", "expected") / rate("vllm_serve", "k8"),
+        },
+        "added_ms_p50_one_caller": middle["service", "k1", 1].p50_ms - middle["direct", "k1", 1].p50_ms,
+        "p99_with_rollouts_over_without": (
+            statistics.median(m.p99_ms for m in busy) / statistics.median(m.p99_ms for m in alone)
+        ),
+        "rollouts": {"without": [asdict(m) for m in alone], "with": [asdict(m) for m in busy]},
+    }
+
+
+def _print(summary: Mapping[str, Any]) -> None:
+    table = Table("side", "asked", "callers", "images/s", "p50 ms", "p99 ms")
+    for row in summary["table"]:
+        figures = (f"{row[name]:.1f}" for name in ("images_per_second", "p50_ms", "p99_ms"))
+        table.add_row(row["side"], row["kind"], str(row["callers"]), *figures)
+    Console().print(table)
+    Console().print_json(data={key: value for key, value in summary.items() if key not in ("table", "rollouts")})
+
+
+if __name__ == "__main__":
+    os.environ.update(ENVIRONMENT)
+    summary = asyncio.run(run())
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(summary, indent=2) + "\n")
+    _print(summary)

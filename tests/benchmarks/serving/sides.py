@@ -1,0 +1,196 @@
+"""The three sides: vLLM called directly, this service, and vLLM's own server. All on the embedded checkpoint."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import aiohttp
+import httpx
+from PIL import Image
+
+from service.answers import read_scores
+from service.prompts import PROFILES, chat_messages, max_tokens, question
+from service.settings import Settings
+from tests.benchmarks.serving.load import Ask
+
+CHECKPOINT = Path("trainer/demo/checkpoint")
+PROFILE = PROFILES["plain"]
+LENGTH, AT_ONCE = 512, 64
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+STEADY = aiohttp.ClientTimeout(total=600)
+
+
+@asynccontextmanager
+async def direct() -> AsyncIterator[Mapping[str, Ask]]:
+    """AsyncLLM in this process, with the service's own engine settings and pictures already decoded."""
+    from transformers import AutoProcessor
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from service.vllm_engine import engine_args
+
+    llm = AsyncLLM.from_engine_args(engine_args(CHECKPOINT, Settings(max_model_len=LENGTH, max_num_seqs=AT_ONCE)))
+    messages = chat_messages("score", PROFILE)
+    processor = AutoProcessor.from_pretrained(CHECKPOINT)
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    numbers = count()
+
+    def sampled(samples: int) -> Ask:
+        params = SamplingParams(
+            n=samples,
+            temperature=1.0,
+            max_tokens=max_tokens("score", PROFILE),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+        async def ask(png: bytes) -> float | None:
+            with Image.open(io.BytesIO(png)) as picture:
+                prompt = {"prompt": text, "multi_modal_data": {"image": [picture.convert("RGB")]}}
+            async for output in llm.generate(prompt, params, request_id=f"{next(numbers)}"):
+                last = output
+            return _mean([answer.text for answer in last.outputs])
+
+        return ask
+
+    try:
+        yield {"k1": sampled(1), "k8": sampled(8)}
+    finally:
+        llm.shutdown()
+
+
+@dataclass(frozen=True)
+class Served:
+    """The service: how it is asked, and where its operators' port is."""
+
+    asks: Mapping[str, Ask]
+    operator_url: str
+    key: str
+
+
+@asynccontextmanager
+async def service(folder: Path) -> AsyncIterator[Served]:
+    """`evoquality serve`, asked with a multipart form."""
+    port, operator_port = _free_port(), _free_port()
+    command = [
+        str(Path(sys.executable).with_name("evoquality")), "serve", "--checkpoint", str(CHECKPOINT),
+        "--store", str(folder / "store"), "--port", str(port), "--operator-port", str(operator_port),
+        "--max-model-len", str(LENGTH), "--max-num-seqs", str(AT_ONCE),
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with _running(command, f"{url}/health/ready", folder / "service.log"):
+        async with _session() as session:
+
+            def asking(**fields: str) -> Ask:
+                async def ask(png: bytes) -> float | None:
+                    form = aiohttp.FormData(fields)
+                    form.add_field("image", png, filename="a.png", content_type="image/png")
+                    async with session.post(f"{url}/v1/score", data=form) as response:
+                        response.raise_for_status()
+                        return (await response.json())["score"]
+
+                return ask
+
+            asks = {
+                "k1": asking(mode="sampled", samples="1"),
+                "k8": asking(mode="sampled", samples="8"),
+                "expected": asking(mode="expected"),
+            }
+            key = (folder / "store" / "operator.key").read_text().strip()
+            yield Served(asks, f"http://127.0.0.1:{operator_port}", key)
+
+
+@asynccontextmanager
+async def vllm_serve(folder: Path) -> AsyncIterator[Mapping[str, Ask]]:
+    """vLLM's OpenAI server as it comes, asked as VisualQuality-R1's users do: base64, n answers, read by the caller."""
+    port = _free_port()
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(CHECKPOINT), "--port", str(port),
+        "--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH), "--max-num-seqs", str(AT_ONCE),
+        "--limit-mm-per-prompt", '{"image": 2, "video": 0}', "--served-model-name", "iqa", "--uvicorn-log-level", "warning",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with _running(command, f"{url}/health", folder / "vllm.log"):
+        async with _session() as session:
+
+            def sampled(samples: int) -> Ask:
+                async def ask(png: bytes) -> float | None:
+                    picture = {"url": "data:image/png;base64," + base64.b64encode(png).decode()}
+                    content = [
+                        {"type": "image_url", "image_url": picture},
+                        {"type": "text", "text": question("score", PROFILE)},
+                    ]
+                    body = {
+                        "model": "iqa",
+                        "messages": [{"role": "user", "content": content}],
+                        "n": samples,
+                        "temperature": 1.0,
+                        "max_tokens": max_tokens("score", PROFILE),
+                    }
+                    async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+                        response.raise_for_status()
+                        choices = (await response.json())["choices"]
+                    return _mean([choice["message"]["content"] for choice in choices])
+
+                return ask
+
+            yield {"k1": sampled(1), "k8": sampled(8)}
+
+
+def _mean(texts: list[str]) -> float | None:
+    scores = read_scores(texts, PROFILE)
+    return statistics.fmean(scores) if scores else None
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=STEADY)
+
+
+@contextmanager
+def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait(process, ready, log)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"a server exited with {process.returncode}:\n{log.read_text()[-3000:]}")
+        try:
+            if httpx.get(url, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    raise TimeoutError(f"no answer from {url}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
