@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ from service.prompts import Profile, chat_messages, max_tokens
 from service.settings import Settings
 from service.together import together
 
+log = logging.getLogger(__name__)
+
 _CPU: dict[str, Any] = {
     "block_size": 32,
     "worker_cls": "service.vllm_lora.LoraWorker",
@@ -52,9 +55,10 @@ class VllmEngine:
         """
         try:
             _set_environment()
-            self._llm = AsyncLLM.fromengine_args(engine_args(weights, settings))
+            self._llm = AsyncLLM.from_engine_args(engine_args(weights, settings))
         except Exception as failure:
-            raise EngineFailure("the engine did not start; its own log, above, says why") from failure
+            log.error("the engine did not start", exc_info=failure)
+            raise EngineFailure("the engine did not start; the log above says why") from failure
         self._processor = AutoProcessor.from_pretrained(weights)
         self._budget = _pixel_budget(self._processor.image_processor, settings)
         self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
