@@ -30,6 +30,7 @@ from service.rollouts import Rollouts
 from service.settings import Settings
 from service.swap import Swapper
 from service.tracing import trace_requests
+from service.traffic import Traffic
 from service.versions import VersionStore
 
 _DESCRIPTION = "Scores and compares the perceptual quality of images, and improves itself while it serves."
@@ -57,6 +58,7 @@ class Service:
 def create_service(settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo) -> Service:
     """Puts the parts together around a warm engine that holds `version`. Raises ValueError for a wrong keys file."""
     gate = VersionGate(version)
+    traffic = Traffic(settings.rollouts_beside_users)
     cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, gate, settings.max_lora_rank)
     return Service(
@@ -66,8 +68,8 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         store=store,
         gate=gate,
         adapters=adapters,
-        judge=Judge(engine, gate, settings.model_name, cache),
-        rollouts=Rollouts(engine, gate, adapters),
+        judge=Judge(engine, gate, traffic, settings.model_name, cache),
+        rollouts=Rollouts(engine, gate, traffic, adapters),
         swapper=Swapper(engine, store, gate, adapters, cache, settings),
         decoder=_decoder(settings),
         keys=Keys(settings.keys_file) if settings.keys_file else None,

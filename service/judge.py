@@ -30,14 +30,16 @@ from service.prompts import PROFILES
 from service.sampled import Sampled
 from service.stages import stage
 from service.together import together
+from service.traffic import Traffic
 
 
 class Judge:
     """Lets requests through the gate. `hold` is for those that ask more than once of the same version."""
 
-    def __init__(self, engine: Engine, gate: VersionGate, model: str, cache: AnswerCache) -> None:
+    def __init__(self, engine: Engine, gate: VersionGate, traffic: Traffic, model: str, cache: AnswerCache) -> None:
         self._engine = engine
         self._gate = gate
+        self._traffic = traffic
         self._model = model
         self._cache = cache
 
@@ -47,6 +49,7 @@ class Judge:
         async with AsyncExitStack() as gate:
             with stage("queue"):
                 version = await gate.enter_async_context(self._gate.hold())
+            gate.enter_context(self._traffic.user())
             yield HeldJudge(self._engine, version, self._model, self._cache)
 
     async def score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:

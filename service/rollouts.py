@@ -20,14 +20,16 @@ from service.errors import InvalidRequest, VersionConflict
 from service.gate import VersionGate
 from service.prompts import PROFILES
 from service.together import together
+from service.traffic import Traffic
 
 
 class Rollouts:
     """Asks the engine behind the gate, at the priority of the batch."""
 
-    def __init__(self, engine: Engine, gate: VersionGate, adapters: Adapters) -> None:
+    def __init__(self, engine: Engine, gate: VersionGate, traffic: Traffic, adapters: Adapters) -> None:
         self._engine = engine
         self._gate = gate
+        self._traffic = traffic
         self._adapters = adapters
 
     async def answer(self, request: RolloutRequest, images: Mapping[str, Image]) -> RolloutResponse:
@@ -59,7 +61,8 @@ class Rollouts:
         shown = tuple(images[key] for key in asked.images)
         prompt = Prompt(asked.task, shown, PROFILES[version.profile])
         sampling = Sampling(asked.samples, request.temperature, asked.seed, logprobs=True)
-        generation = await self._engine.generate(prompt, sampling, adapter=adapter, priority=request.priority)
+        async with self._traffic.rollout():
+            generation = await self._engine.generate(prompt, sampling, adapter=adapter, priority=request.priority)
         return only_from(version.id, generation)
 
 

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     """Tokens of a prompt and its answer, visual tokens included."""
     max_num_seqs: Count = 64
     """Answers the engine samples at the same time."""
+    rollouts_beside_users: Count = 4
+    """Prompts of rollouts in the engine at the same time while users are being answered; otherwise all."""
     min_pixels: Count | None = None
     """Pictures are scaled up to this many pixels; unset: as the checkpoint's processor says."""
     max_pixels: Count | None = None

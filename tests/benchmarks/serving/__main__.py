@@ -88,10 +88,7 @@ async def _warm_up(sides: Mapping[str, Mapping[str, Ask]], seeds: Iterator[int])
 
 
 def _summary(results: Results, alone: list[Measurement], busy: list[Measurement]) -> dict[str, Any]:
-    middle = {
-        key: Measurement(*(statistics.median(column) for column in zip(*(asdict(m).values() for m in taken), strict=True)))
-        for key, taken in results.items()
-    }  # fmt: skip
+    middle = {key: _median(taken) for key, taken in results.items()}
 
     def rate(side: str, kind: str) -> float:
         return middle[side, kind, 64].images_per_second
@@ -112,6 +109,11 @@ def _summary(results: Results, alone: list[Measurement], busy: list[Measurement]
         ),
         "rollouts": {"without": [asdict(m) for m in alone], "with": [asdict(m) for m in busy]},
     }
+
+
+def _median(taken: list[Measurement]) -> Measurement:
+    columns = zip(*(asdict(measurement).values() for measurement in taken), strict=True)
+    return Measurement(*(statistics.median(column) for column in columns))
 
 
 def _print(summary: Mapping[str, Any]) -> None:

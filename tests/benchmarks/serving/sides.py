@@ -126,7 +126,8 @@ async def vllm_serve(folder: Path) -> AsyncIterator[Mapping[str, Ask]]:
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(CHECKPOINT), "--port", str(port),
         "--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH), "--max-num-seqs", str(AT_ONCE),
-        "--limit-mm-per-prompt", '{"image": 2, "video": 0}', "--served-model-name", "iqa", "--uvicorn-log-level", "warning",
+        "--limit-mm-per-prompt", '{"image": 2, "video": 0}', "--served-model-name", "iqa",
+        "--uvicorn-log-level", "warning",
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     with _running(command, f"{url}/health", folder / "vllm.log"):
