@@ -14,6 +14,8 @@ from typing import Any, Generic, TypeVar
 from service.contract import (
     AdapterRequest,
     AdapterResponse,
+    Benchmark,
+    BenchmarksRequest,
     CompareOptions,
     CompareResponse,
     HealthResponse,
@@ -92,6 +94,12 @@ def promote(version: str) -> Call[SwapResponse]:
 def rollback() -> Call[SwapResponse]:
     """Hot-swaps the previous version back in. Operators' port."""
     return Call("POST", "/internal/rollback", SwapResponse, {}, repeatable=False)
+
+
+def record_benchmarks(version: str, benchmarks: Mapping[str, Benchmark]) -> Call[None]:
+    """Replaces a version's results by the name of the labelled set. Operators' port."""
+    body = _json(BenchmarksRequest(benchmarks=dict(benchmarks)))
+    return Call("PUT", f"/internal/versions/{version}/benchmarks", type(None), body)
 
 
 def load_adapter(name: str) -> Call[AdapterResponse]:

@@ -3,6 +3,7 @@
     <store>/versions/<id>/      safetensors, processor, tokenizer, manifest.json; never changed
     <store>/ACTIVE              {"version", "previous"}, replaced atomically
     <store>/adapters/<name>/    the policy under training, one directory per adapter version
+    <store>/benchmarks/<id>.json  what was measured of a version since (see `service/benchmarks.py`)
     <store>/adapters.json       names ever used and the last integer id given out
 
 Imports neither torch, vLLM nor transformers.
@@ -150,7 +151,7 @@ class VersionStore:
         if before and before.version == version:
             return before
         now = Active(version=version, previous=before.version if before else None)
-        _write_atomically(self.root / "ACTIVE", now.model_dump_json())
+        write_atomically(self.root / "ACTIVE", now.model_dump_json())
         return now
 
     def previous(self) -> str:
@@ -186,7 +187,7 @@ class VersionStore:
             raise AdapterNameUsed("This adapter name was used before; take a new one.")
         known.last_id += 1
         known.used[name] = known.last_id
-        _write_atomically(file, known.model_dump_json())
+        write_atomically(file, known.model_dump_json())
         return known.last_id
 
 
@@ -204,7 +205,8 @@ def _content_id(files: Mapping[str, str]) -> str:
     return "v" + hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:12]
 
 
-def _write_atomically(file: Path, text: str) -> None:
+def write_atomically(file: Path, text: str) -> None:
+    """Replaces a file: a reader, or a crash, meets the old text or the new."""
     beside = file.with_name(f".{file.name}-{uuid4().hex}")
     beside.write_text(text + "\n")
     _sync(beside)

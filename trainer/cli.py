@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 from rich.console import Console
 from rich.table import Table
 
-from service.client import ServiceError
+from service.client import Client, ServiceError
 from trainer.errors import GateRefused, WrongVersion
 from trainer.settings import EvaluateSettings, EvolveSettings, ReportSettings
 
@@ -48,11 +48,11 @@ class Evaluate(EvaluateSettings):
     def cli_cmd(self) -> None:
         """Evaluates and prints a table."""
         from trainer.evaluation.benchmark import load_all
-        from trainer.evaluation.evaluate import evaluate
+        from trainer.evaluation.evaluate import evaluate, record
         from trainer.files import write_json
         from trainer.progress import Stages
 
-        sets = load_all(self.benchmarks)
+        sets, key = load_all(self.benchmarks), self.operator_key() if self.record else None
         with Stages().stage("evaluate", total=sum(len(s.images) for s in sets), unit="images") as bar:
             result = evaluate(self.service, sets, samples=self.samples, seed=self.seed, advance=bar)
         table = Table("benchmark", "PLCC", "fitted", "SRCC", "n", title=f"version {result.version}")
@@ -64,6 +64,9 @@ class Evaluate(EvaluateSettings):
         Console().print(table)
         if self.out:
             write_json(self.out, result.as_dict())
+        if key:
+            with Client(self.operator, key) as operator:
+                record(result, operator)
 
 
 class Report(ReportSettings):

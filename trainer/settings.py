@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -117,6 +117,8 @@ class EvaluateSettings(ServiceSettings):
     """Makes the predictions repeatable."""
     out: Path | None = None
     """Also write the metrics to this JSON file."""
+    record: CliImplicitFlag[bool] = False
+    """Also have the service show the metrics in its list of versions; takes the operators' key."""
 
 
 class ReportSettings(BaseSettings):

@@ -5,6 +5,7 @@ Bodies are read by the routes themselves, after the key was checked: nobody else
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 
+from service import benchmarks
 from service.api.body import json_form, parse
 from service.api.callers import Bearer
 from service.api.openapi import problems
@@ -20,6 +22,7 @@ from service.api.watch import WatchedRoute
 from service.contract import (
     AdapterRequest,
     AdapterResponse,
+    BenchmarksRequest,
     RolloutRequest,
     RolloutResponse,
     SwapResponse,
@@ -58,6 +61,17 @@ async def promote(request: Request, version: str) -> SwapResponse:
 async def rollback(request: Request) -> SwapResponse:
     """Hot-swaps the previous version back in."""
     return await service_of(request).swapper.rollback()
+
+
+@router.put(
+    "/versions/{version}/benchmarks",
+    status_code=HTTPStatus.NO_CONTENT,
+    openapi_extra=json_form(BenchmarksRequest),
+)
+async def record_benchmarks(request: Request, version: str) -> None:
+    """Replaces what is known of a version's results on labelled sets; `GET /v1/versions` shows it."""
+    measured = parse(BenchmarksRequest, await request.body())
+    await asyncio.to_thread(benchmarks.write, service_of(request).store, version, measured)
 
 
 @watched.post("/rollouts", openapi_extra=json_form(RolloutRequest))

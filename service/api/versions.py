@@ -6,9 +6,11 @@ import asyncio
 
 from fastapi import APIRouter, Request
 
+from service import benchmarks
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import ListedVersion, VersionsResponse
+from service.versions import VersionStore
 
 router = APIRouter(prefix="/v1", tags=["versions"])
 
@@ -17,10 +19,14 @@ router = APIRouter(prefix="/v1", tags=["versions"])
 async def versions(request: Request) -> VersionsResponse:
     """Every version in the store, the active one and the one before it."""
     service = service_of(request)
-    known = await asyncio.to_thread(service.store.list)
+    known = await asyncio.to_thread(_listed, service.store)
     active = service.store.active()
     return VersionsResponse(
         active=service.gate.version.id,
         previous=active.previous if active else None,
-        versions=[ListedVersion(**info.model_dump(), benchmarks={}) for info in known],
+        versions=known,
     )
+
+
+def _listed(store: VersionStore) -> list[ListedVersion]:
+    return [ListedVersion(**info.model_dump(), benchmarks=benchmarks.read(store, info.id)) for info in store.list()]

@@ -13,6 +13,7 @@ from tests.service.test_http import assert_problem
 ROUTES = [
     ("POST", "/internal/versions/v0123456789ab/promote"),
     ("POST", "/internal/rollback"),
+    ("PUT", "/internal/versions/v0123456789ab/benchmarks"),
     ("POST", "/internal/rollouts"),
     ("POST", "/internal/adapters"),
     ("GET", "/internal/adapters"),

@@ -24,11 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from service.client import Client
+from service.settings import operator_key
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
 from trainer.evaluation.audit import vote_accuracy
 from trainer.evaluation.benchmark import load_all
-from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.evaluate import evaluate, record
 from trainer.files import write_json
 from trainer.pool import Pool
 from trainer.progress import Stages
@@ -62,11 +63,11 @@ def main(
             content("pool", index).save(run / "pool" / f"{index:03d}.png")
     with ExitStack() as running:
         public, operator = running.enter_context(service(run, stages))
-        _evaluate(run, 0, public, stages)
+        _evaluate(run, 0, public, operator, stages)
         running.enter_context(traffic(run, public))
         for number in range(1, rounds + 1):
             _evolve(run, number, seed, public, operator, extra or [])
-            _evaluate(run, number, public, stages)
+            _evaluate(run, number, public, operator, stages)
     with stages.stage("audit of the votes", total=None):
         for number in range(1, rounds + 1):
             _audit(run / f"round-{number}")
@@ -129,12 +130,14 @@ def _evolve(run: Path, number: int, seed: int, public: str, operator: str, extra
         raise typer.Exit(code)
 
 
-def _evaluate(run: Path, number: int, public: str, stages: Stages) -> None:
+def _evaluate(run: Path, number: int, public: str, operator: str, stages: Stages) -> None:
     sets = load_all(run / "benchmarks")
     total = sum(len(benchmark.images) for benchmark in sets)
     with stages.stage(f"evaluation after round {number}", total=total, unit="images") as advance:
         result = evaluate(public, sets, samples=SAMPLES, seed=0, advance=advance)
     write_json(run / "evaluations" / f"round-{number}.json", result.as_dict())
+    with Client(operator, operator_key(run / "store" / "operator.key")) as client:
+        record(result, client)
     CONSOLE.print(f"weighted PLCC after round {number}: {result.weighted_plcc:.3f}")
 
 

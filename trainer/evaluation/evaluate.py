@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from service.client import AsyncClient
+from service import contract
+from service.client import AsyncClient, Client
 from service.contract import ScoreOptions
 from trainer.evaluation.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure, weighted_mean
@@ -53,6 +54,15 @@ def evaluate(
     return asyncio.run(_evaluate(url, benchmarks, samples, seed, advance))
 
 
+def record(evaluation: Evaluation, operator: Client) -> None:
+    """Has the service show the results beside the version they were measured of. Raises ServiceError."""
+    results = {
+        name: contract.Benchmark(n=metrics.n, plcc=metrics.plcc, srcc=metrics.srcc)
+        for name, metrics in evaluation.benchmarks.items()
+    }
+    operator.record_benchmarks(evaluation.version, results)
+
+
 async def _evaluate(
     url: str, benchmarks: Sequence[Benchmark], samples: int, seed: int, advance: Callable[[int], None]
 ) -> Evaluation:
@@ -62,8 +72,9 @@ async def _evaluate(
 
         async def predict(number: int, image: Path) -> float:
             nonlocal unreadable
+            options = ScoreOptions(mode="sampled", samples=samples, seed=(seed + number) % 2**31)
             async with limit:
-                answer = await client.score(image, ScoreOptions(samples=samples, seed=(seed + number) % 2**31))
+                answer = await client.score(image, options)
             versions.add(answer.version)
             unreadable += round(answer.unreadable * samples)
             advance(1)
