@@ -17,10 +17,15 @@ serve: install ## Serve the embedded model on port 8000
 	@$(BIN)/evoquality serve --checkpoint trainer/demo/checkpoint
 
 test: install ## Run all tests, the real engine's included
+	@.ci/browser
 	@$(BIN)/python -m pytest
 
 test-quick: install ## Run the tests that need no engine
 	@$(BIN)/python -m pytest -m "not engine"
+
+screenshot: install ## Photograph the page of the real service for the README
+	@.ci/browser
+	@$(BIN)/python -m trainer.demo.screenshot
 
 lint: install ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -39,4 +44,4 @@ bench: install ## Measure ratios against named baselines
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds serve test test-quick lint format openapi reference bench checkpoint
+.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench checkpoint

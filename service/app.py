@@ -9,9 +9,10 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.adapters import Adapters
-from service.api import batch, health, info, internal, judge, rank, versions
+from service.api import batch, health, info, internal, judge, page, rank, versions
 from service.api.admission import Admission, check_open
 from service.api.callers import authorise, limit
+from service.api.cors import OperatorCorsMiddleware
 from service.api.observe import ObserveMiddleware
 from service.api.openapi import EVERYWHERE, document_problems
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
@@ -78,7 +79,7 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
 
 
 def create_app(service: Service) -> FastAPI:
-    """The public application: scores, preferences, versions, health, metrics."""
+    """The public application: scores, preferences, versions, health, metrics, the page."""
     settings = service.settings
     larger = dict.fromkeys(batch.PATHS + rank.PATHS, settings.max_batch_bytes)
     app = _bare_app("EvoQuality Service", service)
@@ -90,12 +91,14 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(router, dependencies=before)
     for router in (versions.router, info.router):
         app.include_router(router, dependencies=[Depends(authorise)])
+    app.include_router(page.router)
     return app
 
 
 def create_operator_app(service: Service) -> FastAPI:
     """The operators' application: promotion, rollback, adapters, rollouts; all behind the key."""
     app = _bare_app("EvoQuality Service: operators", service)
+    app.add_middleware(OperatorCorsMiddleware, origins=service.settings.operator_origins)
     _add_outer_middleware(app, service.settings.max_operator_bytes, {})
     app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key)), Depends(check_open)])
     return app

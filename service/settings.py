@@ -16,6 +16,7 @@ from service.sources import PREFIX, Environment, File
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
 Rank = Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(lambda given: int(given))]
 Host = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*$")]
 
@@ -65,6 +66,10 @@ class Settings(BaseSettings):
     """File with the operators' key. Default: `operator.key` in the store, made at the first start."""
     keys_file: Path | None = None
     """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: everybody may ask."""
+    page_operator_url: Origin | None = None
+    """Where browsers reach the operators' port, for the page; unset: the page's own host, `operator_port`."""
+    operator_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    """Origins whose pages may promote and roll back, separated by commas; unset: those of this machine (loopback)."""
 
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """The engine's arithmetic. bfloat16 on a GPU; answers then vary a little with the batch."""

@@ -67,13 +67,13 @@ def make_world(tmp_path: Path) -> Callable[..., World]:
 
     def make(**settings: Any) -> World:
         store = VersionStore(tmp_path / "store")
+        chosen = Settings(store=store.root, **settings)
         first, second = (
-            store.add(checkpoint(tmp_path / f"source-{seed}", seed), parent=None, profile="plain", origin="test")
+            store.add(checkpoint(tmp_path / f"source-{seed}", seed), parent=None, profile=chosen.profile, origin="test")
             for seed in (1, 2)
         )
         store.activate(first.id)
         engine = FakeEngine(first.id)
-        chosen = Settings(store=store.root, **settings)
         service = create_service(chosen, KEY, engine, store, first)
         return World(service, engine, store, first.id, second.id, chosen)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -219,3 +220,16 @@ def test_every_error_has_a_status_a_code_and_a_title_of_its_own():
         assert 400 <= error.status < 600
         assert error.title != ServiceError.title
         assert (error.status in {429, 503}) == (error.retry_after_s is not None)
+
+
+def test_info_tells_what_serves_and_what_it_takes(make_world: Callable[..., World], run):
+    world = make_world(max_upload_bytes=1234)
+    told = ask(world, run, "GET", "/v1/info").json()
+    assert (told["version"], told["profile"], told["thinks"]) == (world.first, "plain", False)
+    assert (told["modes"], told["max_upload_bytes"]) == (["expected", "sampled"], 1234)
+    assert "JPEG" in told["formats"]
+
+
+def test_a_model_that_thinks_only_samples(make_world: Callable[..., World], run):
+    told = ask(make_world(profile="evoquality"), run, "GET", "/v1/info").json()
+    assert (told["thinks"], told["modes"]) == (True, ["sampled"])
