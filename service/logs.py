@@ -76,6 +76,7 @@ def logging_to_stderr(kind: Literal["json", "text"] | None, level: str) -> Itera
     """Sets up this process, and yields a file that sets up vLLM's alike."""
     chosen = configuration(wanted(kind), level)
     dictConfig(chosen)
+    logging.captureWarnings(True)  # Python's own would not be JSON
     with NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(chosen, file)
         file.flush()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ def as_before() -> Iterator[None]:
     root, service = logging.getLogger(), logging.getLogger("service")
     levels = root.level, service.level
     yield
+    logging.captureWarnings(False)
     root.handlers.clear()
     root.setLevel(levels[0])
     service.setLevel(levels[1])
@@ -80,6 +82,14 @@ def test_other_libraries_log_in_the_same_format(capsys: Capsys):
         logging.getLogger("uvicorn.error").error("from uvicorn")
         logging.getLogger("vllm.engine").error("from vLLM")
         assert [line["logger"] for line in lines(capsys)] == ["uvicorn.error", "vllm.engine"]
+
+
+def test_warnings_are_lines_of_the_log_too(capsys: Capsys):
+    with logging_json() as lines, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a library has doubts", stacklevel=1)
+        [line] = lines(capsys)
+        assert line["logger"] == "py.warnings" and "a library has doubts" in line["message"]
 
 
 def test_neither_keys_nor_images_are_logged(world: World, run, capsys: Capsys):
