@@ -39,9 +39,12 @@ reference: install ## Write service/REFERENCE.md and the OpenAPI documents from 
 	@$(BIN)/python -m service.reference
 
 bench: install ## Measure ratios against named baselines
-	@for bench in tests/benchmarks/*.py; do $(BIN)/python $$bench; done
+	@$(BIN)/python -m tests.benchmarks.shared_prefix
+
+bench-serve: install ## The service against vLLM directly and vLLM's own server (10 minutes); runs/bench/serve.json
+	@$(BIN)/python -m tests.benchmarks.serving
 
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench checkpoint
+.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench bench-serve checkpoint
