@@ -8,31 +8,31 @@ from dataclasses import dataclass
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service.adapters import Adapters
-from service.api import batch, health, info, internal, judge, page, rank, versions
 from service.api.admission import Admission, check_open
 from service.api.callers import authorise, limit
 from service.api.cors import OperatorCorsMiddleware
+from service.api.keys import Keys
 from service.api.observe import ObserveMiddleware
 from service.api.openapi import EVERYWHERE, document_problems
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
+from service.api.rates import Rates
+from service.api.routes import batch, health, info, internal, judge, page, rank, versions
 from service.api.watch import Watch
-from service.cache import AnswerCache
+from service.configuration.settings import Settings
 from service.contract import VersionInfo
-from service.decoder import Decoder
-from service.engine import Engine
-from service.gate import VersionGate
-from service.images import FORMATS, Limits, take_heif
-from service.judge import Judge
-from service.keys import Keys
-from service.rates import Rates
-from service.remote import Remote
-from service.rollouts import Rollouts
-from service.settings import Settings
-from service.swap import Swapper
-from service.tracing import trace_requests
-from service.traffic import Traffic
-from service.versions import VersionStore
+from service.engine.protocol import Engine
+from service.engine.traffic import Traffic
+from service.images.decoder import Decoder
+from service.images.picture import FORMATS, Limits, take_heif
+from service.images.remote import Remote
+from service.judging.cache import AnswerCache
+from service.judging.judge import Judge
+from service.judging.rollouts import Rollouts
+from service.observability.tracing import trace_requests
+from service.versions.adapters import Adapters
+from service.versions.gate import VersionGate
+from service.versions.store import VersionStore
+from service.versions.swap import Swapper
 
 _DESCRIPTION = "Scores and compares the perceptual quality of images, and improves itself while it serves."
 
@@ -71,7 +71,7 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         adapters=adapters,
         judge=Judge(engine, gate, traffic, settings.model_name, cache),
         rollouts=Rollouts(engine, gate, traffic, adapters),
-        swapper=Swapper(engine, store, gate, adapters, cache, settings),
+        swapper=Swapper(engine, store, gate, adapters, cache.clear, settings),
         decoder=_decoder(settings),
         keys=Keys(settings.keys_file) if settings.keys_file else None,
         rates=Rates(),

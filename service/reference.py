@@ -12,15 +12,16 @@ from typing import Any, cast
 from fastapi import FastAPI
 from prometheus_client.metrics import MetricWrapperBase
 
-from service import catalogue, metrics
 from service.api.openapi import all_errors
 from service.api.problems import HTTP_CODES, HTTP_DETAILS
 from service.app import create_app, create_operator_app, create_service
+from service.configuration import catalogue
+from service.configuration.settings import Settings
+from service.configuration.sources import OTHERS, variable
 from service.contract import VersionInfo
-from service.engine import Engine
-from service.settings import Settings
-from service.sources import OTHERS, variable
-from service.versions import VersionStore
+from service.engine.protocol import Engine
+from service.observability import metrics
+from service.versions.store import VersionStore
 
 HERE = Path(__file__).parent
 _HOW_TO_SET = """\

@@ -14,20 +14,21 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from service import metrics, strengths
+from service.api.keys import read_keys
+from service.api.protocol import patient_protocol
+from service.api.readiness import report_readiness
 from service.app import Service, create_app, create_operator_app, create_service
-from service.canary import readable_share
+from service.configuration.settings import Settings, operator_key
 from service.contract import VersionInfo
-from service.hub import find_checkpoint
-from service.images import take_heif
-from service.keys import read_keys
-from service.logs import logging_to_stderr
+from service.engine.canary import readable_share
+from service.images.picture import take_heif
+from service.observability import metrics
+from service.observability.logs import logging_to_stderr
+from service.observability.tracing import start_tracing
 from service.prompts import PROFILES
-from service.protocol import patient_protocol
-from service.readiness import report_readiness
-from service.settings import Settings, operator_key
-from service.tracing import start_tracing
-from service.versions import VersionStore
+from service.ranking import strengths
+from service.versions.hub import find_checkpoint
+from service.versions.store import VersionStore
 
 WATCH_SECONDS = 0.5
 LAST_WORDS_SECONDS = 3.0
@@ -92,7 +93,7 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
 async def _serve(
     settings: Settings, key: str, store: VersionStore, version: VersionInfo, sockets: Sequence[socket.socket]
 ) -> int:
-    from service.vllm_engine import VllmEngine  # seconds of imports, after the environment is set
+    from service.engine.vllm_engine import VllmEngine  # seconds of imports, after the environment is set
 
     engine = VllmEngine(store.path(version.id), settings)
     try:

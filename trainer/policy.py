@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 
 from service.contract import Task
 from service.prompts import Profile, chat_messages
-from service.versions import MANIFEST
+from service.versions.store import MANIFEST
 
 _WEIGHTS = "model"
 """How the names of weight files and of their index begin: model.safetensors, model-00001-of-00005.safetensors."""

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from service.client import Client, ServiceError
 from service.contract import VersionInfo
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from trainer.policy import Policy
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from service.client import AsyncClient, Client
 from service.prompts import PROFILES, Profile
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from trainer import gate, pairs, pool, publish, vote
 from trainer.errors import GateRefused, WrongVersion
 from trainer.files import read_json, write_json

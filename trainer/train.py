@@ -17,7 +17,7 @@ from PIL import Image
 from service.client import Client
 from service.contract import Completion
 from service.prompts import Profile
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from trainer import scores
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.grpo import Clipping, GroupLoss, group_loss

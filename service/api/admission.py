@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 
-from service import metrics
 from service.api.service import service_of
 from service.errors import EngineDead, NotReady, TooBusy
+from service.observability import metrics
 
 
 class Admission:

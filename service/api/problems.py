@@ -17,10 +17,10 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import metrics
 from service.api.observe import REQUEST_ID_HEADER, request_id
 from service.contract import Problem
 from service.errors import InvalidRequest, ServiceError
+from service.observability import metrics
 
 HTTP_CODES = {
     400: "bad_request",

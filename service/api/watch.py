@@ -11,10 +11,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics
 from service.api.problems import service_problem
 from service.api.service import service_of
 from service.errors import BodyTimeout, DeadlineExceeded, InvalidRequest, ServiceError, Swapping
+from service.observability import metrics
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 CLIENT_GONE = 499

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from service.api.keys import add_key
 from service.commands.common import stop
-from service.keys import add_key
 
 app = typer.Typer(no_args_is_help=True, help="Makes the keys that the public routes ask for.")
 

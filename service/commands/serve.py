@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from service.catalogue import Entry, settings
 from service.commands.common import stop
+from service.configuration.catalogue import Entry, settings
+from service.configuration.settings import Settings
+from service.configuration.sources import flag, sentence
 from service.errors import ServiceError
-from service.settings import Settings
-from service.sources import flag, sentence
 
 
 def _with_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service import cli, vllm_engine
+from service import cli
+from service.engine import vllm_engine
 from tests.engine.running import LOSES
 
 

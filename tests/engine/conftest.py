@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from tests.engine.checkpoints import perturbed
 from tests.engine.pictures import pictures
 from tests.engine.running import Running, running

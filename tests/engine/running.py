@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.client import Client
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 
 LOSES = "TEST_LOSES_VERSION"
 """Names to `careless_service` the version whose files it shall lose."""

@@ -17,7 +17,7 @@ import pytest
 
 from service.client import ServiceError
 from service.contract import RolloutResponse
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from tests.engine.checkpoints import perturbed
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens

@@ -7,8 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from service.strengths import Floats, Kind, Preference, Strengths, fit
-from service.tournament import Pair, Tournament, default_comparisons
+from service.ranking.strengths import Floats, Kind, Preference, Strengths, fit
+from service.ranking.tournament import Pair, Tournament, default_comparisons
 
 
 class Truth:

@@ -22,9 +22,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from service.app import Service, create_app, create_operator_app, create_service
-from service.images import Picture
-from service.settings import Settings
-from service.versions import VersionStore
+from service.configuration.settings import Settings
+from service.images.picture import Picture
+from service.versions.store import VersionStore
 from tests.service.declared import only_declared
 from tests.service.fake_engine import FakeEngine
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.engine import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
+from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import EngineDead
 
 Answer = Callable[[Prompt, Sampling, int], str]

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from service.app import create_service
-from service.logs import logging_to_stderr
+from service.configuration.settings import Settings
+from service.observability.logs import logging_to_stderr
 from service.server import answer
-from service.settings import Settings
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from tests.service.conftest import KEY, checkpoint
 from tests.service.fake_engine import FakeEngine
 

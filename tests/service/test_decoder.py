@@ -9,11 +9,11 @@ from time import sleep
 
 import pytest
 
-from service import decoder as module
-from service.decoder import Decoder
 from service.errors import InvalidImage, TooBusy
-from service.images import Limits
-from service.remote import Remote
+from service.images import decoder as module
+from service.images.decoder import Decoder
+from service.images.picture import Limits
+from service.images.remote import Remote
 from tests.service.conftest import picture
 
 PIXELS = 100 * 100 * 4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service import reference
-from service.settings import Settings
+from service.configuration.settings import Settings
 from tests.service.conftest import World
 
 FILES = ["REFERENCE.md", "openapi.json", "openapi-operators.json"]

@@ -9,7 +9,7 @@ import pytest
 
 from service.contract import VersionInfo
 from service.errors import DrainTimeout
-from service.gate import VersionGate
+from service.versions.gate import VersionGate
 
 
 def info(name: str) -> VersionInfo:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.contract import VersionInfo
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -20,8 +20,8 @@ START = """
 import sys
 from pathlib import Path
 from service.server import first_version
-from service.settings import Settings
-from service.versions import VersionStore
+from service.configuration.settings import Settings
+from service.versions.store import VersionStore
 
 try:
     settings = Settings(store=Path(sys.argv[1]), checkpoint=sys.argv[2], profile="evoquality")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from service.errors import InvalidImage, TooBusy
-from service.images import Limits, decode, take_heif
+from service.images.picture import Limits, decode, take_heif
 from tests.service.conftest import encoded, picture
 
 LIMITS = Limits(max_pixels=1_000_000, min_side=28, max_side=900)

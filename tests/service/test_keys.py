@@ -13,14 +13,14 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from typer.testing import CliRunner
 
-from service import keys as module
+from service.api import keys as module
 from service.api.callers import authorise, charge, limit
+from service.api.keys import Keys, add_key, read_keys
 from service.api.observe import ObserveMiddleware
 from service.api.problems import add_problem_handlers
+from service.api.rates import Rates
 from service.cli import app as cli
 from service.errors import InvalidRequest
-from service.keys import Keys, add_key, read_keys
-from service.rates import Rates
 from tests.service.conftest import World, picture
 from tests.service.test_http import assert_problem
 from tests.service.test_settings import serve

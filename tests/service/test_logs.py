@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service.logs import configuration, logging_to_stderr, wanted
+from service.observability.logs import configuration, logging_to_stderr, wanted
 from tests.service.conftest import World, picture
 
 Capsys = pytest.CaptureFixture[str]

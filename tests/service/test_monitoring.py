@@ -7,7 +7,7 @@ import re
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from service import metrics
+from service.observability import metrics
 from tests.monitoring import FOLDER, OWN, TARGET_LABELS, asked, grouping_labels, rules
 
 

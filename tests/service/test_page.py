@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sy
 
 from service.client import Client
 from service.contract import Benchmark
-from service.engine import Prompt, Sampling
+from service.engine.protocol import Prompt, Sampling
 from tests.service.conftest import KEY, Listening, picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

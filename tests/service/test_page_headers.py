@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from service.configuration.settings import Settings
 from tests.service.conftest import World
 from tests.service.test_http import ask as ask_publicly
 from tests.service.test_http import assert_problem

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from service.errors import AdapterRefused, VersionError
-from service.preflight import Tensor, check_adapter, check_weights, is_finite
+from service.versions.preflight import Tensor, check_adapter, check_weights, is_finite
 from tests.service.conftest import adapter, checkpoint
 
 Tensors = dict[str, NDArray[np.float32]]

@@ -16,9 +16,9 @@ import httpx
 import pytest
 import trustme
 
+from service.configuration.settings import Settings
 from service.errors import UrlFailed, UrlRefused
-from service.remote import Network, Remote, is_public, resolve
-from service.settings import Settings
+from service.images.remote import Network, Remote, is_public, resolve
 from tests.service.conftest import World, picture
 from tests.service.test_http import assert_problem
 

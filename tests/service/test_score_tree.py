@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from service.engine import END, Step
-from service.score_tree import DIGITS, LONGEST, POINT, TOKENS, UNITS, ScoreTree
+from service.engine.protocol import END, Step
+from service.judging.score_tree import DIGITS, LONGEST, POINT, TOKENS, UNITS, ScoreTree
 
 Model = dict[str, dict[str, float]]
 
@@ -85,7 +85,7 @@ def test_the_expectation_is_that_over_every_answer_within_the_stated_bound(seed:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_it_is_exact_where_every_unit_matters_and_hundredths_do_not_depend_on_tenths(seed: int, monkeypatch):
-    monkeypatch.setattr("service.score_tree.NEGLIGIBLE", 0.0)
+    monkeypatch.setattr("service.judging.score_tree.NEGLIGIBLE", 0.0)
     known = model(seed, coupled=False)
     tree, _ = grown(known)
     exact = every_answer(known)

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from service import server
 from service.cli import app as cli
-from service.settings import SECTIONS, Settings
-from service.sources import OTHERS, flag, variable
+from service.configuration.settings import SECTIONS, Settings
+from service.configuration.sources import OTHERS, flag, variable
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from service import settings as module
 from service.cli import app as cli
+from service.configuration import settings as module
+from service.configuration.settings import Settings, operator_key
 from service.errors import VersionError
 from service.server import first_version
-from service.settings import Settings, operator_key
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from service.strengths import DRAWS, Floats, Kind, Preference, fit
+from service.ranking.strengths import DRAWS, Floats, Kind, Preference, fit
 from tests.service.bradley_terry import Truth
 
 PAIR = [Preference(0, 1, 0.9, 4), Preference(1, 0, 0.2, 4)]

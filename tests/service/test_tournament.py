@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from service.strengths import Strengths
-from service.tournament import Tournament, default_comparisons, expected_information
+from service.ranking.strengths import Strengths
+from service.ranking.tournament import Tournament, default_comparisons, expected_information
 from tests.service.bradley_terry import Truth, play
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from service.traffic import Traffic
+from service.engine.traffic import Traffic
 
 
 async def let_in(traffic: Traffic, prompts: int) -> tuple[list[asyncio.Task[None]], list[int], asyncio.Event]:

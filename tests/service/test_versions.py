@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import AdapterNameUsed, UnknownAdapter, UnknownVersion, VersionError
-from service.versions import VersionStore
+from service.versions.store import VersionStore
 from tests.service.conftest import adapter, checkpoint
 
 

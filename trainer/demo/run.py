@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.client import Client
-from service.settings import operator_key
+from service.configuration.settings import operator_key
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
 from trainer.evaluation.audit import vote_accuracy

@@ -22,8 +22,8 @@ import httpx
 from PIL import Image
 
 from service.answers import read_scores
+from service.configuration.settings import Settings
 from service.prompts import PROFILES, chat_messages, max_tokens, question
-from service.settings import Settings
 from tests.benchmarks.serving.load import Ask
 
 CHECKPOINT = Path("trainer/demo/checkpoint")
@@ -47,7 +47,7 @@ async def direct() -> AsyncIterator[Mapping[str, Ask]]:
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from service.vllm_engine import engine_args
+    from service.engine.vllm_engine import engine_args
 
     llm = AsyncLLM.from_engine_args(engine_args(CHECKPOINT, Settings(max_model_len=LENGTH, max_num_seqs=AT_ONCE)))
     messages = chat_messages("score", PROFILE)

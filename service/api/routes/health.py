@@ -1,0 +1,34 @@
+"""`GET /health/live`, `GET /health/ready` and `GET /metrics`: open, on both ports."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from service.api.openapi import problems
+from service.api.readiness import check_ready
+from service.api.service import service_of
+from service.contract import HealthResponse
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live")
+async def live(request: Request) -> HealthResponse:
+    """The process answers."""
+    return HealthResponse(status="live", version=service_of(request).gate.version.id)
+
+
+@router.get("/health/ready", responses=problems(503))
+async def ready(request: Request) -> HealthResponse:
+    """The engine itself answers, through its own queue, with the version that serves."""
+    service = service_of(request)
+    await check_ready(service)
+    return HealthResponse(status="ready", version=service.gate.version.id)
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics() -> Response:
+    """Prometheus metrics: the service's (`iqa_`) and the engine's (`vllm:`)."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

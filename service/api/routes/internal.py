@@ -1,0 +1,105 @@
+"""Operators' and internal routes: promotion, rollback, adapters, rollouts. All want the key.
+
+Bodies are read by the routes themselves, after the key was checked: nobody else may fill the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+
+from service.api.body import json_form, parse
+from service.api.callers import Bearer
+from service.api.openapi import problems
+from service.api.service import service_of
+from service.api.watch import WatchedRoute
+from service.contract import (
+    AdapterRequest,
+    AdapterResponse,
+    BenchmarksRequest,
+    RolloutRequest,
+    RolloutResponse,
+    SwapResponse,
+)
+from service.errors import Unauthorized
+from service.together import together
+from service.versions import benchmarks
+
+router = APIRouter(
+    prefix="/internal",
+    tags=["operators"],
+    responses=problems(401, 404, 409, 422, 503),
+)
+watched = APIRouter(route_class=WatchedRoute)
+"""Routes whose work ends when their client goes; a swap, once begun, is better ended."""
+
+
+def require_key(key: str) -> Callable[[Bearer], Awaitable[None]]:
+    """A dependency that raises Unauthorized unless the bearer token is `key`."""
+    expected = hashlib.sha256(key.encode()).digest()
+
+    async def check(bearer: Bearer) -> None:
+        given = hashlib.sha256(bearer.credentials.encode() if bearer else b"").digest()
+        if not hmac.compare_digest(given, expected):
+            raise Unauthorized("Send the operators' key as a bearer token.")
+
+    return check
+
+
+@router.post("/versions/{version}/promote")
+async def promote(request: Request, version: str) -> SwapResponse:
+    """Checks a version of the store and hot-swaps it in; refused versions never serve."""
+    return await service_of(request).swapper.promote(version)
+
+
+@router.post("/rollback")
+async def rollback(request: Request) -> SwapResponse:
+    """Hot-swaps the previous version back in."""
+    return await service_of(request).swapper.rollback()
+
+
+@router.put(
+    "/versions/{version}/benchmarks",
+    status_code=HTTPStatus.NO_CONTENT,
+    openapi_extra=json_form(BenchmarksRequest),
+)
+async def record_benchmarks(request: Request, version: str) -> None:
+    """Replaces what is known of a version's results on labelled sets; `GET /v1/versions` shows it."""
+    measured = parse(BenchmarksRequest, await request.body())
+    await asyncio.to_thread(benchmarks.write, service_of(request).store, version, measured)
+
+
+@watched.post("/rollouts", openapi_extra=json_form(RolloutRequest))
+async def rollouts(request: Request) -> RolloutResponse:
+    """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
+    service = service_of(request)
+    batch = parse(RolloutRequest, await request.body())
+    pictures = await together(*(service.decoder(image) for image in batch.images.values()))
+    return await service.rollouts.answer(batch, dict(zip(batch.images, pictures, strict=True)))
+
+
+@router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))
+async def load_adapter(request: Request) -> AdapterResponse:
+    """Loads `<store>/adapters/<name>` under a name never used before."""
+    adapter = parse(AdapterRequest, await request.body())
+    return await service_of(request).adapters.load(adapter.name)
+
+
+@router.get("/adapters")
+async def adapters(request: Request) -> list[AdapterResponse]:
+    """The adapters that rollouts may name."""
+    return list(service_of(request).adapters.list())
+
+
+@router.delete("/adapters/{name}", status_code=HTTPStatus.NO_CONTENT)
+async def remove_adapter(request: Request, name: str) -> None:
+    """Waits for the adapter's running requests, unloads it and deletes its directory."""
+    await service_of(request).adapters.remove(name)
+
+
+router.include_router(watched)

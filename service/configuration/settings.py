@@ -1,0 +1,185 @@
+"""How a service is run: flags of `evoquality serve`, environment variables `EVOQUALITY_*`, or a TOML file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.configuration.sources import PREFIX, Environment, File
+from service.prompts import ProfileName
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
+Rank = Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(lambda given: int(given))]
+Host = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*$")]
+
+SECTIONS = {
+    "config": "What is served",
+    "host": "Addresses and keys",
+    "dtype": "Engine",
+    "max_upload_bytes": "Requests",
+    "drain_seconds": "Operation",
+}
+"""The title of each section, by its first setting."""
+
+
+def _split(hosts: object) -> object:
+    return [host.strip() for host in hosts.split(",") if host.strip()] if isinstance(hosts, str) else hosts
+
+
+class Settings(BaseSettings):
+    """Every setting of the service. A wrong one stops the start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", env_ignore_empty=True, use_attribute_docstrings=True
+    )
+
+    config: Path | None = None
+    """TOML file with settings by their names; flags and environment variables go before it."""
+    store: Path = Path("store")
+    """The version store: a directory, on a shared volume when the trainer runs elsewhere."""
+    checkpoint: str | None = None
+    """Begins a new store: a checkpoint directory, or a hub name like `Qwen/Qwen2.5-VL-7B-Instruct` (`@revision` may
+    follow). A store with an active version does not look at it."""
+    profile: ProfileName = "plain"
+    """How that checkpoint answers: `plain` a number (Qwen2.5-VL as released), `evoquality` thinks and boxes it
+    (EvoQuality's release), `visualquality-r1` thinks and tags it."""
+    model_name: str = "evoquality"
+    """The name that answers give as `model`."""
+
+    host: str = "127.0.0.1"
+    """Address of the public routes."""
+    port: Port = 8000
+    """Port of the public routes; 0 takes any free one."""
+    operator_host: str = "127.0.0.1"
+    """Address of the operators' and internal routes."""
+    operator_port: Port = 8001
+    """Port of the operators' and internal routes."""
+    operator_key_file: Path | None = None
+    """File with the operators' key. Default: `operator.key` in the store, made at the first start."""
+    keys_file: Path | None = None
+    """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: everybody may ask."""
+    page_operator_url: Origin | None = None
+    """Where browsers reach the operators' port, for the page; unset: the page's own host, `operator_port`."""
+    operator_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    """Origins whose pages may promote and roll back, separated by commas; unset: those of this machine (loopback)."""
+
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """The engine's arithmetic. bfloat16 on a GPU; answers then vary a little with the batch."""
+    max_model_len: Count = 512
+    """Tokens of a prompt and its answer, visual tokens included."""
+    max_num_seqs: Count = 64
+    """Answers the engine samples at the same time."""
+    rollouts_beside_users: Count = 4
+    """Prompts of rollouts in the engine at the same time while users are being answered; otherwise all."""
+    min_pixels: Count | None = None
+    """Pictures are scaled up to this many pixels; unset: as the checkpoint's processor says."""
+    max_pixels: Count | None = None
+    """Pictures are scaled down to this many pixels; unset: as the checkpoint's processor says."""
+    max_loras: Count = 2
+    """Adapters answering in the same batch."""
+    max_lora_rank: Rank = 64
+    """The highest rank an adapter may have."""
+    kv_cache_gib: Count = 1
+    """Memory for keys and values, in GiB; CPU engines only."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the GPU's memory the engine takes; GPU engines only."""
+    tensor_parallel_size: Count = 1
+    """GPUs that share one copy of the weights."""
+    enforce_eager: bool = True
+    """False captures CUDA graphs: a slower start, faster answers; GPU engines only."""
+
+    max_upload_bytes: Count = 20 * 2**20
+    """Largest body of a public request, in bytes; more is answered 413."""
+    max_batch_bytes: Count = 128 * 2**20
+    """Largest body of a public request with many images, in bytes."""
+    max_operator_bytes: Count = 256 * 2**20
+    """Largest body of an operator's request, in bytes: a batch of rollouts carries its images."""
+    max_image_pixels: Annotated[int, Field(ge=1, le=89_000_000)] = 40_000_000
+    """Largest picture, in pixels; read from its header before it is decoded. Pillow itself stops at 89 million."""
+    max_image_side: Count = 16_384
+    """Longest side of a picture, in pixels."""
+    min_image_side: Count = 28
+    """Shortest side of a picture, in pixels."""
+    decoders: Count = 2
+    """Pictures decoded at the same time; times `max_image_pixels` times 4 bytes bounds the memory of a step."""
+    cache_entries: Annotated[int, Field(ge=0)] = 10_000
+    """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB, more with texts."""
+    decoded_mib: Count = 4096
+    """Memory for the decoded pictures of all running requests, in MiB; beyond it requests are answered 503."""
+    heif: bool = False
+    """Takes HEIC and HEIF pictures too; needs the extra `heif`."""
+    url_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Hosts, separated by commas, from which images may be fetched over https; empty: none."""
+    url_seconds: Seconds = 10.0
+    """How long fetching an image may take in all, in seconds."""
+    max_in_flight: Count = 256
+    """Public requests accepted at the same time; more are answered 503 with Retry-After."""
+
+    request_seconds: Seconds = 60.0
+    """How long a public request may take, body and all, in seconds; then 504. Callers can ask for less."""
+    body_seconds: Seconds = 30.0
+    """How long the body of a public request may take to arrive, in seconds; then 408."""
+    header_seconds: Seconds = 10.0
+    """How long the head of a request may take to arrive, in seconds; then the connection is closed."""
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = 75
+    """How long a connection without a request stays open, in seconds; longer than the gateway's own limit."""
+    drain_seconds: Seconds = 60.0
+    """How long a swap or a shutdown waits for running requests, in seconds."""
+    canary_min_readable: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of canary pictures a version must answer readably before it may serve."""
+    probe_seconds: Seconds = 10.0
+    """How long the readiness probe waits for the engine, in seconds."""
+    log_format: Literal["json", "text"] | None = None
+    """Lines of the log on standard error; unset: text on a terminal, JSON elsewhere."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important lines that are logged; health probes are logged at DEBUG."""
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Sends traces to this OpenTelemetry collector over OTLP/HTTP, for example `http://collector:4318`; unset: none.
+    Needs the extra `otel`; sampling and headers are set by the SDK's own `OTEL_*` variables."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, the environment, the file: the first that has a setting gives it."""
+        return init_settings, Environment(settings_cls), File(settings_cls)
+
+    @model_validator(mode="after")
+    def _pixels_in_order(self) -> Settings:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError("min_pixels is larger than max_pixels")
+        return self
+
+    @property
+    def key_file(self) -> Path:
+        """Where the operators' key lies."""
+        return self.operator_key_file or self.store / "operator.key"
+
+
+def operator_key(file: Path) -> str:
+    """The key in `file`, generated for its owner's eyes only if the file is missing.
+
+    Raises ValueError if the file holds no key.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(token_urlsafe(32) + "\n")
+    key = file.read_text().strip()
+    if not key:
+        raise ValueError(f"the operators' key file {file} is empty")
+    return key

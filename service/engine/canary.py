@@ -1,0 +1,33 @@
+"""Pictures that a version must answer readably before it may serve; made in code, 112 pixels a side."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageFilter
+
+from service.answers import read_scores
+from service.engine.protocol import Engine, Prompt, Sampling
+from service.prompts import Profile
+from service.together import together
+
+_SIDE = 112
+
+
+def canary_images() -> list[Image.Image]:
+    """Gradients and edges, sharp and blurred, bright and dark."""
+    linear = Image.linear_gradient("L").resize((_SIDE, _SIDE))
+    radial = Image.radial_gradient("L").resize((_SIDE, _SIDE))
+    checks = Image.new("L", (8, 8))
+    checks.putdata([255 * ((index + index // 8) % 2) for index in range(64)])
+    sharp = Image.merge("RGB", (linear, radial, checks.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)))
+    blurred = sharp.filter(ImageFilter.GaussianBlur(4))
+    dark = sharp.point(lambda value: value * 0.25)
+    flipped = sharp.transpose(Image.Transpose.ROTATE_90)
+    return [sharp, blurred, dark, flipped]
+
+
+async def readable_share(engine: Engine, profile: Profile) -> float:
+    """The share of canary pictures that get a readable score at temperature 0."""
+    prompts = [Prompt("score", (image,), profile) for image in canary_images()]
+    answers = await together(*(engine.generate(prompt, Sampling(1, temperature=0.0)) for prompt in prompts))
+    texts = [answer.samples[0].text for answer in answers]
+    return len(read_scores(texts, profile)) / len(texts)

@@ -1,0 +1,283 @@
+"""The engine: vLLM's AsyncLLM in this process. Beside `vllm_lora.py` the only file that imports vLLM."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoProcessor
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
+from vllm.lora.request import LoRARequest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from service.configuration.settings import Settings
+from service.contract import Task
+from service.engine.canary import canary_images
+from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
+from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest
+from service.prompts import Profile, chat_messages, max_tokens
+from service.together import together
+
+log = logging.getLogger(__name__)
+
+_CPU: dict[str, Any] = {
+    "block_size": 32,
+    "worker_cls": "service.engine.vllm_lora.LoraWorker",
+    "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+    "enable_chunked_prefill": False,
+}
+"""With the CPU's default of 128 tokens per cache block a question of 90 tokens would never be shared by its K
+answers: half the speed. 16 does not start. And a prompt computed in parts ends the engine if its sampling is
+seeded: vLLM rewinds the generator for the parts, and a CPU's cannot be rewound."""
+
+
+class VllmEngine:
+    """`Engine` over vLLM."""
+
+    def __init__(self, weights: Path, settings: Settings) -> None:
+        """Starts the engine's processes and loads `weights`: half a minute. Needs a running event loop.
+
+        Raises EngineFailure.
+        """
+        try:
+            _set_environment()
+            self._llm = AsyncLLM.from_engine_args(engine_args(weights, settings))
+        except Exception as failure:
+            log.error("the engine did not start", exc_info=failure)
+            raise EngineFailure("the engine did not start; the log above says why") from failure
+        self._processor = AutoProcessor.from_pretrained(weights)
+        self._budget = _pixel_budget(self._processor.image_processor, settings)
+        self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
+        self._numbers = itertools.count()
+
+    async def warm_up(self, version: str, profile: Profile) -> None:
+        """Names the version and walks every path once: the first answers of each kind take seconds."""
+        await self._llm.update_weight_version(version)
+        first, second, *_ = canary_images()
+        for logprobs in (False, True):
+            sampling = Sampling(2, seed=0, logprobs=logprobs)
+            await self.generate(Prompt("score", (first,), profile), sampling)
+            await self.generate(Prompt("compare", (first, second), profile), sampling)
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
+    ) -> Generation:
+        with _our_words():
+            for _ in range(2):
+                output = await self._ask(prompt, sampling, adapter, priority)
+                if not any(answer.finish_reason == "error" for answer in output.outputs):
+                    return _generation(output, sampling.n)
+        raise EngineFailure("The engine failed this request twice.")
+
+    async def follow(self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int) -> Paths:
+        ids = {token: self._token(token) for token in tokens}
+        params = SamplingParams(
+            max_tokens=steps,
+            temperature=0,
+            logprob_token_ids=list(ids.values()),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        with _our_words():
+            [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
+            asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
+            outputs = await together(*(self._finish(one, params) for one in asked))
+        answers = [output.outputs[0] for output in outputs]
+        if any(answer.finish_reason == "error" for answer in answers):
+            raise EngineFailure("The engine failed this request.")
+        return Paths([_steps(answer, ids) for answer in answers], _versions(answers))
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        with _our_words():
+            try:
+                await self._llm.add_lora(_lora(adapter))
+            except EngineDeadError:
+                raise
+            except Exception as failure:
+                raise AdapterRefused("The engine could not load the adapter.") from failure
+
+    async def unload_adapter(self, adapter: Adapter) -> None:
+        with _our_words():
+            await self._llm.remove_lora(adapter.id)
+
+    async def pause(self) -> None:
+        with _our_words():
+            await self._llm.pause_generation(mode="wait", clear_cache=True)
+
+    async def reload(self, weights: Path, version: str) -> None:
+        with _our_words():
+            await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+            # The reload empties the caches of images and encodings, but not the one of keys and values.
+            await self._llm.reset_prefix_cache()
+            await self._llm.update_weight_version(version)
+
+    async def resume(self) -> None:
+        with _our_words():
+            await self._llm.resume_generation()
+
+    async def probe(self) -> str:
+        with _our_words():
+            return await self._llm.get_weight_version()
+
+    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+        rows, columns = smart_resize(height, width, **self._budget)
+        return columns, rows
+
+    def dead(self) -> bool:
+        return self._llm.errored
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()
+
+    async def _ask(self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int) -> RequestOutput:
+        lora = _lora(adapter) if adapter else None
+        return await self._finish(self._input(prompt), _sampling_params(prompt, sampling), lora, priority)
+
+    async def _finish(
+        self, asked: Any, params: SamplingParams, lora: LoRARequest | None = None, priority: int = 0
+    ) -> RequestOutput:
+        number = f"{next(self._numbers)}"
+        outputs = self._llm.generate(asked, params, request_id=number, lora_request=lora, priority=priority)
+        last: RequestOutput | None = None
+        async for output in outputs:
+            last = output
+        if last is None:
+            raise EngineFailure("The engine gave no answer.")
+        return last
+
+    def _input(self, prompt: Prompt) -> dict[str, Any]:
+        images = {"image": list(prompt.images)}
+        return {"prompt": self._text(prompt.task, prompt.profile), "multi_modal_data": images}
+
+    def _encode(self, text: str) -> list[int]:
+        return self._processor.tokenizer.encode(text, add_special_tokens=False)
+
+    def _one_id(self, token: str) -> int:
+        ids = [self._processor.tokenizer.eos_token_id] if token == END else self._ids(token)
+        if len(ids) != 1:
+            raise InvalidRequest("mode: the serving model's tokenizer splits digits; it only has the mode sampled.")
+        return ids[0]
+
+    def _render(self, task: Task, profile: Profile) -> str:
+        """The question in the checkpoint's own chat template, with placeholders for the images."""
+        messages = chat_messages(task, profile)
+        return self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def _set_environment() -> None:
+    """On CPU nothing but the sampler's odds and ends would be compiled: not worth a compiler and its seconds."""
+    if current_platform.is_cpu():
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+
+
+@contextmanager
+def _our_words() -> Iterator[None]:
+    """vLLM's failures, in the service's words."""
+    try:
+        yield
+    except EngineDeadError as death:
+        raise EngineDead("The engine is dead; the service is about to restart.") from death
+    except EngineGenerateError as failure:
+        raise EngineFailure("The engine failed this request.") from failure
+    except VLLMClientError as refusal:
+        raise InvalidRequest("The images and the question do not fit into the engine's context.") from refusal
+
+
+def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
+    """How the engine is run: priorities, adapters, and what the CPU build needs."""
+    pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
+    return AsyncEngineArgs(
+        model=str(weights),
+        served_model_name=settings.model_name,
+        dtype=settings.dtype,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        enforce_eager=settings.enforce_eager,
+        **(_CPU if current_platform.is_cpu() else {}),
+        max_num_batched_tokens=max(8192, settings.max_model_len),
+        limit_mm_per_prompt={"image": 2, "video": 0},
+        mm_processor_kwargs={name: value for name, value in pixels.items() if value} or None,
+        enable_lora=True,
+        max_loras=settings.max_loras,
+        max_lora_rank=settings.max_lora_rank,
+        scheduling_policy="priority",
+        logprobs_mode="processed_logprobs",
+    )
+
+
+def _pixel_budget(processor: Any, settings: Settings) -> dict[str, int]:
+    """What `smart_resize` needs to know: sides are multiples of a merged patch, the area lies within a budget."""
+    return {
+        "factor": processor.patch_size * processor.merge_size,
+        "min_pixels": settings.min_pixels or processor.size["shortest_edge"],
+        "max_pixels": settings.max_pixels or processor.size["longest_edge"],
+    }
+
+
+def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:
+    return SamplingParams(
+        n=_distinct(sampling),
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        max_tokens=max_tokens(prompt.task, prompt.profile),
+        logprobs=0 if sampling.logprobs else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _distinct(sampling: Sampling) -> int:
+    """How many answers to draw: greedy ones are all alike, and vLLM refuses to give several."""
+    return sampling.n if sampling.temperature > 0 else 1
+
+
+def _lora(adapter: Adapter) -> LoRARequest:
+    return LoRARequest(adapter.name, adapter.id, str(adapter.path))
+
+
+def _generation(output: RequestOutput, n: int) -> Generation:
+    samples = [_sample(answer) for answer in sorted(output.outputs, key=lambda answer: answer.index)]
+    samples *= n // len(samples)
+    return Generation(list(output.prompt_token_ids or []), samples, _versions(output.outputs))
+
+
+def _versions(answers: Iterable[CompletionOutput]) -> frozenset[str]:
+    return frozenset(span.version for answer in answers for span in answer.weight_versions or [])
+
+
+def _steps(answer: CompletionOutput, ids: Mapping[str, int]) -> list[Step]:
+    names = {identity: token for token, identity in ids.items()}
+    logprobs: Any = answer.logprobs or []
+    return [
+        Step(
+            names.get(taken, UNNAMED),
+            {token: math.exp(step[identity].logprob) for token, identity in ids.items()},
+        )
+        for taken, step in zip(answer.token_ids, logprobs, strict=True)
+    ]
+
+
+def _extended(rendered: Any, ids: Sequence[int]) -> Any:
+    """A rendered prompt with the beginning of its answer."""
+    return {**rendered, "prompt_token_ids": [*rendered["prompt_token_ids"], *ids]}
+
+
+def _sample(answer: CompletionOutput) -> Sample:
+    tokens: list[int] = list(answer.token_ids)
+    steps: Any = answer.logprobs or []
+    logprobs = [step[token].logprob for step, token in zip(steps, tokens, strict=False)]
+    return Sample(answer.text, tokens, logprobs, str(answer.finish_reason))

@@ -1,0 +1,191 @@
+"""Bytes from anywhere to RGB pixels in sRGB, or InvalidImage. Nothing of a decoder's error text gets out.
+
+Animations are refused, but not the previews that some cameras append (MPO); transparency is composited on white;
+orientation is applied, unless it is unreadable; colour profiles and CMYK are converted to sRGB; 16-bit channels
+are scaled to 8 bits. Pictures are not resized here: the checkpoint's own image processor does that, within its
+pixel budget.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from PIL import Image, ImageCms, ImageOps
+
+from service.errors import InvalidImage, ServiceError
+from service.observability.stages import stage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
+_MAX_SIDE_RATIO = 100
+_MAX_JPEG_SCANS = 100
+_SRGB = ImageCms.createProfile("sRGB")
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
+_BITS_PER_SAMPLE = 258
+
+# What Pillow thinks of a stranger's file is no news for the log, and every new text would be remembered for ever.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused before a pixel is decoded."""
+
+    max_pixels: int
+    min_side: int
+    max_side: int = 16_384
+    max_bytes: int = 20 * 2**20
+    formats: tuple[str, ...] = FORMATS
+
+
+class Picture:
+    """An image file: known by its digest, decoded when its pixels are first asked for."""
+
+    def __init__(self, digest: str, decode: Callable[[], Awaitable[Image.Image]]) -> None:
+        self.digest = digest
+        self._decode = decode
+        self._pixels: Image.Image | None = None
+
+    async def pixels(self) -> Image.Image:
+        """The picture in RGB, decoded once. Raises InvalidImage; TooBusy if there is no memory for it now."""
+        if self._pixels is None:
+            with stage("decode"):
+                self._pixels = await self._decode()
+        return self._pixels
+
+    def release(self) -> None:
+        """Lets the pixels go, for those who keep many pictures."""
+        self._pixels = None
+
+
+def take_heif() -> tuple[str, ...]:
+    """The formats with HEIF, which Pillow is taught. Raises ValueError if the extra is not installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ValueError("the setting heif needs the extra `heif`: pip install 'evoquality-service[heif]'") from None
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def decode(source: bytes | str, limits: Limits, claim: Callable[[int], None] = lambda size: None) -> Image.Image:
+    """The picture in a file's bytes, or in their base64 text or data: URL, as RGB.
+
+    `claim` is told the decoded picture's size in bytes before a pixel is decoded, and may raise. Raises InvalidImage.
+    """
+    data = file_bytes(source, limits)
+    try:
+        with Image.open(io.BytesIO(data), formats=limits.formats) as picture:
+            _check_header(picture, limits)
+            _check_scans(picture, data)
+            claim(picture.width * picture.height * 4)
+            picture.load()
+            return _to_rgb(picture)
+    except ServiceError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(limits) from None
+    except Exception:  # decoders raise nearly anything on hostile bytes, struct.error and MemoryError included
+        raise InvalidImage(f"The bytes are no complete image ({', '.join(limits.formats)}).") from None
+
+
+def file_bytes(source: bytes | str, limits: Limits) -> bytes:
+    """A file's bytes, whether they come as such, in base64 or in a data: URL. Raises InvalidImage."""
+    data = _from_text(source, limits) if isinstance(source, str) else source
+    if len(data) > limits.max_bytes:
+        raise _too_long(limits)
+    return data
+
+
+def _from_text(text: str, limits: Limits) -> bytes:
+    """The bytes in base64, or in a data: URL whose declared type nobody trusts."""
+    prefix = _DATA_URL.match(text)
+    if text[:5].lower() == "data:" and not prefix:
+        raise InvalidImage("A data: URL of an image begins like data:image/png;base64, and goes on in base64.")
+    begin = prefix.end() if prefix else 0
+    if (len(text) - begin) // 4 * 3 > limits.max_bytes + 2:
+        raise _too_long(limits)
+    try:
+        return base64.b64decode(text[begin:], validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidImage("The image is not valid base64.") from None
+
+
+def _check_header(picture: Image.Image, limits: Limits) -> None:
+    width, height = picture.size
+    if width * height > limits.max_pixels:
+        raise _too_large(limits)
+    if max(width, height) > limits.max_side:
+        raise InvalidImage(f"The image is larger than {limits.max_side} pixels on a side.")
+    if min(width, height) < limits.min_side:
+        raise InvalidImage(f"The image is smaller than {limits.min_side} pixels on a side.")
+    if max(width, height) > _MAX_SIDE_RATIO * min(width, height):
+        raise InvalidImage(f"The image is more than {_MAX_SIDE_RATIO} times as long as it is wide.")
+    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+    if picture.mode in {"I", "F"} or (picture.mode.startswith("I;16") and bits != (16,)):
+        raise InvalidImage("Greyscale has 8 or 16 unsigned bits; the range of other numbers is unknown.")
+    if picture.format != "MPO" and _has_second_frame(picture):
+        raise InvalidImage("The image has several frames; send one.")
+
+
+def _has_second_frame(picture: Image.Image) -> bool:
+    """Whether there is one; counting them all (`n_frames`) could take minutes in a TIFF made for that."""
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+def _check_scans(picture: Image.Image, data: bytes) -> None:
+    """A progressive JPEG of a few megabytes can hold scans enough to keep a decoder busy for an hour."""
+    if picture.format in {"JPEG", "MPO"} and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+        raise InvalidImage(f"The image has more than {_MAX_JPEG_SCANS} scans; save it as a baseline JPEG.")
+
+
+def _too_long(limits: Limits) -> InvalidImage:
+    return InvalidImage(f"The image file is longer than {limits.max_bytes} bytes.")
+
+
+def _too_large(limits: Limits) -> InvalidImage:
+    return InvalidImage(f"The image has more than {limits.max_pixels} pixels.")
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    profile = picture.info.get("icc_profile")
+    with contextlib.suppress(Exception):  # EXIF from anywhere; a picture whose orientation is unreadable stays
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        picture = _to_8_bits(picture)
+    if picture.has_transparency_data:
+        picture = _on_white(picture)
+    if profile:
+        picture = _to_srgb(picture.convert("RGB") if picture.mode == "P" else picture, profile)
+    return picture.convert("RGB")
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    """Scales 16-bit values: `convert` would clip them, and nearly every pixel would turn white."""
+    return picture.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """`convert("RGB")` would reveal the colours hidden under transparent pixels."""
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """A profile that is broken, or of another kind of picture, is ignored."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(picture, source, _SRGB, outputMode="RGB") or picture
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return picture

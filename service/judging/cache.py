@@ -1,0 +1,73 @@
+"""Answers kept for requests that would get the same one again. A swap empties the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from cachetools import LRUCache
+from pydantic import BaseModel
+
+from service.contract import Mode, Options, VersionInfo
+from service.images.picture import Picture
+from service.judging.estimates import DEFAULT_SAMPLES, chosen_mode
+from service.observability import metrics
+from service.prompts import PROFILES
+
+Answer = TypeVar("Answer", bound=BaseModel)
+_IMAGES = {"image", "images", "first", "second"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Generic[Answer]):
+    """What decides an answer: its kind, the weights, the parameters with their defaults, the files' digests."""
+
+    kind: type[Answer]
+    version: str
+    parameters: str
+    digests: tuple[str, ...]
+
+
+def key_of(
+    kind: type[Answer], version: VersionInfo, pictures: Sequence[Picture], options: Options
+) -> Key[Answer] | None:
+    """The key of a request; None if asking again may give another answer. Raises InvalidRequest as `chosen_mode`."""
+    mode = chosen_mode(options, PROFILES[version.profile])
+    if mode == "sampled" and options.seed is None and options.temperature != 0:
+        return None
+    digests = tuple(picture.digest for picture in pictures)
+    return Key(kind, version.id, _canonical(options, mode), digests)
+
+
+class AnswerCache:
+    """The answers asked for last. Readers must not change them."""
+
+    def __init__(self, entries: int) -> None:
+        self._kept: LRUCache[Key[Any], BaseModel] = LRUCache(entries)
+
+    def get(self, key: Key[Answer] | None) -> Answer | None:
+        """The answer kept under a key."""
+        if key is None or not self._kept.maxsize:
+            return None
+        answer = self._kept.get(key)
+        metrics.cache_requests.labels("miss" if answer is None else "hit").inc()
+        return cast("Answer | None", answer)
+
+    def put(self, key: Key[Answer] | None, answer: Answer) -> None:
+        """Keeps an answer; the one unused for longest makes room."""
+        if key is not None and self._kept.maxsize:
+            self._kept[key] = answer
+            metrics.cache_entries.set(len(self._kept))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
+        metrics.cache_entries.set(0)
+
+
+def _canonical(options: Options, mode: Mode) -> str:
+    defaults = {"samples": DEFAULT_SAMPLES, "temperature": 1.0} if mode == "sampled" else {}
+    given = options.model_dump(exclude_none=True, exclude=_IMAGES)
+    return json.dumps({**defaults, **given, "mode": mode}, sort_keys=True)

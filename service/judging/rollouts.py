@@ -1,0 +1,89 @@
+"""Batches of sampled answers for the trainer, with what GRPO needs to know of each token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from PIL.Image import Image
+
+from service.contract import (
+    Completion,
+    RolloutPrompt,
+    RolloutRequest,
+    RolloutResponse,
+    RolloutResult,
+    VersionInfo,
+)
+from service.engine.protocol import Adapter, Engine, Generation, Prompt, Sampling, only_from
+from service.engine.traffic import Traffic
+from service.errors import InvalidRequest, VersionConflict
+from service.prompts import PROFILES
+from service.together import together
+from service.versions.adapters import Adapters
+from service.versions.gate import VersionGate
+
+
+class Rollouts:
+    """Asks the engine behind the gate, at the priority of the batch."""
+
+    def __init__(self, engine: Engine, gate: VersionGate, traffic: Traffic, adapters: Adapters) -> None:
+        self._engine = engine
+        self._gate = gate
+        self._traffic = traffic
+        self._adapters = adapters
+
+    async def answer(self, request: RolloutRequest, images: Mapping[str, Image]) -> RolloutResponse:
+        """Answers a batch by one version and one adapter.
+
+        Raises VersionConflict, UnknownAdapter, and InvalidRequest if a prompt's images do not fit its task.
+        """
+        _check_prompts(request.prompts, images)
+        async with self._gate.hold() as version, self._adapters.use(request.adapter) as adapter:
+            if request.version not in (None, version.id):
+                raise VersionConflict(f"The active version is {version.id}.")
+            generations = await together(
+                *(self._generate(version, prompt, images, request, adapter) for prompt in request.prompts)
+            )
+        return RolloutResponse(
+            results=[_result(generation) for generation in generations],
+            adapter=request.adapter,
+            version=version.id,
+        )
+
+    async def _generate(
+        self,
+        version: VersionInfo,
+        asked: RolloutPrompt,
+        images: Mapping[str, Image],
+        request: RolloutRequest,
+        adapter: Adapter | None,
+    ) -> Generation:
+        shown = tuple(images[key] for key in asked.images)
+        prompt = Prompt(asked.task, shown, PROFILES[version.profile])
+        sampling = Sampling(asked.samples, request.temperature, asked.seed, logprobs=True)
+        async with self._traffic.rollout():
+            generation = await self._engine.generate(prompt, sampling, adapter=adapter, priority=request.priority)
+        return only_from(version.id, generation)
+
+
+def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]) -> None:
+    for index, prompt in enumerate(prompts):
+        if len(prompt.images) != (1 if prompt.task == "score" else 2):
+            raise InvalidRequest(f"prompts.{index}: score takes one image, compare takes two.")
+        if not images.keys() >= set(prompt.images):
+            raise InvalidRequest(f"prompts.{index}: an image it names is not in the batch.")
+
+
+def _result(generation: Generation) -> RolloutResult:
+    return RolloutResult(
+        prompt_token_ids=generation.prompt_token_ids,
+        completions=[
+            Completion(
+                text=sample.text,
+                token_ids=sample.token_ids,
+                logprobs=sample.logprobs,
+                finish_reason=sample.finish_reason,
+            )
+            for sample in generation.samples
+        ],
+    )

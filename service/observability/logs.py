@@ -1,0 +1,83 @@
+"""The log: one line an event, JSON or text, with the id of the request it belongs to.
+
+Nothing secret is logged: no headers, no bodies, no addresses of callers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from logging.config import dictConfig
+from tempfile import NamedTemporaryFile
+from typing import Any, Literal
+
+from opentelemetry import trace
+from pythonjsonlogger.core import RESERVED_ATTRS
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered."""
+
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s%(of_request)s"
+_FIELDS = "%(levelname)s %(name)s %(message)s"
+
+
+class OfRequest(logging.Filter):
+    """Adds the request's id to a line, and the id of its trace if there is one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        identity = request_id.get()
+        record.of_request = f" id={identity}" if identity else ""
+        if identity:
+            record.request_id = identity
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            record.trace_id = trace.format_trace_id(span.trace_id)
+        return True
+
+
+def configuration(kind: Literal["json", "text"], level: str) -> dict[str, Any]:
+    """What `logging.config.dictConfig` needs; also vLLM's processes are configured with it."""
+    as_json = {
+        "()": "pythonjsonlogger.json.JsonFormatter",
+        "fmt": _FIELDS,
+        "rename_fields": {"levelname": "level", "name": "logger"},
+        "reserved_attrs": [*RESERVED_ATTRS, "of_request", "vllm_process_name"],
+        "timestamp": True,
+    }
+    formatter = as_json if kind == "json" else {"format": _TEXT}
+    handler = {
+        "class": "logging.StreamHandler",
+        "stream": "ext://sys.stderr",
+        "formatter": "line",
+        "filters": ["of_request"],
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"of_request": {"()": "service.observability.logs.OfRequest"}},
+        "formatters": {"line": formatter},
+        "handlers": {"line": handler},
+        "root": {"handlers": ["line"], "level": "WARNING"},
+        "loggers": {"service": {"level": level}, "python_multipart": {"level": "ERROR"}},  # it warns of every bad form
+    }
+
+
+def wanted(kind: Literal["json", "text"] | None) -> Literal["json", "text"]:
+    """The format, if none was chosen: text for a person, JSON for a machine."""
+    return kind or ("text" if sys.stderr.isatty() else "json")
+
+
+@contextmanager
+def logging_to_stderr(kind: Literal["json", "text"] | None, level: str) -> Iterator[str]:
+    """Sets up this process, and yields a file that sets up vLLM's alike."""
+    chosen = configuration(wanted(kind), level)
+    dictConfig(chosen)
+    logging.captureWarnings(True)  # Python's own would not be JSON
+    with NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(chosen, file)
+        file.flush()
+        yield file.name

@@ -1,0 +1,122 @@
+"""Images in the order of their quality, from far fewer comparisons than there are pairs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import statistics
+from collections.abc import Sequence
+
+from service.contract import CompareOptions, CompareResponse, Mode, RankedImage, RankOptions, RankResponse
+from service.errors import InvalidRequest
+from service.images.picture import Picture
+from service.judging.judge import HeldJudge, Judge
+from service.ranking.strengths import Kind, Preference, Strengths, fit
+from service.ranking.tournament import Pair, Tournament, default_comparisons
+from service.together import together
+
+KINDS: dict[Mode, Kind] = {"sampled": "votes", "expected": "probabilities"}
+
+
+async def rank(judge: Judge, pictures: Sequence[Picture], options: RankOptions) -> RankResponse:
+    """Ranks pictures by one version of the weights. Raises as `Judge.compare`.
+
+    The pictures are taken in the order of their digests: sent in another order, the same ones are compared alike.
+    """
+    budget = options.comparisons or default_comparisons(len(pictures))
+    if budget < len(pictures) - 1:
+        raise InvalidRequest(f"comparisons: {len(pictures)} images need at least {len(pictures) - 1}.")
+    await together(*(picture.pixels() for picture in pictures))
+    order = sorted(range(len(pictures)), key=lambda index: pictures[index].digest)
+    async with judge.hold() as held:
+        ranking = _Ranking(held, [pictures[index] for index in order], options, budget)
+        await ranking.run()
+        return await ranking.response(order)
+
+
+class _Ranking:
+    """One request's comparisons and what they tell."""
+
+    def __init__(self, held: HeldJudge, pictures: Sequence[Picture], options: RankOptions, budget: int) -> None:
+        self._held = held
+        self._pictures = pictures
+        self._options = options
+        self._mode = held.mode(options)
+        self._tournament = Tournament(len(pictures), budget)
+        self._answers: list[CompareResponse] = []
+        self._preferences: list[Preference] = []
+
+    async def run(self) -> None:
+        for pairs in self._tournament.opening():
+            await self._compare(pairs)
+        while pairs := self._tournament.next_round(await self._fit()):
+            await self._compare(pairs)
+
+    async def response(self, order: Sequence[int]) -> RankResponse:
+        """`order[i]` is where the caller's request has picture i."""
+        biases = [answer.position_bias for answer in self._answers if answer.position_bias is not None]
+        images = len(self._pictures)
+        return RankResponse(
+            ranking=await self._places(order),
+            comparisons=len(self._answers),
+            pairs=images * (images - 1) // 2,
+            position_bias=statistics.fmean(biases) if biases else None,
+            mode=self._mode,
+            unreadable=statistics.fmean(answer.unreadable for answer in self._answers),
+            model=self._held.model,
+            version=self._held.version.id,
+        )
+
+    async def _compare(self, pairs: Sequence[Pair]) -> None:
+        answers = await together(*(self._ask(*pair) for pair in pairs))
+        self._answers += answers
+        for pair, answer in zip(pairs, answers, strict=True):
+            self._preferences += preferences(pair, answer)
+
+    async def _ask(self, one: int, other: int) -> CompareResponse:
+        options = CompareOptions(
+            mode=self._mode,
+            samples=self._options.samples,
+            temperature=self._options.temperature,
+            seed=None if self._options.seed is None else _derived(self._options.seed, one, other),
+        )
+        return await self._held.compare(self._pictures[one], self._pictures[other], options)
+
+    async def _fit(self) -> Strengths:
+        return await asyncio.to_thread(fit, len(self._pictures), self._preferences, KINDS[self._mode])
+
+    async def _places(self, order: Sequence[int]) -> list[RankedImage]:
+        compared = sorted({item for preference in self._preferences for item in (preference.first, preference.second)})
+        found = await self._fit()
+        errors = found.standard_errors()
+        ranks = dict(zip(compared, found.ranks(compared), strict=True))
+        places = [
+            RankedImage(
+                index=order[item],
+                rank=ranks.get(item),
+                strength=float(found.values[item]) if item in ranks else None,
+                standard_error=float(errors[item]) if item in ranks and errors is not None else None,
+                image=self._held.size(await picture.pixels()),
+            )
+            for item, picture in enumerate(self._pictures)
+        ]
+        return sorted(places, key=lambda place: (place.rank or len(places) + 1, place.index))
+
+
+def preferences(pair: Pair, answer: CompareResponse) -> list[Preference]:
+    """Both orders of presentation of a comparison, those without a readable answer left out."""
+    found = []
+    for order in answer.orders:
+        share = order.probability_first
+        if share is None:
+            continue
+        weight = (1 - order.unreadable) * (answer.samples or 2) / 2
+        first_shown = order.shown_first == "first"
+        shown, share = (pair, share) if first_shown else (pair[::-1], 1 - share)
+        found.append(Preference(*shown, share, weight))
+    return found
+
+
+def _derived(seed: int, one: int, other: int) -> int:
+    """A seed of its own for every pair, or all would draw the same noise."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{one}/{other}".encode()).digest()[:4]) >> 1

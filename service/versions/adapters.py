@@ -1,0 +1,91 @@
+"""The adapters loaded beside the active version: by name, counted while in use, never reused."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from service.contract import AdapterResponse
+from service.engine.protocol import Adapter, Engine
+from service.errors import UnknownAdapter
+from service.versions.gate import VersionGate
+from service.versions.preflight import check_adapter
+from service.versions.store import VersionStore
+
+
+class _Loaded:
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.users = 0
+        self.unused = asyncio.Event()
+        self.unused.set()
+
+
+class Adapters:
+    """Adapters belong to the version they were loaded on: a swap forgets them all."""
+
+    def __init__(self, engine: Engine, store: VersionStore, gate: VersionGate, max_rank: int) -> None:
+        self._engine = engine
+        self._store = store
+        self._gate = gate
+        self._max_rank = max_rank
+        self._loaded: dict[str, _Loaded] = {}
+
+    async def load(self, name: str) -> AdapterResponse:
+        """Loads `<store>/adapters/<name>`.
+
+        Raises UnknownAdapter, AdapterNameUsed, AdapterRefused. A refused adapter's name counts as used.
+        """
+        path = self._store.adapter_path(name)
+        await asyncio.to_thread(check_adapter, path, self._max_rank)
+        adapter = Adapter(name, self._store.new_adapter_id(name), path.resolve())
+        async with self._gate.hold():
+            await self._engine.load_adapter(adapter)
+            self._loaded[name] = _Loaded(adapter)
+        return AdapterResponse(name=name, id=adapter.id)
+
+    @asynccontextmanager
+    async def use(self, name: str | None) -> AsyncIterator[Adapter | None]:
+        """Keeps an adapter from being removed during the block; None is the version itself.
+
+        Raises UnknownAdapter: a name the engine does not know must never reach it.
+        """
+        if name is None:
+            yield None
+            return
+        loaded = self._get(name)
+        loaded.users += 1
+        loaded.unused.clear()
+        try:
+            yield loaded.adapter
+        finally:
+            loaded.users -= 1
+            if loaded.users == 0:
+                loaded.unused.set()
+
+    async def remove(self, name: str) -> None:
+        """Refuses new requests at once, waits for running ones, then unloads and deletes the directory.
+
+        Raises UnknownAdapter.
+        """
+        loaded = self._get(name)
+        del self._loaded[name]
+        await loaded.unused.wait()
+        async with self._gate.hold():
+            await self._engine.unload_adapter(loaded.adapter)
+        await asyncio.to_thread(shutil.rmtree, loaded.adapter.path, ignore_errors=True)
+
+    def forget_all(self) -> None:
+        """After a swap: the engine dropped them, and they were trained on other weights."""
+        self._loaded.clear()
+
+    def list(self) -> Sequence[AdapterResponse]:
+        """The adapters that requests may name."""
+        return [AdapterResponse(name=name, id=loaded.adapter.id) for name, loaded in self._loaded.items()]
+
+    def _get(self, name: str) -> _Loaded:
+        if name not in self._loaded:
+            raise UnknownAdapter("No adapter of this name is loaded.")
+        return self._loaded[name]

@@ -1,0 +1,227 @@
+"""The version store: immutable, content-addressed checkpoints on a shared volume.
+
+    <store>/versions/<id>/      safetensors, processor, tokenizer, manifest.json; never changed
+    <store>/ACTIVE              {"version", "previous"}, replaced atomically
+    <store>/adapters/<name>/    the policy under training, one directory per adapter version
+    <store>/benchmarks/<id>.json  what was measured of a version since (see `benchmarks.py`)
+    <store>/adapters.json       names ever used and the last integer id given out
+
+Imports neither torch, vLLM nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+
+from service.contract import VersionInfo
+from service.errors import AdapterNameUsed, InvalidRequest, UnknownAdapter, UnknownVersion, VersionError
+
+MANIFEST = "manifest.json"
+_ID = re.compile(r"v[0-9a-f]{12}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Manifest(VersionInfo):
+    """`manifest.json`: what the API tells of a version, its files' sha256 and how it was made."""
+
+    files: dict[str, str]
+    config: dict[str, Any]
+
+
+class Active(BaseModel):
+    """The pointer to the version that serves."""
+
+    version: str
+    previous: str | None = None
+
+
+class _Adapters(BaseModel):
+    last_id: int = 0
+    used: dict[str, int] = {}
+
+
+class VersionStore:
+    """Versions under `root`. One process writes ACTIVE and adapters.json: the service."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        for folder in ("versions", "adapters"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+
+    def add(
+        self,
+        source: Path,
+        *,
+        parent: str | None,
+        profile: str,
+        origin: str,
+        metrics: Mapping[str, float] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> VersionInfo:
+        """Copies the checkpoint in `source` into the store and returns its identity.
+
+        The same content twice is the same version; its first manifest stays. Raises VersionError
+        (`missing_directory`, `no_weights`).
+        """
+        if not source.is_dir():
+            raise VersionError("missing_directory", "there is no checkpoint directory to add")
+        if not any(source.glob("*.safetensors")):
+            raise VersionError("no_weights", "the checkpoint has no safetensors file")
+        beside = self.root / "versions" / f".adding-{uuid4().hex}"
+        try:
+            ignore = shutil.ignore_patterns(MANIFEST, ".*", "*.tmp")
+            shutil.copytree(source, beside, copy_function=shutil.copyfile, ignore=ignore)
+            files = _hashes(beside)
+            manifest = Manifest(
+                id=_content_id(files), parent=parent, created=datetime.now(UTC), profile=profile,
+                origin=origin, metrics=dict(metrics or {}), files=files, config=dict(config or {}),
+            )  # fmt: skip
+            if not self.path(manifest.id).exists():
+                (beside / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+                _sync_tree(beside)
+                os.replace(beside, self.path(manifest.id))
+                _sync(self.root / "versions")
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return self.info(manifest.id)
+
+    def verify(self, version: str) -> Manifest:
+        """Checks every file against the manifest and the id.
+
+        Raises UnknownVersion, or VersionError (`hash_mismatch`, `bad_manifest`).
+        """
+        manifest = self.manifest(version)
+        actual = _hashes(self.path(version))
+        if actual != manifest.files or _content_id(actual) != version or manifest.id != version:
+            raise VersionError("hash_mismatch", "the files are not those the manifest names")
+        return manifest
+
+    def manifest(self, version: str) -> Manifest:
+        """The manifest of a version. Raises UnknownVersion, or VersionError (`bad_manifest`)."""
+        try:
+            return Manifest.model_validate_json((self.path(version) / MANIFEST).read_bytes())
+        except OSError:
+            raise UnknownVersion("The store has no such version.") from None
+        except ValidationError:
+            raise VersionError("bad_manifest", "the manifest cannot be read") from None
+
+    def info(self, version: str) -> VersionInfo:
+        """What the API tells of a version. Raises as `manifest` does."""
+        manifest = self.manifest(version)
+        return VersionInfo(**manifest.model_dump(include=set(VersionInfo.model_fields)))
+
+    def list(self) -> Sequence[VersionInfo]:
+        """All readable versions, oldest first."""
+        found = []
+        for folder in (self.root / "versions").iterdir():
+            try:
+                found.append(self.info(folder.name))
+            except (UnknownVersion, VersionError):
+                continue
+        return sorted(found, key=lambda info: (info.created, info.id))
+
+    def path(self, version: str) -> Path:
+        """The directory of a version, existing or not. Raises UnknownVersion if it cannot be an id."""
+        if not _ID.fullmatch(version):
+            raise UnknownVersion("The store has no such version.")
+        return self.root / "versions" / version
+
+    def active(self) -> Active | None:
+        """The pointer, or None in a new store."""
+        try:
+            return Active.model_validate_json((self.root / "ACTIVE").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def activate(self, version: str) -> Active:
+        """Points ACTIVE at `version` and remembers the one before. Checks nothing but its existence."""
+        self.manifest(version)
+        before = self.active()
+        if before and before.version == version:
+            return before
+        now = Active(version=version, previous=before.version if before else None)
+        write_atomically(self.root / "ACTIVE", now.model_dump_json())
+        return now
+
+    def previous(self) -> str:
+        """Where a rollback leads. Raises UnknownVersion if there is nothing to go back to."""
+        active = self.active()
+        if active is None or active.previous is None:
+            raise UnknownVersion("There is no previous version to go back to.")
+        return active.previous
+
+    def rollback(self) -> Active:
+        """Points ACTIVE at the previous version; rolling back twice leads forward again."""
+        return self.activate(self.previous())
+
+    def adapter_path(self, name: str) -> Path:
+        """The directory of an adapter. Raises UnknownAdapter if it is missing or cannot be a name."""
+        if not _NAME.fullmatch(name):
+            raise UnknownAdapter("There is no such adapter.")
+        path = self.root / "adapters" / name
+        if not path.is_dir():
+            raise UnknownAdapter("There is no such adapter directory in the store.")
+        return path
+
+    def new_adapter_id(self, name: str) -> int:
+        """An integer never given out before, written down before it is returned.
+
+        Raises AdapterNameUsed if `name` ever had one: the engine would serve the old adapter, silently.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest("An adapter cannot have this name.")
+        file = self.root / "adapters.json"
+        known = _Adapters.model_validate_json(file.read_bytes()) if file.exists() else _Adapters()
+        if name in known.used:
+            raise AdapterNameUsed("This adapter name was used before; take a new one.")
+        known.last_id += 1
+        known.used[name] = known.last_id
+        write_atomically(file, known.model_dump_json())
+        return known.last_id
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file below `folder` but the manifest, by relative name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    digests = {}
+    for file in files:
+        with file.open("rb") as stream:
+            digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
+
+
+def _content_id(files: Mapping[str, str]) -> str:
+    return "v" + hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:12]
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replaces a file: a reader, or a crash, meets the old text or the new."""
+    beside = file.with_name(f".{file.name}-{uuid4().hex}")
+    beside.write_text(text + "\n")
+    _sync(beside)
+    os.replace(beside, file)
+    _sync(file.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
