@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoProcessor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from vllm import SamplingParams
@@ -89,6 +90,8 @@ class VllmEngine:
             max_tokens=steps,
             temperature=0,
             logprob_token_ids=list(ids.values()),
+            flat_logprobs=True,
+            detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         with _our_words():
@@ -178,9 +181,15 @@ class VllmEngine:
 
 
 def _set_environment() -> None:
-    """On CPU nothing but the sampler's odds and ends would be compiled: not worth a compiler and its seconds."""
+    """On CPU nothing but the sampler's odds and ends would be compiled: not worth a compiler and its seconds.
+
+    And one core is left to this process, which decodes pictures and speaks HTTP: threads of both that wait for
+    each other in loops cost more than they bring.
+    """
     if current_platform.is_cpu():
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
+        torch.set_num_threads(1)
 
 
 @contextmanager
@@ -261,14 +270,13 @@ def _versions(answers: Iterable[CompletionOutput]) -> frozenset[str]:
 
 def _steps(answer: CompletionOutput, ids: Mapping[str, int]) -> list[Step]:
     names = {identity: token for token, identity in ids.items()}
-    logprobs: Any = answer.logprobs or []
-    return [
-        Step(
-            names.get(taken, UNNAMED),
-            {token: math.exp(step[identity].logprob) for token, identity in ids.items()},
-        )
-        for taken, step in zip(answer.token_ids, logprobs, strict=True)
-    ]
+    flat: Any = answer.logprobs
+    steps = []
+    for taken, begin, end in zip(answer.token_ids, flat.start_indices, flat.end_indices, strict=True):
+        known = dict(zip(flat.token_ids[begin:end], flat.logprobs[begin:end], strict=True))
+        probabilities = {token: math.exp(known[identity]) for token, identity in ids.items()}
+        steps.append(Step(names.get(taken, UNNAMED), probabilities))
+    return steps
 
 
 def _extended(rendered: Any, ids: Sequence[int]) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from PIL.Image import Image
 
 from service.contract import VersionInfo
 from service.engine.protocol import END, Engine, Prompt, only_from
-from service.judging.estimates import ScoreEstimate, VoteEstimate, in_tenths
-from service.judging.score_tree import LONGEST, TOKENS, ScoreTree
+from service.judging.estimates import ScoreEstimate, VoteEstimate
+from service.judging.score_tree import LONGEST, SCORES, TOKENS, FloatArray, ScoreTree
 from service.prompts import PROFILES
 
 VOTES = ("0", "1")
@@ -40,12 +41,15 @@ class Expected:
         return VoteEstimate(first, second, max(0.0, 1 - first - second))
 
 
-def _estimate(scores: dict[float, float]) -> ScoreEstimate:
-    mass = math.fsum(scores.values())
-    if mass <= 0:
+def _estimate(probabilities: FloatArray) -> ScoreEstimate:
+    """Mean, deviation and entropy out of the probabilities of `SCORES`."""
+    readable = float(probabilities.sum())
+    if readable <= 0:
         return ScoreEstimate(None, None, 1.0, {})
-    mean = math.fsum(score * p for score, p in scores.items()) / mass
-    variance = math.fsum((score - mean) ** 2 * p for score, p in scores.items()) / mass
-    tenths = in_tenths(scores)
-    entropy = -math.fsum(p * math.log(p) for p in tenths.values() if p > 0)
-    return ScoreEstimate(mean, math.sqrt(variance), max(0.0, 1 - mass), tenths, entropy)
+    weights = probabilities / readable
+    mean = float(weights @ SCORES)
+    std = math.sqrt(weights @ (SCORES - mean) ** 2)
+    bars = np.add.reduceat(weights, np.arange(0, len(SCORES), 10))
+    tenths = dict(zip(SCORES[::10].tolist(), bars.tolist(), strict=True))
+    entropy = -float(bars[bars > 0] @ np.log(bars[bars > 0]))
+    return ScoreEstimate(mean, std, max(0.0, 1 - readable), tenths, entropy)

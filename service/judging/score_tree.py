@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from service.answers import MAX_SCORE
+import numpy as np
+from numpy.typing import NDArray
+
+from service.answers import MAX_SCORE, MIN_SCORE
 from service.engine.protocol import END, Step
 
 DIGITS = tuple("0123456789")
@@ -17,6 +20,10 @@ UNITS = tuple("12345")
 POINT = "."
 TOKENS = (*DIGITS, POINT, END)
 
+FloatArray = NDArray[np.float64]
+
+SCORES = np.arange(round(MIN_SCORE * 100), round(MAX_SCORE * 100) + 1) / 100
+"""1.00, 1.01 ... 5.00."""
 LONGEST = len("3.42") + 1
 NEGLIGIBLE = 0.02
 """Share of the units' probability that need not be looked into."""
@@ -48,17 +55,13 @@ class ScoreTree:
                     break
         return missing
 
-    def scores(self) -> dict[float, float]:
-        """Probability by score; what is missing to 1 is unreadable."""
+    def scores(self) -> FloatArray:
+        """Probabilities of `SCORES`, (401,); what is missing to 1 is unreadable."""
         likely = self._likely_units()
-        scores: dict[float, float] = {}
-        for unit in UNITS:
-            below = unit if unit in likely else likely[0]
-            for decimals, p in self._decimals(below).items():
-                score = round(int(unit) + decimals, 2)
-                if score <= MAX_SCORE:
-                    scores[score] = scores.get(score, 0.0) + self._after[""][unit] * p
-        return scores
+        decimals = {unit: self._decimals(unit) for unit in likely}
+        units = self._after[""]
+        weights = np.concatenate([units[unit] * decimals.get(unit, decimals[likely[0]]) for unit in UNITS])
+        return weights[: len(SCORES)]
 
     def _likely_units(self) -> list[str]:
         """The units worth a look, the likeliest first."""
@@ -77,23 +80,25 @@ class ScoreTree:
         tenths = self._after.get(unit + POINT)
         return max(DIGITS, key=lambda digit: tenths[digit]) if tenths else ""
 
-    def _decimals(self, unit: str) -> dict[float, float]:
-        """Probability by decimals, given the unit. Hundredths are those after the unit's likeliest tenth."""
-        point = self._after[unit]
-        tenths = self._after[unit + POINT]
+    def _decimals(self, unit: str) -> FloatArray:
+        """Probabilities of the decimals .00 to .99 given the unit, (100,).
+
+        Hundredths are those after the unit's likeliest tenth.
+        """
+        point, tenths = self._after[unit], _of_digits(self._after[unit + POINT])
         likeliest = unit + POINT + self._likeliest_tenth(unit)
         last = self._after[likeliest]
-        ended = self._readable_after(likeliest + max(DIGITS, key=lambda digit: last[digit]))
-        decimals = {0.0: point[END]}
-        for tenth in DIGITS:
-            reached = point[POINT] * tenths[tenth]
-            decimals[int(tenth) / 10] = decimals.get(int(tenth) / 10, 0.0) + reached * last[END]
-            for hundredth in DIGITS:
-                both = round(int(tenth) / 10 + int(hundredth) / 100, 2)
-                decimals[both] = decimals.get(both, 0.0) + reached * last[hundredth] * ended
+        hundredths = _of_digits(last) * self._readable_after(likeliest + max(DIGITS, key=last.__getitem__))
+        hundredths[0] += last[END]
+        decimals = np.float64(point[POINT]) * np.outer(tenths, hundredths).ravel()
+        decimals[0] += point[END]
         return decimals
 
     def _readable_after(self, score: str) -> float:
         """The probability that a score with two decimals ends there, or goes on with digits only."""
         after = self._after.get(score)
         return after[END] + sum(after[digit] for digit in DIGITS) if after else 1.0
+
+
+def _of_digits(probabilities: Mapping[str, float]) -> FloatArray:
+    return np.array([probabilities[digit] for digit in DIGITS], np.float64)

@@ -9,13 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.contract import CompareOptions, ScoreOptions
-from tests.engine.pictures import pictures
 from tests.engine.running import Running
 
 pytestmark = pytest.mark.engine
-
-SAME = 1e-4
-"""How far two answers of a float32 engine to the same question may lie apart, whatever else it computes."""
 
 
 @pytest.mark.parametrize("number", [0, 5])
@@ -56,12 +52,3 @@ def test_the_distribution_has_the_mean_and_the_entropy_that_are_told(service: Ru
     assert sum(bar.probability for bar in bars) == pytest.approx(1)
     assert sum((bar.score + 0.045) * bar.probability for bar in bars) == pytest.approx(answer.score, abs=0.05)
     assert answer.entropy == pytest.approx(-sum(b.probability * math.log(b.probability) for b in bars if b.probability))
-
-
-def test_an_expected_score_is_the_same_alone_and_among_64_others(service: Running):
-    crowd = pictures(65, seed=9)
-    alone = [service.public.score(image, ScoreOptions()).score for image in crowd[:4]]
-    service.operators.promote(service.active)
-    with ThreadPoolExecutor(65) as pool:
-        among = list(pool.map(lambda image: service.public.score(image).score, crowd))
-    assert among[:4] == pytest.approx(alone, abs=SAME)
