@@ -11,8 +11,9 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TypeGuard
 
 import httpx
@@ -24,6 +25,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 HTTPS = 443
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 5.0
 _MAX_URL = 2048
+_LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
+"""Threads of their own: a name server that does not answer keeps nothing else waiting."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -47,7 +50,8 @@ def is_public(address: Address) -> bool:
 
 async def resolve(host: str) -> list[Address]:
     """Every address of a host, the best first. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, HTTPS, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, HTTPS, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look_up)
     return [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in found]
 
 
@@ -112,7 +116,7 @@ class Remote:
         for address in addresses[:-1]:
             try:
                 return await self._get(url, address)
-            except httpx.ConnectError:
+            except (httpx.ConnectError, httpx.ConnectTimeout):
                 continue
         return await self._get(url, addresses[-1])
 

@@ -108,6 +108,20 @@ def test_the_next_address_is_tried_where_nobody_answers(run):
     assert fetch(run, Server(head(len(IMAGE)) + IMAGE), resolve=to("127.0.0.2", "127.0.0.1")) == IMAGE
 
 
+def test_the_next_address_is_tried_where_packets_are_lost(run, monkeypatch: pytest.MonkeyPatch):
+    plain, tried = httpx.AsyncClient.send, []
+
+    async def send(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        tried.append(request.url.host)
+        if request.url.host == "::1":
+            raise httpx.ConnectTimeout("")
+        return await plain(client, request, **options)
+
+    monkeypatch.setattr(httpx.AsyncClient, "send", send)
+    assert fetch(run, Server(head(len(IMAGE)) + IMAGE), resolve=to("::1", "127.0.0.1")) == IMAGE
+    assert tried == ["::1", "127.0.0.1"]
+
+
 def test_another_hosts_certificate_is_refused(run):
     server = Server(head(len(IMAGE)) + IMAGE, name="other.example.org")
     with pytest.raises(UrlFailed):
