@@ -60,6 +60,6 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     metrics.request_seconds.labels(route).observe(seconds)
     level = logging.DEBUG if route in {"/metrics", "/health/live", "/health/ready"} else logging.INFO
     line = {"method": scope["method"], "route": route, "status": status, "milliseconds": round(seconds * 1000, 1)}
-    if key := scope["state"].get("key_name"):
-        line["key"] = key
+    if key := scope["state"].get("key"):
+        line["key"] = key.name
     log.log(level, "%(method)s %(route)s %(status)d %(milliseconds).0f ms", line, extra=line)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service.api.keys import add_key
 from service.observability.logs import configuration, logging_to_stderr, wanted
 from tests.service.conftest import World, picture
 
@@ -53,6 +54,16 @@ def test_an_access_line_has_route_status_time_and_id(world: World, run, capsys: 
     assert (line["method"], line["route"], line["status"], line["request_id"]) == ("POST", "/v1/score", 200, "abc-1")
     assert line["milliseconds"] > 0
     assert line["level"] == "INFO" and "timestamp" in line
+
+
+def test_an_access_line_names_the_key(make_world, run, tmp_path: Path, capsys: Capsys):
+    key = add_key(tmp_path / "keys.toml", "gateway", None, None)
+    world = make_world(keys_file=tmp_path / "keys.toml")
+    with logging_json() as lines:
+        ask(world, run, files={"image": picture()}, headers={"Authorization": f"Bearer {key}"})
+        [line] = [line for line in lines(capsys) if line["logger"] == "service.access"]
+    assert line["key"] == "gateway"
+    assert key not in json.dumps(line)
 
 
 def test_every_line_of_a_request_carries_its_id_and_no_other(world: World, run, capsys: Capsys):
