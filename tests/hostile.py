@@ -125,10 +125,24 @@ def _bombs() -> Iterator[bytes]:
     yield encoded(Image.new("I", (48, 48)), "TIFF")
     yield encoded(Image.new("RGB", (48, 48)), "JPEG", exif=b"Exif\0\0" + bytes(range(256)))
     yield encoded(Image.new("RGB", (48, 48)), "PNG", icc_profile=bytes(range(256)) * 20)
+    yield tile_bomb(7_000)
+    yield tile_bomb(2**20)
     yield zlib.compress(bytes(5_000_000))
     yield b""
     yield bytes(100_000)
     yield from _large()
+
+
+def tile_bomb(side: int) -> bytes:
+    """A TIFF of 100 x 100 pixels, cut out of one tile far larger that is all zeros."""
+    tile = zlib.compress(bytes(min(side, 7_000) ** 2))
+    tags = {
+        256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1,
+        322: side, 323: side, 324: 0, 325: len(tile),
+    }  # fmt: skip
+    tags[324] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + tile
 
 
 def _large() -> Iterator[bytes]:

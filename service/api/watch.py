@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.observe import request_id
 from service.api.problems import service_problem
 from service.api.service import service_of
 from service.errors import BodyTimeout, DeadlineExceeded, InvalidRequest, ServiceError, Swapping
@@ -19,6 +20,8 @@ from service.observability import metrics
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 CLIENT_GONE = 499
 """Nobody reads it but the metrics and the log: nginx's status for a client that hung up."""
+_LAST_WORDS_SECONDS = 1.0
+"""What an answer of many parts has left to end by itself; a quarter of the time at most."""
 
 
 class Watch:
@@ -38,20 +41,30 @@ class Watch:
         except InvalidRequest as error:
             await service_problem(Request(scope), error)(scope, receive, send)
             return
+        if seconds is not None:
+            until = asyncio.get_running_loop().time() + seconds - min(_LAST_WORDS_SECONDS, seconds / 4)
+            scope.setdefault("state", {})["deadline"] = until
         client = _Client(receive, send, self._body_seconds)
         work = asyncio.ensure_future(self._app(scope, client.receive, client.send))
         try:
             await asyncio.wait((work, client.gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if client.answered:
                 await work
+            late = _too_late(Request(scope))
         finally:
             given_up = not work.done()
             await _end(work)
             await client.end()
         if given_up:
-            await _give_up(scope, client)
+            await _give_up(scope, client, late)
         elif not work.cancelled():
             work.result()
+
+
+def deadline(request: Request) -> float | None:
+    """When, by the loop's time, an answer of many parts must come to its end, or it is cut off; None for never."""
+    found: float | None = getattr(request.state, "deadline", None)
+    return found
 
 
 class WatchedRoute(APIRoute):
@@ -121,22 +134,22 @@ def _allowed(scope: Scope, seconds: float | None) -> float | None:
     return min(int(asked) / 1000, seconds or float("inf"))
 
 
-async def _give_up(scope: Scope, client: _Client) -> None:
+async def _give_up(scope: Scope, client: _Client, late: ServiceError) -> None:
     """Answers what still can be answered: a stream that has begun is left without its end, which closes it."""
-    request = Request(scope)
     if client.gone.done() and not client.gone.cancelled():
         metrics.rejected.labels("client_gone").inc()
         response = Response(status_code=CLIENT_GONE)
     else:
-        response = service_problem(request, _too_late(request))
+        response = service_problem(Request(scope), late)
     if not client.started:
         await response(scope, client.receive, client.send)
 
 
 def _too_late(request: Request) -> ServiceError:
-    if service_of(request).gate.is_open:
-        return DeadlineExceeded("The answer took longer than the service or the request allows.")
-    return Swapping("The weights are being replaced; try again.")
+    """Why a request has no answer yet."""
+    if service_of(request).gate.kept_out(request_id(request)):
+        return Swapping("The weights are being replaced; try again.")
+    return DeadlineExceeded("The answer took longer than the service or the request allows.")
 
 
 async def _end(task: asyncio.Future[None]) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
@@ -27,7 +27,10 @@ _MAX_SIDE_RATIO = 100
 _MAX_JPEG_SCANS = 100
 _SRGB = ImageCms.createProfile("sRGB")
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
-_BITS_PER_SAMPLE = 258
+_BYTES_A_PIXEL = 4
+"""Of a decoded picture: Pillow pads RGB."""
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_LENGTH = 258, 277, 322, 323
+_MAX_PIXEL_BITS = 64
 
 # What Pillow thinks of a stranger's file is no news for the log, and every new text would be remembered for ever.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -46,23 +49,20 @@ class Limits:
 
 
 class Picture:
-    """An image file: known by its digest, decoded when its pixels are first asked for."""
+    """An image file: known by its digest, decoded to so many `bytes` when its pixels are first asked for."""
 
-    def __init__(self, digest: str, decode: Callable[[], Awaitable[Image.Image]]) -> None:
+    def __init__(self, digest: str, bytes: int, decode: Callable[[], Awaitable[Image.Image]]) -> None:
         self.digest = digest
+        self.bytes = bytes
         self._decode = decode
         self._pixels: Image.Image | None = None
 
     async def pixels(self) -> Image.Image:
-        """The picture in RGB, decoded once. Raises InvalidImage; TooBusy if there is no memory for it now."""
+        """The picture in RGB, decoded once. Raises InvalidImage."""
         if self._pixels is None:
             with stage("decode"):
                 self._pixels = await self._decode()
         return self._pixels
-
-    def release(self) -> None:
-        """Lets the pixels go, for those who keep many pictures."""
-        self._pixels = None
 
 
 def take_heif() -> tuple[str, ...]:
@@ -75,19 +75,30 @@ def take_heif() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def decode(source: bytes | str, limits: Limits, claim: Callable[[int], None] = lambda size: None) -> Image.Image:
-    """The picture in a file's bytes, or in their base64 text or data: URL, as RGB.
+def decoded_bytes(source: bytes | str, limits: Limits) -> int:
+    """How much memory the picture in a file's bytes will take; only its header is read. Raises InvalidImage."""
+    with _checked(file_bytes(source, limits), limits) as picture:
+        return picture.width * picture.height * _BYTES_A_PIXEL
 
-    `claim` is told the decoded picture's size in bytes before a pixel is decoded, and may raise. Raises InvalidImage.
+
+def decode(source: bytes | str, limits: Limits) -> Image.Image:
+    """The picture in a file's bytes, or in their base64 text or data: URL, as RGB. Raises InvalidImage.
+
+    While it works it takes up to 24 bytes a pixel: the format's own buffers, and copies in other modes.
     """
-    data = file_bytes(source, limits)
+    with _checked(file_bytes(source, limits), limits) as picture:
+        picture.load()
+        return _to_rgb(picture)
+
+
+@contextlib.contextmanager
+def _checked(data: bytes, limits: Limits) -> Iterator[Image.Image]:
+    """A picture whose header is harmless; whatever fails inside the block becomes InvalidImage."""
     try:
         with Image.open(io.BytesIO(data), formats=limits.formats) as picture:
             _check_header(picture, limits)
             _check_scans(picture, data)
-            claim(picture.width * picture.height * 4)
-            picture.load()
-            return _to_rgb(picture)
+            yield picture
     except ServiceError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -128,11 +139,23 @@ def _check_header(picture: Image.Image, limits: Limits) -> None:
         raise InvalidImage(f"The image is smaller than {limits.min_side} pixels on a side.")
     if max(width, height) > _MAX_SIDE_RATIO * min(width, height):
         raise InvalidImage(f"The image is more than {_MAX_SIDE_RATIO} times as long as it is wide.")
+    if picture.format == "TIFF":
+        _check_tiff(picture, limits)
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
     if picture.mode in {"I", "F"} or (picture.mode.startswith("I;16") and bits != (16,)):
         raise InvalidImage("Greyscale has 8 or 16 unsigned bits; the range of other numbers is unknown.")
     if picture.format != "MPO" and _has_second_frame(picture):
         raise InvalidImage("The image has several frames; send one.")
+
+
+def _check_tiff(picture: Image.Image, limits: Limits) -> None:
+    """A tile is decoded whole, however little of it the picture shows."""
+    tags = picture.tag_v2  # type: ignore[attr-defined]  # the format is TIFF
+    width, height = picture.size
+    if tags.get(_TILE_WIDTH, width) * tags.get(_TILE_LENGTH, height) > limits.max_pixels:
+        raise InvalidImage(f"The image has tiles of more than {limits.max_pixels} pixels.")
+    if tags.get(_SAMPLES_PER_PIXEL, 1) * max(tags.get(_BITS_PER_SAMPLE, (1,))) > _MAX_PIXEL_BITS:
+        raise InvalidImage(f"A pixel of the image has more than {_MAX_PIXEL_BITS} bits.")
 
 
 def _has_second_frame(picture: Image.Image) -> bool:
@@ -161,7 +184,7 @@ def _too_large(limits: Limits) -> InvalidImage:
 def _to_rgb(picture: Image.Image) -> Image.Image:
     profile = picture.info.get("icc_profile")
     with contextlib.suppress(Exception):  # EXIF from anywhere; a picture whose orientation is unreadable stays
-        picture = ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I;16"):
         picture = _to_8_bits(picture)
     if picture.has_transparency_data:

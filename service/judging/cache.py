@@ -47,6 +47,9 @@ class AnswerCache:
     def __init__(self, entries: int) -> None:
         self._kept: LRUCache[Key[Any], BaseModel] = LRUCache(entries)
 
+    def __contains__(self, key: Key[Any] | None) -> bool:
+        return key is not None and key in self._kept
+
     def get(self, key: Key[Answer] | None) -> Answer | None:
         """The answer kept under a key."""
         if key is None or not self._kept.maxsize:

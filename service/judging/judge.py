@@ -52,6 +52,10 @@ class Judge:
             gate.enter_context(self._traffic.user())
             yield HeldJudge(self._engine, version, self._model, self._cache)
 
+    def knows(self, picture: Picture, options: ScoreOptions) -> bool:
+        """Whether the serving version's score is in the cache. Raises InvalidRequest as `score`."""
+        return key_of(ScoreResponse, self._gate.version, [picture], options) in self._cache
+
     async def score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
         """The quality of one image. Raises InvalidImage; InvalidRequest if the serving profile lacks the mode."""
         known = self._cache.get(key_of(ScoreResponse, self._gate.version, [picture], options))

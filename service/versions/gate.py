@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from service.contract import VersionInfo
 from service.errors import DrainTimeout
+from service.observability.logs import request_id
 
 
 class VersionGate:
@@ -24,17 +25,21 @@ class VersionGate:
         self._idle = asyncio.Event()
         self._idle.set()
         self._holders = 0
+        self._kept_out: set[str | None] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether new requests pass without waiting."""
         return self._open.is_set()
 
+    def kept_out(self, request: str) -> bool:
+        """Whether the request of this id waits for the gate to open."""
+        return request in self._kept_out
+
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[VersionInfo]:
         """Waits until the gate is open; the version stays the same until the block ends."""
-        while not self._open.is_set():  # a waiter may wake after the gate has closed again
-            await self._open.wait()
+        await self._opened()
         self._holders += 1
         self._idle.clear()
         try:
@@ -56,6 +61,15 @@ class VersionGate:
             yield
         finally:
             self._open.set()
+
+    async def _opened(self) -> None:
+        request = request_id.get()
+        self._kept_out.add(request)
+        try:
+            while not self._open.is_set():  # a waiter may wake after the gate has closed again
+                await self._open.wait()
+        finally:
+            self._kept_out.discard(request)
 
     async def _drain(self, seconds: float) -> None:
         try:

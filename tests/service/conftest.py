@@ -170,7 +170,7 @@ def opened(image: Image.Image) -> Picture:
     async def pixels() -> Image.Image:
         return image
 
-    return Picture(hashlib.sha256(image.tobytes()).hexdigest(), pixels)
+    return Picture(hashlib.sha256(image.tobytes()).hexdigest(), 4 * image.width * image.height, pixels)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

@@ -122,6 +122,37 @@ def test_a_batch_is_answered_by_one_version(world: World, run):
     assert run(story()) == ({world.first}, world.first)
 
 
+def test_pictures_that_wait_for_memory_do_not_keep_a_swap_waiting(make_world, run):
+    """There is memory for one of three: what waits for it does so in front of the gate."""
+    world = make_world(decoded_mib=1, drain_seconds=5)
+    large = [picture(level, side=400) for level in LEVELS]
+    behind = []
+    plain = world.service.decoder._decode
+
+    async def decode(data: bytes):
+        behind.append(world.service.gate._holders)
+        return await plain(data)
+
+    async def story() -> list[int]:
+        world.engine.seconds = 0.02
+        world.service.decoder._decode = decode
+        async with world.public() as client:
+            batches = [asyncio.create_task(client.post("/v1/score/batch", files=[("images", data)])) for data in large]
+            while not world.engine.running:
+                await asyncio.sleep(0.001)
+            await world.service.swapper.promote(world.second)
+            return [answer.status_code for answer in await asyncio.gather(*batches)]
+
+    assert run(story()) == [200, 200, 200]
+    assert behind == [0, 0, 0], "decoded before the gate"
+
+
+def test_known_pictures_are_not_decoded_again(world: World, run):
+    first = ask(world, run, FILES).json()
+    world.service.decoder._decode = None
+    assert ask(world, run, FILES).json() == first
+
+
 def test_lines_come_as_answers_are_ready(listening: Listening):
     """The first answer arrives while the engine still works on the last."""
     engine, plain, late = listening.world.engine, listening.world.engine.generate, threading.Event()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from service.errors import InvalidImage, TooBusy
-from service.images.picture import Limits, decode, take_heif
+from service.errors import InvalidImage
+from service.images.picture import Limits, decode, decoded_bytes, take_heif
+from tests.hostile import tile_bomb
 from tests.service.conftest import encoded, picture
 
 LIMITS = Limits(max_pixels=1_000_000, min_side=28, max_side=900)
@@ -121,12 +124,31 @@ def test_heif_is_taken_where_it_is_wanted():
     assert abs(decode(photo, replace(LIMITS, formats=formats)).getpixel((30, 30))[0] - 200) < 8
 
 
-def test_every_pixel_is_claimed_before_it_is_decoded():
-    def refuse(size: int) -> None:
-        raise TooBusy(f"{size}")
+def test_the_memory_of_a_picture_is_known_from_its_header():
+    assert decoded_bytes(picture(side=200)[:150], LIMITS) == 200 * 200 * 4
 
-    with pytest.raises(TooBusy, match=str(200 * 200 * 4)):
-        decode(picture(side=200)[:150], LIMITS, refuse)
+
+def test_decoding_takes_at_most_24_bytes_a_pixel():
+    """The worst case: two buffers of WebP's own, a profile, an orientation, transparency."""
+    grey = Image.radial_gradient("L").resize((2000, 2000)).convert("RGBA")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = encoded(grey, "WEBP", icc_profile=profile, exif=exif)
+    script = """if True:
+        import sys
+        from service.images.picture import Limits, decode
+
+        def most() -> int:
+            return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+        data = sys.stdin.buffer.read()
+        before = most()
+        decode(data, Limits(max_pixels=4_000_000, min_side=28))
+        print((most() - before) * 1024)
+    """
+    taken = int(subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True).stdout)
+    assert 4 * 4_000_000 < taken < 24 * 4_000_000
 
 
 def _png_header(width: int, height: int) -> bytes:
@@ -199,6 +221,7 @@ HOSTILE = {
     "one pixel": picture(side=1),
     "a thread": encoded(Image.new("RGB", (8, 880))),
     "a compressed text bomb": _text_bomb(),
+    "a bomb of one tile": tile_bomb(7_000),
     "an animation": _animation(),
     "a bomb of scans": _scan_bomb(),
     "two thousand pages": _tiff_chain(),

@@ -168,3 +168,18 @@ def test_what_cannot_be_ranked_is_refused(world: World, run, request_, code: str
 
     assert_problem(run(story()), 422, code)
     assert world.engine.asked == []
+
+
+def test_more_pixels_than_the_service_has_memory_for_are_refused_at_once(make_world, run):
+    world = make_world(decoded_mib=1)
+    large = [picture(level, side=400) for level in (1, 2)]  # 640 kB decoded, each
+
+    async def story() -> None:
+        async with world.public() as client:
+            for path in ("/v1/rank", "/v1/score/batch"):
+                refused = await client.post(path, files=form(large))
+                assert_problem(refused, 422, "invalid_request")
+                assert "1 MiB" in refused.json()["detail"]
+            assert (await client.post("/v1/score", files={"image": large[0]})).status_code == 200
+
+    run(story())

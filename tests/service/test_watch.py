@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import StreamingResponse
 
 from service.app import create_app, create_operator_app
 from tests.service.conftest import KEY, World, picture
@@ -34,7 +36,7 @@ async def working(world: World) -> None:
 
 def rejected(world: World, run, reason: str) -> float:
     async def story() -> str:
-        async with world.public() as client:
+        async with world.operators(key=None) as client:
             return (await client.get("/metrics")).text
 
     name = f'iqa_rejected_total{{reason="{reason}"}} '
@@ -115,6 +117,25 @@ def test_a_gate_closed_longer_than_the_deadline_asks_to_come_back(make_world, ru
     assert int(response.headers["retry-after"]) > 0
     assert world.engine.asked == []
     assert run(score(world)).status_code == 200
+
+
+def test_who_is_inside_while_the_gate_is_closed_was_too_slow(make_world, run):
+    world = make_world(request_seconds=0.5)
+    world.engine.seconds = LONG
+
+    async def story() -> list[httpx.Response]:
+        inside = asyncio.create_task(score(world))
+        await working(world)
+        closing = asyncio.create_task(world.service.swapper.promote(world.second))
+        while world.service.gate.is_open:
+            await asyncio.sleep(0.001)
+        answers = await asyncio.gather(inside, score(world))
+        closing.cancel()
+        return answers
+
+    inside, outside = run(story())
+    assert_problem(inside, 504, "deadline_exceeded")
+    assert_problem(outside, 503, "swapping")
 
 
 def test_both_orders_of_a_comparison_are_given_up(make_world, run):
@@ -198,7 +219,6 @@ def test_a_stream_goes_on_to_its_end_and_ends_with_its_client(world: World, run)
         await working(world)
         left.hang_up()
         await left.answer
-        await asyncio.sleep(0.01)  # the batch ends on its own task
         return whole, left
 
     whole, left = run(story())
@@ -206,6 +226,51 @@ def test_a_stream_goes_on_to_its_end_and_ends_with_its_client(world: World, run)
     assert whole.messages[-1]["more_body"] is False
     assert all(part.get("more_body", True) for part in left.messages)
     assert world.engine.running == 0
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_past_the_deadline_a_batch_has_what_is_ready_and_says_so_of_the_rest(make_world, run, accept: str):
+    world = make_world(request_seconds=2)
+    plain = world.engine.generate
+
+    async def generate(prompt, sampling, **options):
+        if prompt.images[0].getpixel((0, 0))[0] == 200:
+            await asyncio.sleep(LONG)
+        return await plain(prompt, sampling, **options)
+
+    world.engine.generate = generate
+
+    async def story() -> httpx.Response:
+        async with world.public() as client:
+            form = [("images", picture(level)) for level in (200, 10, 20)]
+            return await client.post("/v1/score/batch", files=form, headers={"accept": accept})
+
+    response = run(story())
+    assert response.status_code == 200
+    items = [json.loads(line) for line in response.text.splitlines()]
+    items = items[0]["results"] if accept == "application/json" else items
+    assert {item["index"]: (item["problem"] or {}).get("code") for item in items} == {
+        0: "deadline_exceeded", 1: None, 2: None,
+    }  # fmt: skip
+    assert world.engine.running == 0
+
+
+def test_a_batch_ends_with_a_client_that_goes_before_the_first_line(world: World, run, monkeypatch):
+    async def gone(response: Any, scope: Any, receive: Any, send: Any) -> None:
+        raise OSError("the client is gone")
+
+    monkeypatch.setattr(StreamingResponse, "__call__", gone)
+    world.engine.seconds = LONG
+    body = json.dumps({"images": [TEXT]}).encode()
+
+    async def story() -> None:
+        visitor = Visitor(create_app(world.service), "/v1/score/batch", body, accept="application/x-ndjson")
+        with contextlib.suppress(OSError):
+            await visitor.answer
+        await asyncio.sleep(0)
+        assert world.engine.running == 0
+
+    run(story())
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(make_world, run):

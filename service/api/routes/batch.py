@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
 
 from service.api.body import both_forms, read_body
@@ -12,6 +14,7 @@ from service.api.callers import charge
 from service.api.openapi import problems
 from service.api.problems import problem_of
 from service.api.service import service_of
+from service.api.watch import deadline
 from service.contract import (
     MAX_BATCH,
     ScoreBatchItem,
@@ -19,11 +22,8 @@ from service.contract import (
     ScoreBatchResponse,
     ScoreResponse,
 )
-from service.errors import ServiceError
-from service.images.decoder import Decoder
 from service.images.picture import Picture
 from service.judging.batch import Batch, Outcome
-from service.together import together
 
 NDJSON = "application/x-ndjson"
 PATHS = ("/v1/score/batch",)
@@ -35,47 +35,45 @@ router = APIRouter(
 )
 
 
+async def _until_answered() -> AsyncIterator[AsyncExitStack]:
+    """What enters it is left when the last byte is sent, or the request is given up."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+UntilAnswered = Annotated[AsyncExitStack, Depends(_until_answered)]
+
+
 @router.post(
     "/score/batch",
     response_model=ScoreBatchResponse,
     responses={200: {"content": {NDJSON: {"schema": {"type": "string", "description": "A ScoreBatchItem a line."}}}}},
     openapi_extra=both_forms(ScoreBatchRequest, ("images",)),
 )
-async def score_batch(request: Request) -> Response | ScoreBatchResponse:
+async def score_batch(request: Request, until_answered: UntilAnswered) -> Response | ScoreBatchResponse:
     """Scores up to 64 images by one version of the weights; an image that fails does not fail the others.
+
+    Past the request's deadline, images without an answer have the problem `deadline_exceeded`.
 
     With `Accept: application/x-ndjson` every answer is sent as it is ready, one ScoreBatchItem a line.
     """
     service = service_of(request)
     options, images = await read_body(request, ScoreBatchRequest, ("images",), MAX_BATCH)
     await charge(request, len(images))
-    pictures = await together(*(_opened(service.decoder, image) for image in images))
-    batch = Batch(service.judge, pictures, options)
-    try:
-        version = await batch.version()
-        if NDJSON in request.headers.get("accept", ""):
-            return StreamingResponse(_lines(request, batch), media_type=NDJSON)
-        items = sorted([_item(request, *outcome) async for outcome in batch.outcomes()], key=lambda item: item.index)
-    except BaseException:
-        batch.cancel()
-        raise
+    pictures = await service.decoder.try_open(images)
+    await until_answered.enter_async_context(service.decoder.room([p for p in pictures if isinstance(p, Picture)]))
+    batch = await until_answered.enter_async_context(Batch(service.judge, pictures, options))
+    version = await batch.version()
+    outcomes = batch.outcomes(deadline(request))
+    if NDJSON in request.headers.get("accept", ""):
+        return StreamingResponse(_lines(request, outcomes), media_type=NDJSON)
+    items = sorted([_item(request, *outcome) async for outcome in outcomes], key=lambda item: item.index)
     return ScoreBatchResponse(results=items, model=service.settings.model_name, version=version)
 
 
-async def _opened(decoder: Decoder, image: bytes | str) -> Picture | ServiceError:
-    try:
-        return await decoder.open(image)
-    except ServiceError as error:
-        return error
-
-
-async def _lines(request: Request, batch: Batch) -> AsyncIterator[str]:
-    """The lines of the answer. When the reader goes away, so does the work."""
-    try:
-        async for outcome in batch.outcomes():
-            yield _item(request, *outcome).model_dump_json() + "\n"
-    finally:
-        batch.cancel()
+async def _lines(request: Request, outcomes: AsyncIterator[tuple[int, Outcome]]) -> AsyncIterator[str]:
+    async for outcome in outcomes:
+        yield _item(request, *outcome).model_dump_json() + "\n"
 
 
 def _item(request: Request, index: int, outcome: Outcome) -> ScoreBatchItem:

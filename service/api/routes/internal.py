@@ -79,8 +79,9 @@ async def rollouts(request: Request) -> RolloutResponse:
     """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
     service = service_of(request)
     batch = parse(RolloutRequest, await request.body())
-    pictures = await together(*(service.decoder(image) for image in batch.images.values()))
-    return await service.rollouts.answer(batch, dict(zip(batch.images, pictures, strict=True)))
+    async with service.decoder.opened(batch.images.values()) as pictures:
+        images = await together(*(picture.pixels() for picture in pictures))
+        return await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
 
 
 @router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))

@@ -13,7 +13,6 @@ from service.contract import (
     ScoreRequest,
     ScoreResponse,
 )
-from service.together import together
 
 router = APIRouter(
     prefix="/v1",
@@ -30,8 +29,9 @@ async def score(request: Request) -> ScoreResponse:
     `temperature` 0 or with a `seed` the score is repeatable.
     """
     service = service_of(request)
-    options, (image,) = await read_body(request, ScoreRequest, ("image",))
-    return await service.judge.score(await service.decoder.open(image), options)
+    options, images = await read_body(request, ScoreRequest, ("image",))
+    async with service.decoder.opened(images) as (picture,):
+        return await service.judge.score(picture, options)
 
 
 @router.post("/compare", openapi_extra=both_forms(CompareRequest, ("first", "second")))
@@ -39,5 +39,5 @@ async def compare(request: Request) -> CompareResponse:
     """Which of two images looks better: `samples` votes, half of them in each order of presentation."""
     service = service_of(request)
     options, images = await read_body(request, CompareRequest, ("first", "second"))
-    first, second = await together(*(service.decoder.open(image) for image in images))
-    return await service.judge.compare(first, second, options)
+    async with service.decoder.opened(images) as (first, second):
+        return await service.judge.compare(first, second, options)

@@ -10,7 +10,6 @@ from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import MAX_RANKED, RankRequest, RankResponse
 from service.ranking.rank import rank
-from service.together import together
 
 PATHS = ("/v1/rank",)
 
@@ -31,5 +30,5 @@ async def rank_images(request: Request) -> RankResponse:
     service = service_of(request)
     options, images = await read_body(request, RankRequest, ("images",), MAX_RANKED)
     await charge(request, len(images))
-    pictures = await together(*(service.decoder.open(image) for image in images))
-    return await rank(service.judge, pictures, options)
+    async with service.decoder.opened(images) as pictures:
+        return await rank(service.judge, pictures, options)
