@@ -9,13 +9,14 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.api.admission import Admission, check_open
-from service.api.callers import authorise, limit
+from service.api.callers import authorise, charge_one, running
 from service.api.cors import OperatorCorsMiddleware
 from service.api.keys import Keys
 from service.api.observe import ObserveMiddleware
 from service.api.openapi import EVERYWHERE, document_problems
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
 from service.api.rates import Rates
+from service.api.readiness import Readiness
 from service.api.routes import batch, health, info, internal, judge, page, rank, versions
 from service.api.watch import Watch
 from service.configuration.settings import Settings
@@ -53,6 +54,7 @@ class Service:
     decoder: Decoder
     keys: Keys | None
     rates: Rates
+    readiness: Readiness
     draining: bool = False
 
 
@@ -75,31 +77,35 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         decoder=_decoder(settings),
         keys=Keys(settings.keys_file) if settings.keys_file else None,
         rates=Rates(),
+        readiness=Readiness(),
     )
 
 
 def create_app(service: Service) -> FastAPI:
-    """The public application: scores, preferences, versions, health, metrics, the page."""
+    """The public application: scores, preferences, versions, health, the page."""
     settings = service.settings
     larger = dict.fromkeys(batch.PATHS + rank.PATHS, settings.max_batch_bytes)
     app = _bare_app("EvoQuality Service", service)
     app.add_middleware(Watch, seconds=settings.request_seconds, body_seconds=settings.body_seconds)
     _add_outer_middleware(app, settings.max_upload_bytes, larger)
-    admission = Admission(settings.max_in_flight)
-    before = [Depends(authorise), Depends(admission), Depends(limit)]
-    for router in (judge.router, batch.router, rank.router):
-        app.include_router(router, dependencies=before)
-    for router in (versions.router, info.router):
-        app.include_router(router, dependencies=[Depends(authorise)])
+    admission = Admission(settings.max_in_flight, settings.max_bodies_mib * 2**20)
+    known, one = Depends(authorise), Depends(charge_one)
+    work = [known, Depends(admission), Depends(running)]
+    app.include_router(judge.router, dependencies=[*work, one])
+    for many in (batch.router, rank.router):  # they count their images once they know them
+        app.include_router(many, dependencies=work)
+    for listing in (versions.router, info.router):
+        app.include_router(listing, dependencies=[known, Depends(running), one])
     app.include_router(page.router)
     return app
 
 
 def create_operator_app(service: Service) -> FastAPI:
-    """The operators' application: promotion, rollback, adapters, rollouts; all behind the key."""
+    """The operators' application: promotion, rollback, adapters, rollouts, all behind the key; metrics, open."""
     app = _bare_app("EvoQuality Service: operators", service)
     app.add_middleware(OperatorCorsMiddleware, origins=service.settings.operator_origins)
     _add_outer_middleware(app, service.settings.max_operator_bytes, {})
+    app.include_router(health.scraped)
     app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key)), Depends(check_open)])
     return app
 

@@ -16,7 +16,6 @@ from fastapi import FastAPI
 
 from service.api.keys import read_keys
 from service.api.protocol import patient_protocol
-from service.api.readiness import report_readiness
 from service.app import Service, create_app, create_operator_app, create_service
 from service.configuration.settings import Settings, operator_key
 from service.contract import VersionInfo
@@ -125,7 +124,7 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
     watchdog = asyncio.create_task(_watch(service, drain))
-    reporter = asyncio.create_task(report_readiness(service))
+    reporter = asyncio.create_task(service.readiness.report(service))
     addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
     log.info("serving version %s on %s", service.gate.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))

@@ -1,4 +1,4 @@
-"""How many public requests are accepted at the same time."""
+"""How many public requests are accepted at the same time, and with how many bytes of bodies."""
 
 from __future__ import annotations
 
@@ -12,22 +12,29 @@ from service.observability import metrics
 
 
 class Admission:
-    """A dependency that counts requests, body and all, and refuses those beyond the limit."""
+    """A dependency that counts requests and the bytes of their bodies, and refuses those beyond the limits."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_bytes: int) -> None:
         self._limit = limit
+        self._max_bytes = max_bytes
         self._count = 0
+        self._bytes = 0
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
         check_open(request)
         if self._count >= self._limit:
             raise TooBusy("The service has as many requests as it takes; try again.")
+        size: int = request.state.body_bytes
+        if self._bytes + size > self._max_bytes:
+            raise TooBusy("The service has as many bytes of bodies as it takes; try again.")
         self._count += 1
+        self._bytes += size
         metrics.in_flight.set(self._count)
         try:
             yield
         finally:
             self._count -= 1
+            self._bytes -= size
             metrics.in_flight.set(self._count)
 
 

@@ -22,21 +22,24 @@ async def authorise(request: Request, bearer: Bearer) -> None:
         raise Unauthorized("Send one of this service's keys as a bearer token.")
 
 
-async def limit(request: Request) -> AsyncIterator[None]:
-    """Counts a request against its key's limits, until it is answered; after `authorise`. Raises RateLimited."""
+async def running(request: Request) -> AsyncIterator[None]:
+    """Counts a request among its key's running ones, until it is answered; after `authorise`. Raises RateLimited."""
     if (key := request.state.key) is None:
         yield
         return
-    rates = service_of(request).rates
-    with rates.running(key):
-        await rates.charge(key, 1)
+    with service_of(request).rates.running(key):
         yield
 
 
+async def charge_one(request: Request) -> None:
+    """Counts a request against its key's rate; after `authorise`. Raises RateLimited."""
+    await charge(request, 1)
+
+
 async def charge(request: Request, images: int) -> None:
-    """Makes a request of many images count as many requests; one was counted when it came.
+    """Makes a request of many images count as many requests.
 
     Raises RateLimited; InvalidRequest if the key never allows so many at once.
     """
     if key := request.state.key:
-        await service_of(request).rates.charge(key, images - 1)
+        await service_of(request).rates.charge(key, images)

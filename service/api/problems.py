@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class BodyLimitMiddleware:
     """Starlette's limit, with larger ones by path, and a problem where a body is declared too large.
 
-    Starlette would answer that in plain text.
+    Starlette would answer that in plain text. The state's `body_bytes` is how long a body may become.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int]) -> None:
@@ -55,10 +55,12 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._larger.get(scope.get("path", ""), self._max_bytes)
-        if scope["type"] == "http" and _declared(scope) > limit:
-            await http_problem(Request(scope), HTTPException(413))(scope, receive, send)
-        else:
-            await RequestBodyLimitMiddleware(self._app, limit)(scope, receive, send)
+        if scope["type"] == "http":
+            size = scope.setdefault("state", {})["body_bytes"] = _body_bytes(scope, limit)
+            if size > limit:
+                await http_problem(Request(scope), HTTPException(413))(scope, receive, send)
+                return
+        await RequestBodyLimitMiddleware(self._app, limit)(scope, receive, send)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -142,6 +144,7 @@ def _response(request: Request, status: int, code: str, title: str, detail: str,
     return JSONResponse(problem.model_dump(), status, headers, "application/problem+json")
 
 
-def _declared(scope: Scope) -> int:
+def _body_bytes(scope: Scope, limit: int) -> int:
+    """The body's declared length, or the longest it may have."""
     declared = Headers(scope=scope).get("content-length", "")
-    return int(declared) if declared.isdecimal() else 0
+    return int(declared) if declared.isdecimal() else limit

@@ -32,7 +32,7 @@ class Rates:
         Raises RateLimited; InvalidRequest if they are more than ever pass at once.
         """
         limit = key.requests_per_minute
-        if limit is None or count < 1:
+        if limit is None:
             return
         if count > limit:
             raise InvalidRequest(f"The request counts {count}; this key has {limit} a minute. Send fewer images.")

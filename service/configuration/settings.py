@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     """Largest body of a public request, in bytes; more is answered 413."""
     max_batch_bytes: Count = 128 * 2**20
     """Largest body of a public request with many images, in bytes."""
+    max_bodies_mib: Count = 1024
+    """Bodies of all public requests being answered, in MiB; more are answered 503 with Retry-After. A body of unknown
+    length counts as the longest; reading base64 takes about twice as much again."""
     max_operator_bytes: Count = 256 * 2**20
     """Largest body of an operator's request, in bytes: a batch of rollouts carries its images."""
     max_image_pixels: Annotated[int, Field(ge=1, le=89_000_000)] = 40_000_000
@@ -109,11 +112,13 @@ class Settings(BaseSettings):
     min_image_side: Count = 28
     """Shortest side of a picture, in pixels."""
     decoders: Count = 2
-    """Pictures decoded at the same time; times `max_image_pixels` times 4 bytes bounds the memory of a step."""
+    """Pictures decoded at the same time. Each may take 24 bytes a pixel of `max_image_pixels` while it is decoded,
+    beside `decoded_mib`."""
     cache_entries: Annotated[int, Field(ge=0)] = 10_000
     """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB, more with texts."""
     decoded_mib: Count = 4096
-    """Memory for the decoded pictures of all running requests, in MiB; beyond it requests are answered 503."""
+    """Memory for the decoded pictures of all running requests, 4 bytes a pixel, in MiB; others wait for their turn. A
+    request with more in itself is answered 422."""
     heif: bool = False
     """Takes HEIC and HEIF pictures too; needs the extra `heif`."""
     url_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)] = ()
@@ -161,6 +166,12 @@ class Settings(BaseSettings):
     def _pixels_in_order(self) -> Settings:
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is larger than max_pixels")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_a_body(self) -> Settings:
+        if self.max_bodies_mib * 2**20 < max(self.max_upload_bytes, self.max_batch_bytes):
+            raise ValueError("max_bodies_mib is less than one body: max_upload_bytes and max_batch_bytes are in bytes")
         return self
 
     @property

@@ -58,6 +58,7 @@ class VersionStore:
         self.root = root.resolve()
         for folder in ("versions", "adapters"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
+        self._listed: dict[str, VersionInfo] = {}
 
     def add(
         self,
@@ -122,13 +123,15 @@ class VersionStore:
         return VersionInfo(**manifest.model_dump(include=set(VersionInfo.model_fields)))
 
     def list(self) -> Sequence[VersionInfo]:
-        """All readable versions, oldest first."""
+        """All readable versions, oldest first. A manifest never changes: it is read once."""
         found = []
         for folder in (self.root / "versions").iterdir():
             try:
-                found.append(self.info(folder.name))
+                if folder.name not in self._listed:
+                    self._listed[folder.name] = self.info(folder.name)
             except (UnknownVersion, VersionError):
                 continue
+            found.append(self._listed[folder.name])
         return sorted(found, key=lambda info: (info.created, info.id))
 
     def path(self, version: str) -> Path:

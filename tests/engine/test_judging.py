@@ -97,6 +97,6 @@ def test_greedy_answers_do_not_depend_on_the_batch(service: Running, images: lis
 
 def test_the_service_is_ready_through_its_engine(service: Running, first: str):
     assert service.public.ready().version == first
-    metrics = httpx.get(f"{service.url}/metrics").text
+    metrics = httpx.get(f"{service.operator_url}/metrics").text
     assert f'iqa_model_info{{model="evoquality",version="{first}"}} 1.0' in metrics
     assert "vllm:" in metrics

@@ -35,7 +35,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def cached(service: Running) -> dict[str, float]:
-    lines = (line.rpartition(" ") for line in httpx.get(f"{service.url}/metrics").text.splitlines())
+    lines = (line.rpartition(" ") for line in httpx.get(f"{service.operator_url}/metrics").text.splitlines())
     return {name: float(value) for name, _, value in lines if name.startswith("iqa_cache") and "created" not in name}
 
 

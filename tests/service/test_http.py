@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -195,10 +195,75 @@ def test_an_engine_that_does_not_answer_is_not_ready(make_world, run):
     assert_problem(ask(world, run, "GET", "/health/ready"), 503, "not_ready")
 
 
+def test_one_question_to_the_engine_stands_for_all_who_probe(world: World, run):
+    plain, asked = world.engine.probe, []
+
+    async def probe() -> str:
+        asked.append(1)
+        await asyncio.sleep(0.01)
+        return await plain()
+
+    async def story() -> list[httpx.Response]:
+        async with world.public() as client, world.operators() as operators:
+            together = await asyncio.gather(*(client.get("/health/ready") for _ in range(5)))
+            return [*together, await operators.get("/health/ready")]
+
+    world.engine.probe = probe
+    assert {response.status_code for response in run(story())} == {200}
+    assert len(asked) == 1
+
+
+def test_an_engine_with_other_weights_than_those_that_serve_is_not_ready(world: World, run):
+    world.engine.version = "half loaded"
+    assert_problem(ask(world, run, "GET", "/health/ready"), 503, "not_ready")
+
+
+def test_a_swap_does_not_make_the_service_unready(world: World, run):
+    async def story() -> httpx.Response:
+        async with world.public() as client, world.service.gate.closed(1):
+            world.engine.version = "half loaded"
+            return await client.get("/health/ready")
+
+    assert run(story()).status_code == 200
+
+
+def test_bodies_beyond_the_memory_for_them_are_asked_to_come_back(make_world, run):
+    world = make_world(max_upload_bytes=2**20, max_batch_bytes=2**20, max_bodies_mib=1, cache_entries=0)
+    image = picture(side=400, kind="BMP")  # 480 kB: two of them fit
+    world.engine.seconds = 0.1
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield image
+
+    async def story() -> None:
+        async with world.public() as client:
+            calls = (client.post("/v1/score", files={"image": image}) for _ in range(3))
+            answers = await asyncio.gather(*calls)
+            assert sorted(answer.status_code for answer in answers) == [200, 200, 503]
+            busy = next(answer for answer in answers if answer.status_code == 503)
+            assert_problem(busy, 503, "too_busy")
+            assert busy.headers["retry-after"] == "1"
+            running = asyncio.create_task(client.post("/v1/score", files={"image": image}))
+            while not world.engine.running:
+                await asyncio.sleep(0.001)
+            unknown = await client.post("/v1/score", content=chunks(), headers={"content-type": "application/json"})
+            assert_problem(unknown, 503, "too_busy")  # it may become as long as any
+            assert (await running).status_code == 200
+            assert (await client.post("/v1/score", files={"image": image})).status_code == 200
+
+    run(story())
+
+
 def test_metrics_count_by_route_and_status(world: World, run):
     ask(world, run, "POST", "/v1/score", files={"image": b"no image"})
     ask(world, run, "GET", "/a/path/that/nobody/knows")
-    text = ask(world, run, "GET", "/metrics").text
+    assert ask(world, run, "GET", "/metrics").status_code == 404  # open, so on the operators' port alone
+
+    async def scraped() -> str:
+        async with world.operators(key=None) as client:
+            return (await client.get("/metrics")).text
+
+    text = run(scraped())
     assert 'iqa_requests_total{route="/v1/score",status="422"}' in text
     assert 'iqa_requests_total{route="other",status="404"}' in text
     assert "nobody" not in text

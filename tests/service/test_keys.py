@@ -10,14 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, Request
 from typer.testing import CliRunner
 
 from service.api import keys as module
-from service.api.callers import authorise, charge, limit
 from service.api.keys import Keys, add_key, read_keys
-from service.api.observe import ObserveMiddleware
-from service.api.problems import add_problem_handlers
 from service.api.rates import Rates
 from service.cli import app as cli
 from service.errors import InvalidRequest
@@ -63,10 +59,10 @@ def test_with_a_file_only_its_keys_are_let_in(make_world, run, file: Path):
     assert ask(world, run, keys[0], "/v1/versions")[0].status_code == 200
 
 
-def test_health_and_metrics_need_no_key(make_world, run, file: Path):
+def test_health_needs_no_key(make_world, run, file: Path):
     add_key(file, "one", None, None)
     world = make_world(keys_file=file)
-    for path in ("/health/live", "/health/ready", "/metrics"):
+    for path in ("/health/live", "/health/ready"):
         assert ask(world, run, None, path)[0].status_code == 200
 
 
@@ -204,7 +200,13 @@ def test_more_requests_a_minute_than_the_key_has_are_told_when_to_come_back(make
     assert_problem(refused, 429, "rate_limited")
     assert 55 <= int(refused.headers["retry-after"]) <= 60
     assert ask(world, run, free)[0].status_code == 200
-    assert 'iqa_rejected_total{reason="rate_limited"}' in ask(world, run, None, "/metrics")[0].text
+
+
+def test_listings_count_against_the_keys_limit_too(make_world, run, file: Path):
+    key = add_key(file, "one", 2, None)
+    world = make_world(keys_file=file)
+    for path, status in (("/v1/info", 200), ("/v1/versions", 200), ("/v1/info", 429), ("/v1/versions", 429)):
+        assert ask(world, run, key, path)[0].status_code == status
 
 
 def test_the_window_moves(make_world, run, file: Path, monkeypatch: pytest.MonkeyPatch):
@@ -226,30 +228,29 @@ def test_more_at_the_same_time_than_the_key_has_are_refused(make_world, run, fil
     assert ask(world, run, key)[0].status_code == 200
 
 
-def test_a_request_of_many_images_counts_as_many(make_world, run, file: Path):
-    key = add_key(file, "one", 10, None)
+@pytest.mark.parametrize("path", ["/v1/score/batch", "/v1/rank"])
+def test_a_request_of_many_images_counts_as_many_and_passes_when_it_was_told(make_world, run, file: Path, path: str):
+    key = add_key(file, "one", 4, None)
     world = make_world(keys_file=file)
-    app = FastAPI()
-    app.state.service = world.service
-    add_problem_handlers(app)
-    app.add_middleware(ObserveMiddleware)
+    events = world.service.rates._storage.events
 
-    @app.post("/{images}", dependencies=[Depends(authorise), Depends(limit)])
-    async def many(request: Request, images: int) -> None:
-        await charge(request, images)
-
-    async def story() -> list[httpx.Response]:
+    async def story() -> None:
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://t", headers=headers
-        ) as client:
-            return [await client.post(f"/{images}") for images in (8, 3, 2, 1, 11)]
+        async with world.public() as client:
 
-    eight, three, two, one, eleven = run(story())
-    assert (eight.status_code, two.status_code) == (200, 429)
-    assert_problem(three, 429, "rate_limited")  # one was counted when it came, two more do not pass
-    assert one.status_code == 429
-    assert eleven.status_code == 429
+            async def send(images: int) -> httpx.Response:
+                return await client.post(path, files=[("images", IMAGE)] * images, headers=headers)
+
+            assert_problem(await send(5), 422, "invalid_request")
+            assert (await send(4)).status_code == 200
+            for _ in range(3):  # what is refused costs nothing
+                refused = await send(4)
+                assert_problem(refused, 429, "rate_limited")
+            for entry in next(iter(events.values())):
+                entry.atime -= int(refused.headers["retry-after"])
+            assert (await send(4)).status_code == 200
+
+    run(story())
 
 
 def test_a_request_that_could_never_pass_is_told_so(run, file: Path):

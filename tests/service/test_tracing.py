@@ -59,8 +59,8 @@ def test_the_callers_trace_is_continued(exporter: InMemorySpanExporter, world: W
     assert trace.format_span_id(root.parent.span_id) == PARENT
 
 
-def test_probes_and_metrics_are_not_traced(exporter: InMemorySpanExporter, world: World, run):
-    for path in ("/health/live", "/health/ready", "/metrics", "/docs"):
+def test_probes_are_not_traced(exporter: InMemorySpanExporter, world: World, run):
+    for path in ("/health/live", "/health/ready", "/docs"):
         assert spans(exporter, world, run, "GET", path) == []
 
 

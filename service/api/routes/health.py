@@ -1,4 +1,4 @@
-"""`GET /health/live`, `GET /health/ready` and `GET /metrics`: open, on both ports."""
+"""`GET /health/live` and `GET /health/ready`, open on both ports; `GET /metrics`, open on the operators' alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from service.api.openapi import problems
-from service.api.readiness import check_ready
 from service.api.service import service_of
 from service.contract import HealthResponse
 
 router = APIRouter(tags=["health"])
+scraped = APIRouter()
+"""What Prometheus reads: it tells of all callers' traffic."""
 
 
 @router.get("/health/live")
@@ -24,11 +25,11 @@ async def live(request: Request) -> HealthResponse:
 async def ready(request: Request) -> HealthResponse:
     """The engine itself answers, through its own queue, with the version that serves."""
     service = service_of(request)
-    await check_ready(service)
+    await service.readiness.check(service)
     return HealthResponse(status="ready", version=service.gate.version.id)
 
 
-@router.get("/metrics", include_in_schema=False)
+@scraped.get("/metrics", include_in_schema=False)
 async def metrics() -> Response:
     """Prometheus metrics: the service's (`iqa_`) and the engine's (`vllm:`)."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

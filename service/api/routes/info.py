@@ -12,7 +12,7 @@ from service.prompts import PROFILES
 router = APIRouter(prefix="/v1", tags=["versions"])
 
 
-@router.get("/info", responses=problems(401))
+@router.get("/info", responses=problems(401, 429))
 async def info(request: Request) -> InfoResponse:
     """The serving model, its modes, and the limits of a request."""
     service = service_of(request)

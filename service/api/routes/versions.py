@@ -15,7 +15,7 @@ from service.versions.store import VersionStore
 router = APIRouter(prefix="/v1", tags=["versions"])
 
 
-@router.get("/versions", responses=problems(401))
+@router.get("/versions", responses=problems(401, 429))
 async def versions(request: Request) -> VersionsResponse:
     """Every version in the store, the active one and the one before it."""
     service = service_of(request)
