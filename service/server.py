@@ -164,7 +164,7 @@ def _server(app: FastAPI, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http=patient_protocol(settings.header_seconds),
+            http=patient_protocol(settings.header_seconds, settings.max_connections),
             ws="none",
             timeout_keep_alive=settings.keep_alive_seconds,
             log_config=None,

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with what it lacks: absolute deadlines, and a limit, for the head of a request.
 
-uvicorn waits for ever for a head that never ends, and for the rest of a body that nobody wants any more.
+uvicorn waits for ever for a head that never ends, and for the rest of a body that nobody wants any more; its own limit
+of connections counts when a request arrives, and lets silent ones pile up.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Closes a connection whose next head, or the unread rest of an answered request, takes too long."""
+    """Closes a connection too many, and one whose next head, or unread rest of an answered request, takes too long."""
 
     seconds: ClassVar[float]
+    most: ClassVar[int]
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.close()
         self._awaits_head = True
         self._head_ended = False
         self._head_bytes = 0
@@ -80,6 +84,6 @@ class PatientProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def patient_protocol(seconds: float) -> type[PatientProtocol]:
-    """The protocol with `seconds` for a head; uvicorn takes a class."""
-    return type("PatientProtocol", (PatientProtocol,), {"seconds": seconds})
+def patient_protocol(seconds: float, most: int) -> type[PatientProtocol]:
+    """The protocol with `seconds` for a head, for `most` connections to a server; uvicorn takes a class."""
+    return type("PatientProtocol", (PatientProtocol,), {"seconds": seconds, "most": most})

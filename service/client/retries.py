@@ -14,10 +14,10 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, sto
 from tenacity import wait_random_exponential as wait_random
 
 from service.contract import Problem
+from service.errors import DrainTimeout, TooBusy
 
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0
-_RETRIED_STATUSES = {429, 503}
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -31,11 +31,14 @@ class ServiceError(Exception):
 
 
 def policy(repeatable: bool) -> dict[str, Any]:
-    """Retries what never arrived, what the service asks to repeat within a minute, lost answers of repeatable calls."""
+    """Retries what never arrived, and, where asked to within a minute, what never began.
+
+    Repeatable calls also after lost answers and 503.
+    """
 
     def again(error: BaseException) -> bool:
         if isinstance(error, ServiceError):
-            return error.problem.status in _RETRIED_STATUSES and (error.retry_after_s or 0) <= _LONGEST_WAIT_S
+            return _invites(error.problem, repeatable) and (error.retry_after_s or 0) <= _LONGEST_WAIT_S
         lost = repeatable and not isinstance(error, httpx.TimeoutException)
         return isinstance(error, httpx.TransportError if lost else _NEVER_SENT)
 
@@ -74,6 +77,13 @@ def retry_after(header: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _invites(problem: Problem, repeatable: bool) -> bool:
+    """Never after drain_timeout: each try keeps everybody waiting, and that is for the operator to decide."""
+    if problem.status == 429 or problem.code == TooBusy.code:
+        return True
+    return repeatable and problem.status == 503 and problem.code != DrainTimeout.code
 
 
 def _wait(state: RetryCallState) -> float:

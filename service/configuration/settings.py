@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     """Pictures decoded at the same time. Each may take 24 bytes a pixel of `max_image_pixels` while it is decoded,
     beside `decoded_mib`."""
     cache_entries: Annotated[int, Field(ge=0)] = 10_000
-    """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB, more with texts."""
+    """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB; answers with texts are not kept."""
     decoded_mib: Count = 4096
     """Memory for the decoded pictures of all running requests, 4 bytes a pixel, in MiB; others wait for their turn. A
     request with more in itself is answered 422."""
@@ -127,6 +127,8 @@ class Settings(BaseSettings):
     """How long fetching an image may take in all, in seconds."""
     max_in_flight: Count = 256
     """Public requests accepted at the same time; more are answered 503 with Retry-After."""
+    max_connections: Count = 512
+    """Connections to each of the two ports at the same time, idle ones included; more are closed at once."""
 
     request_seconds: Seconds = 60.0
     """How long a public request may take, body and all, in seconds; then 504. Callers can ask for less."""

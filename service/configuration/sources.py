@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -19,16 +20,20 @@ OTHERS = {PREFIX + name for name in ("URL", "KEY", "OPERATOR_URL", "OPERATOR_KEY
 """What the other commands read."""
 _TRAINER = f"{PREFIX}TRAINER_"
 _LONGEST_VALUE = 100
+_LINK = re.compile(r"_SERVICE_HOST=|_SERVICE_PORT(_\w+)?=|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=|_PORT=\w+://")
+"""Kubernetes tells every pod of the services beside it: a Service named `evoquality` sets EVOQUALITY_PORT=tcp://…"""
 
 
 class Environment(EnvSettingsSource):
-    """`EVOQUALITY_<NAME>`. Raises ValueError for a variable that looks like one and is none."""
+    """`EVOQUALITY_<NAME>`. Raises ValueError for a variable that looks like one and is none, service links aside."""
 
     def __call__(self) -> dict[str, Any]:
         known = [variable(name) for name in self.settings_cls.model_fields]
-        for name in map(str.upper, os.environ):
+        links = {name for name, value in os.environ.items() if _LINK.search(f"{name.upper()}={value}")}
+        for name in map(str.upper, os.environ.keys() - links):
             if name.startswith(PREFIX) and not name.startswith(_TRAINER):
                 _check(name, [*known, *OTHERS], "in the environment")
+        self.env_vars = {name: value for name, value in self.env_vars.items() if name not in map(str.lower, links)}
         return super().__call__()
 
 

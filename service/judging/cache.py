@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from service.contract import Mode, Options, VersionInfo
 from service.images.picture import Picture
-from service.judging.estimates import DEFAULT_SAMPLES, chosen_mode
+from service.judging.estimates import DEFAULT_SAMPLES, chosen_mode, wants_text
 from service.observability import metrics
 from service.prompts import PROFILES
 
@@ -33,9 +33,13 @@ class Key(Generic[Answer]):
 def key_of(
     kind: type[Answer], version: VersionInfo, pictures: Sequence[Picture], options: Options
 ) -> Key[Answer] | None:
-    """The key of a request; None if asking again may give another answer. Raises InvalidRequest as `chosen_mode`."""
+    """The key of a request; None if asking again may give another answer, or one with texts: those may be long.
+
+    Raises InvalidRequest as `chosen_mode`.
+    """
     mode = chosen_mode(options, PROFILES[version.profile])
-    if mode == "sampled" and options.seed is None and options.temperature != 0:
+    drawn_anew = mode == "sampled" and options.seed is None and options.temperature != 0
+    if drawn_anew or wants_text(options):
         return None
     digests = tuple(picture.digest for picture in pictures)
     return Key(kind, version.id, _canonical(options, mode), digests)

@@ -30,8 +30,7 @@ async def rank(judge: Judge, pictures: Sequence[Picture], options: RankOptions) 
     order = sorted(range(len(pictures)), key=lambda index: pictures[index].digest)
     async with judge.hold() as held:
         ranking = _Ranking(held, [pictures[index] for index in order], options, budget)
-        await ranking.run()
-        return await ranking.response(order)
+        return await ranking.response(await ranking.run(), order)
 
 
 class _Ranking:
@@ -46,18 +45,20 @@ class _Ranking:
         self._answers: list[CompareResponse] = []
         self._preferences: list[Preference] = []
 
-    async def run(self) -> None:
+    async def run(self) -> Strengths:
+        """Makes the comparisons. Returns what all of them tell."""
         for pairs in self._tournament.opening():
             await self._compare(pairs)
-        while pairs := self._tournament.next_round(await self._fit()):
+        while pairs := self._tournament.next_round(found := await self._fit()):
             await self._compare(pairs)
+        return found
 
-    async def response(self, order: Sequence[int]) -> RankResponse:
+    async def response(self, found: Strengths, order: Sequence[int]) -> RankResponse:
         """`order[i]` is where the caller's request has picture i."""
         biases = [answer.position_bias for answer in self._answers if answer.position_bias is not None]
         images = len(self._pictures)
         return RankResponse(
-            ranking=await self._places(order),
+            ranking=await self._places(found, order),
             comparisons=len(self._answers),
             pairs=images * (images - 1) // 2,
             position_bias=statistics.fmean(biases) if biases else None,
@@ -85,9 +86,8 @@ class _Ranking:
     async def _fit(self) -> Strengths:
         return await asyncio.to_thread(fit, len(self._pictures), self._preferences, KINDS[self._mode])
 
-    async def _places(self, order: Sequence[int]) -> list[RankedImage]:
+    async def _places(self, found: Strengths, order: Sequence[int]) -> list[RankedImage]:
         compared = sorted({item for preference in self._preferences for item in (preference.first, preference.second)})
-        found = await self._fit()
         errors = found.standard_errors()
         ranks = dict(zip(compared, found.ranks(compared), strict=True))
         places = [

@@ -79,7 +79,6 @@ class Swapper:
     async def _swap(self, info: VersionInfo) -> SwapResponse:
         closing = perf_counter()
         async with self._gate.closed(self._settings.drain_seconds):
-            await self._engine.pause()
             drained = perf_counter()
             reloaded = await self._load_or_restore(info)
             active = self._store.activate(info.id)
@@ -97,11 +96,12 @@ class Swapper:
         )
 
     async def _load_or_restore(self, info: VersionInfo) -> float:
-        """Loads and tries a version; whatever goes wrong, the old one is back before anyone is answered.
+        """Loads and tries a version; whatever goes wrong, the old one answers again before the gate opens.
 
         Returns when the weights were in place.
         """
         try:
+            await self._engine.pause()
             await self._engine.reload(self._store.path(info.id), info.id)
             reloaded = perf_counter()
             await self._engine.resume()

@@ -21,11 +21,14 @@ export const score = (file, options, call) => post("v1/score", { image: file }, 
 export async function scoreAll(files, options, each, call) {
   const request = { method: "POST", body: form({ images: files }, options), headers: { Accept: NDJSON }, ...call };
   const response = await send("v1/score/batch", request);
+  let missing = files.length;
   for await (const line of lines(response.body)) {
     const item = JSON.parse(line);
     if (item.result) tell(item.result);
     each(item);
+    missing -= 1;
   }
+  if (missing) throw new Failure("The service ended its answer early.");
 }
 
 export const compare = (first, second, options, call) => post("v1/compare", { first, second }, options, call);

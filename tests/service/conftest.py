@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,23 @@ class World:
     second: str
     settings: Settings
 
+    @cached_property
+    def public_app(self) -> FastAPI:
+        return create_app(self.service)
+
+    @cached_property
+    def operator_app(self) -> FastAPI:
+        return create_operator_app(self.service)
+
     @asynccontextmanager
     async def public(self) -> AsyncIterator[httpx.AsyncClient]:
-        async with _client(create_app(self.service)) as client:
+        async with _client(self.public_app) as client:
             yield client
 
     @asynccontextmanager
     async def operators(self, key: str | None = KEY) -> AsyncIterator[httpx.AsyncClient]:
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
-        async with _client(create_operator_app(self.service), headers=headers) as client:
+        async with _client(self.operator_app, headers=headers) as client:
             yield client
 
 
@@ -111,8 +120,8 @@ def listening(make_listening: Callable[..., Listening]) -> Listening:
 @contextmanager
 def _served(world: World) -> Iterator[Listening]:
     servers = [
-        uvicorn.Server(uvicorn.Config(build(world.service), port=0, log_config=None, lifespan="off"))
-        for build in (create_app, create_operator_app)
+        uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
+        for app in (world.public_app, world.operator_app)
     ]
 
     async def serve() -> None:

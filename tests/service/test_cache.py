@@ -54,8 +54,12 @@ def test_what_is_repeatable_is_kept(world: World, run, fields: dict[str, str]):
     assert len(world.engine.asked) == asked
 
 
-@pytest.mark.parametrize("fields", [{"mode": "sampled"}, {"samples": "4"}, {"temperature": "0.5"}], ids=str)
-def test_what_is_drawn_anew_is_not(world: World, run, fields: dict[str, str]):
+ANEW = [{"mode": "sampled"}, {"samples": "4"}, {"temperature": "0.5"}]
+WITH_TEXTS = [{"reasoning": "true", "seed": "3"}, {"reasoning": "true", "temperature": "0"}]
+
+
+@pytest.mark.parametrize("fields", ANEW + WITH_TEXTS, ids=str)
+def test_what_is_drawn_anew_is_not_and_neither_are_texts_which_may_be_long(world: World, run, fields: dict[str, str]):
     for asked in (1, 2):
         score(world, run, **fields)
         assert len(world.engine.asked) == asked

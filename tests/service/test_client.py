@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.client import AsyncClient, Client, ServiceError, encode_image
-from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreBatchItem, ScoreOptions
+from service.contract import CompareOptions, Problem, RolloutPrompt, RolloutRequest, ScoreBatchItem, ScoreOptions
 from tests.service.conftest import KEY, Listening, adapter, picture
 
 
@@ -87,6 +87,46 @@ def test_a_lost_connection_is_tried_again_only_where_that_is_safe():
     with pytest.raises(httpx.ReadError):
         client.load_adapter("one")
     assert len(seen) == 1
+
+
+def refusal(status: int, code: str) -> httpx.Response:
+    problem = Problem(title="", status=status, detail="", instance="", code=code, request_id="")
+    return httpx.Response(status, text=problem.model_dump_json(), headers={"Retry-After": "0"})
+
+
+SWAP = httpx.Response(200, json={"version": "v1", "previous": "v0", "blackout_ms": 1, "drain_ms": 1, "reload_ms": 0})
+CALLS = {
+    "promote": lambda client: client.promote("v1"),
+    "rollback": lambda client: client.rollback(),
+    "load_adapter": lambda client: client.load_adapter("one"),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code"),
+    [
+        ("promote", 503, "drain_timeout"),
+        ("rollback", 503, "drain_timeout"),
+        ("rollback", 503, "swapping"),
+        ("load_adapter", 503, "engine_failure"),
+        ("load_adapter", 503, "http_error"),
+    ],
+)
+def test_what_closed_the_gate_or_may_have_begun_is_not_sent_again(call: str, status: int, code: str):
+    client, seen = answering(refusal(status, code), SWAP)
+    with pytest.raises(ServiceError) as refused:
+        CALLS[call](client)
+    assert (refused.value.problem.code, len(seen)) == (code, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code"),
+    [("promote", 503, "swapping"), ("rollback", 503, "too_busy"), ("rollback", 429, "rate_limited")],
+)
+def test_what_never_began_or_does_no_harm_is_sent_again(call: str, status: int, code: str):
+    client, seen = answering(refusal(status, code), SWAP)
+    assert CALLS[call](client).version == "v1"
+    assert len(seen) == 2
 
 
 def test_refusals_are_final_and_foreign_answers_are_still_problems():

@@ -195,6 +195,15 @@ def test_many_pictures_are_scored_in_few_requests(page: Page):
     assert [urlsplit(url).path for url in posted] == ["/v1/score/batch"] * 2
 
 
+def test_an_answer_that_ends_early_leaves_no_picture_asking(page: Page):
+    line = '{"index": 0, "result": null, "problem": {"detail": "Too dark."}}'
+    page.route("**/v1/score/batch", lambda route: route.fulfill(content_type="application/x-ndjson", body=line + "\n"))
+    drop(page, {"dark.png": DARK, "bright.png": BRIGHT})
+    told = page.locator(".cards .card").filter
+    expect(told(has_text="dark.png").locator(".problem")).to_have_text("Too dark.")
+    expect(told(has_text="bright.png").locator(".problem")).to_have_text("The service ended its answer early.")
+
+
 def test_versions_show_what_was_measured_of_them(page: Page, listening: Listening):
     world = listening.world
     with Client(listening.operator_url, KEY) as operators:

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from service.contract import RankResponse
+from service.ranking import strengths
+from service.ranking.strengths import Kind, Preference, Strengths
 from tests.service.conftest import World, picture
 from tests.service.test_http import assert_problem
 
@@ -71,6 +73,19 @@ def test_sent_in_another_order_the_same_images_have_the_same_strengths(make_worl
     assert {place.index: place.strength for place in straight.ranking} == {
         last - place.index: place.strength for place in crossed.ranking
     }
+
+
+def test_no_comparisons_are_fitted_twice(world: World, run, monkeypatch: pytest.MonkeyPatch):
+    fitted: list[int] = []
+
+    def fit(images: int, preferences: list[Preference], kind: Kind) -> Strengths:
+        fitted.append(len(preferences))
+        return strengths.fit(images, preferences, kind)
+
+    monkeypatch.setattr("service.ranking.rank.fit", fit)
+    found = ranking(world, run)
+    assert sorted(set(fitted)) == fitted
+    assert fitted[-1] == 2 * found.comparisons
 
 
 def test_two_images(world: World, run):

@@ -27,6 +27,30 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert (Settings().port, Settings().store) == (9000, Path("/somewhere"))
 
 
+LINKS = {
+    "EVOQUALITY_SERVICE_HOST": "10.0.0.7",
+    "EVOQUALITY_SERVICE_PORT": "8000",
+    "EVOQUALITY_SERVICE_PORT_HTTP": "8000",
+    "EVOQUALITY_PORT": "tcp://10.0.0.7:8000",
+    "EVOQUALITY_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+    "EVOQUALITY_PORT_8000_TCP_PROTO": "tcp",
+    "EVOQUALITY_PORT_8000_TCP_PORT": "8000",
+    "EVOQUALITY_PORT_8000_TCP_ADDR": "10.0.0.7",
+    "EVOQUALITY_OPERATOR_PORT": "udp://10.0.0.7:8001",
+}
+
+
+def test_what_kubernetes_tells_of_a_service_of_this_name_is_no_setting(monkeypatch: pytest.MonkeyPatch):
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert (Settings().port, Settings().operator_port) == (8000, 8001)
+    monkeypatch.setenv("EVOQUALITY_PORT", "9000")
+    assert Settings().port == 9000
+    monkeypatch.setenv("EVOQUALITY_PROT", "9000")
+    with pytest.raises(ValueError, match="did you mean EVOQUALITY_PORT"):
+        Settings()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -11,7 +11,6 @@ from time import perf_counter
 
 import pytest
 
-from service.app import create_app
 from service.server import _bind, _server
 from tests.service.conftest import World
 from tests.service.test_watch import TEXT, working
@@ -31,7 +30,7 @@ def slow_world(make_world) -> World:
 async def serving(world: World) -> AsyncIterator[tuple[str, int]]:
     """The address of the public application behind the real server."""
     bound = _bind("127.0.0.1", 0)
-    server = _server(create_app(world.service), world.settings)
+    server = _server(world.public_app, world.settings)
     task = asyncio.create_task(server.serve([bound]))
     while not server.started:
         await asyncio.sleep(0.005)
@@ -144,6 +143,27 @@ def test_a_connection_is_kept_for_the_next_request(slow_world: World, run):
             return answers
 
     assert all(b" 200 " in answer for answer in run(story()))
+
+
+def test_a_connection_too_many_is_closed_and_its_place_is_free_again(make_world, run):
+    async def asked(address: tuple[str, int]) -> tuple[bytes, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*address)
+        with contextlib.suppress(OSError):
+            writer.write(HEAD)
+            return await reader.read(15), writer
+        return b"", writer
+
+    async def story() -> list[bytes]:
+        async with serving(make_world(max_connections=2)) as address:
+            answers, kept = zip(*[await asked(address) for _ in range(4)], strict=True)
+            kept[0].close()
+            again = b""
+            while not again:
+                again, _ = await asked(address)
+            return [*answers, again]
+
+    ok = b"HTTP/1.1 200 OK"
+    assert run(story()) == [ok, ok, b"", b"", ok]
 
 
 def test_long_bodies_are_not_counted_as_heads(slow_world: World, run):

@@ -73,6 +73,19 @@ def test_weights_that_do_not_load_are_refused_and_the_old_ones_restored(world: W
     assert run(score(world)).version == world.first
 
 
+def test_an_engine_that_does_not_pause_answers_on_with_the_old_weights(world: World, run, monkeypatch):
+    pause = world.engine.pause
+
+    async def pause_and_fail() -> None:
+        await pause()
+        monkeypatch.undo()
+        raise RuntimeError("late")
+
+    monkeypatch.setattr(world.engine, "pause", pause_and_fail)
+    refused(world, run, VersionError, "load_failed")
+    assert run(score(world)).version == world.first
+
+
 def test_a_refusal_tells_nothing_of_the_engines_error(world: World, run):
     world.engine.bad_weights = {world.second}
     with pytest.raises(VersionError) as refusal:

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from starlette.responses import StreamingResponse
 
-from service.app import create_app, create_operator_app
 from tests.service.conftest import KEY, World, picture
 from tests.service.test_http import assert_problem
 
@@ -155,7 +154,7 @@ def test_a_client_that_hangs_up_frees_the_engine_at_once(world: World, run):
     before = rejected(world, run, "client_gone")
 
     async def story() -> list[dict[str, Any]]:
-        visitor = Visitor(create_app(world.service), "/v1/score", json.dumps({"image": TEXT}).encode())
+        visitor = Visitor(world.public_app, "/v1/score", json.dumps({"image": TEXT}).encode())
         await working(world)
         visitor.hang_up()
         await visitor.answer
@@ -168,7 +167,7 @@ def test_a_client_that_hangs_up_frees_the_engine_at_once(world: World, run):
 
 def test_a_client_that_hangs_up_amid_its_body_is_no_accident(world: World, run, caplog):
     async def story() -> None:
-        visitor = Visitor(create_app(world.service), "/v1/score", b"{")
+        visitor = Visitor(world.public_app, "/v1/score", b"{")
         visitor._parts[0]["more_body"] = True
         await asyncio.sleep(0.01)
         visitor.hang_up()
@@ -191,7 +190,7 @@ def test_rollouts_end_with_their_client_and_have_no_deadline(make_world, run):
     body = json.dumps({"images": {"a": TEXT}, "prompts": prompts}).encode()
 
     async def story() -> None:
-        app = create_operator_app(world.service)
+        app = world.operator_app
         world.engine.seconds = 0.05
         patient = Visitor(app, "/internal/rollouts", body, authorization=f"Bearer {KEY}")
         await patient.answer
@@ -211,7 +210,7 @@ def test_a_stream_goes_on_to_its_end_and_ends_with_its_client(world: World, run)
         return json.dumps({"images": [base64.b64encode(picture(b)).decode() for b in brightness]}).encode()
 
     async def story() -> tuple[Visitor, Visitor]:
-        app = create_app(world.service)
+        app = world.public_app
         whole = Visitor(app, "/v1/score/batch", body(1, 2, 3), accept="application/x-ndjson")
         await whole.answer
         world.engine.seconds = LONG

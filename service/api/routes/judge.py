@@ -25,8 +25,10 @@ router = APIRouter(
 async def score(request: Request) -> ScoreResponse:
     """The perceptual quality of one image, from 1 (very poor) to 5 (excellent).
 
-    The model is asked `samples` times; `score` is the mean of the readable answers. With
-    `temperature` 0 or with a `seed` the score is repeatable.
+    In expected mode, the default where the model answers without thinking, `score` is the mean of the model's own
+    distribution over tenths of a score: exact and repeatable. In sampled mode the model answers `samples` times
+    and `score` is the mean of the readable answers, repeatable with a `seed` or with `temperature` 0. Giving
+    `samples`, `temperature`, `seed` or `reasoning` chooses sampled mode.
     """
     service = service_of(request)
     options, images = await read_body(request, ScoreRequest, ("image",))
@@ -36,7 +38,11 @@ async def score(request: Request) -> ScoreResponse:
 
 @router.post("/compare", openapi_extra=both_forms(CompareRequest, ("first", "second")))
 async def compare(request: Request) -> CompareResponse:
-    """Which of two images looks better: `samples` votes, half of them in each order of presentation."""
+    """Which of two images looks better, asked in both orders of presentation.
+
+    In expected mode, the default where the model answers without thinking, `probability_first` is the mean of the
+    model's own probabilities; in sampled mode it is the share of `samples` votes, half of them in each order.
+    """
     service = service_of(request)
     options, images = await read_body(request, CompareRequest, ("first", "second"))
     async with service.decoder.opened(images) as (first, second):
