@@ -14,7 +14,6 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, sto
 from tenacity import wait_random_exponential as wait_random
 
 from service.contract import Problem
-from service.errors import DrainTimeout, TooBusy
 
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0
@@ -81,9 +80,9 @@ def retry_after(header: str | None) -> float | None:
 
 def _invites(problem: Problem, repeatable: bool) -> bool:
     """Never after drain_timeout: each try keeps everybody waiting, and that is for the operator to decide."""
-    if problem.status == 429 or problem.code == TooBusy.code:
+    if problem.status == 429 or problem.code == "too_busy":
         return True
-    return repeatable and problem.status == 503 and problem.code != DrainTimeout.code
+    return repeatable and problem.status == 503 and problem.code != "drain_timeout"
 
 
 def _wait(state: RetryCallState) -> float:

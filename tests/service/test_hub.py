@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
+from service.configuration.settings import Settings
 from service.contract import VersionInfo
+from service.errors import VersionError
+from service.server import first_version
 from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "someone/Tiny-VL"
-START = """
-import sys
-from pathlib import Path
-from service.server import first_version
-from service.configuration.settings import Settings
-from service.versions.store import VersionStore
-
-try:
-    settings = Settings(store=Path(sys.argv[1]), checkpoint=sys.argv[2], profile="evoquality")
-    first_version(VersionStore(settings.store), settings)
-except Exception as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hub's cache with one model: named blobs, a snapshot of links to them, a ref."""
     home = tmp_path / "home"
     model = home / "hub" / f"models--{NAME.replace('/', '--')}"
@@ -43,14 +32,14 @@ def home(tmp_path: Path) -> Path:
         blob = file.rename(model / "blobs" / str(number))
         (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
     (model / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))  # it read the environment once
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return home
 
 
-def start(home: Path, store: Path, name: str) -> str:
-    """Begins a store in a process of its own, since the hub's library reads its environment once. Returns the error."""
-    env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", START, str(store), name], env=env, capture_output=True, text=True)
-    return done.stderr
+def start(store: Path, name: str) -> None:
+    settings = Settings(store=store, checkpoint=name, profile="evoquality")
+    first_version(VersionStore(store), settings)
 
 
 def begun(store: Path) -> VersionInfo:
@@ -63,7 +52,7 @@ def begun(store: Path) -> VersionInfo:
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}@main", f"{NAME}@{COMMIT}"])
 def test_a_cached_model_begins_the_store_with_its_profile(home: Path, tmp_path: Path, name: str):
-    assert start(home, tmp_path / "store", name) == ""
+    start(tmp_path / "store", name)
     version = begun(tmp_path / "store")
     assert (version.origin, version.profile) == (f"{NAME}@{COMMIT}", "evoquality")
     files = list((tmp_path / "store" / "versions" / version.id).iterdir())
@@ -72,23 +61,27 @@ def test_a_cached_model_begins_the_store_with_its_profile(home: Path, tmp_path: 
 
 
 def test_what_is_neither_here_nor_in_the_cache_is_told_with_what_keeps_it_away(home: Path, tmp_path: Path):
-    sentence = start(home, tmp_path / "store", "someone/Else")
-    for part in ("ValueError", "someone/Else", str(home / "hub"), "HF_HUB_OFFLINE"):
-        assert part in sentence
+    with pytest.raises(ValueError) as refusal:
+        start(tmp_path / "store", "someone/Else")
+    for part in ("someone/Else", str(home / "hub"), "HF_HUB_OFFLINE"):
+        assert part in str(refusal.value)
 
 
 def test_an_unknown_revision_is_told(home: Path, tmp_path: Path):
-    assert f"{NAME}@v2 is neither" in start(home, tmp_path / "store", f"{NAME}@v2")
+    with pytest.raises(ValueError, match=f"{NAME}@v2 is neither"):
+        start(tmp_path / "store", f"{NAME}@v2")
 
 
 def test_a_path_that_is_none_is_no_hub_name(home: Path, tmp_path: Path):
-    assert "no checkpoint directory" in start(home, tmp_path / "store", str(tmp_path / "nowhere"))
-    assert "no checkpoint directory" in start(home, tmp_path / "store", "nowhere")
+    for name in (str(tmp_path / "nowhere"), "nowhere"):
+        with pytest.raises(ValueError, match="no checkpoint directory"):
+            start(tmp_path / "store", name)
 
 
 def test_an_interrupted_download_does_not_begin_a_store(home: Path, tmp_path: Path):
     [snapshot] = (home / "hub").glob("models--*/snapshots/*")
     shards = {"weight_map": {"a.weight": "model.safetensors", "b.bias": "model-00002-of-00002.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(shards))
-    assert "missing_weights" in start(home, tmp_path / "store", NAME)
+    with pytest.raises(VersionError, match="missing_weights"):
+        start(tmp_path / "store", NAME)
     assert VersionStore(tmp_path / "store").active() is None
