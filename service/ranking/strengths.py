@@ -83,7 +83,9 @@ def load() -> tuple[Any, Any]:
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_linear_model import GLM
     from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
+    from threadpoolctl import threadpool_limits
 
+    threadpool_limits(1, user_api="blas")  # more threads wait for each other longer than such small matrices take
     warnings.simplefilter("ignore", PerfectSeparationWarning)  # the draws keep every strength finite
     return GLM, Binomial
 

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import io
 import json
+import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from safetensors.numpy import save_file
 
 from service.app import Service, create_app, create_operator_app, create_service
 from service.configuration.settings import Settings
+from service.contract import VersionInfo
 from service.images.picture import Picture
 from service.versions.store import VersionStore
 from tests.service.declared import only_declared
@@ -70,18 +73,31 @@ def _client(app: FastAPI, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks=hooks, **options)
 
 
+@pytest.fixture(scope="session")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, list[VersionInfo]]]:
+    """A store with two versions, the first active, made once for each profile: versions are forced to the disk."""
+
+    @cache
+    def stock(profile: str) -> tuple[Path, list[VersionInfo]]:
+        folder = tmp_path_factory.mktemp("stocked")
+        store = VersionStore(folder / "store")
+        sources = [checkpoint(folder / f"source-{seed}", seed) for seed in (1, 2)]
+        versions = [store.add(source, parent=None, profile=profile, origin="test") for source in sources]
+        store.activate(versions[0].id)
+        return store.root, versions
+
+    return stock
+
+
 @pytest.fixture
-def make_world(tmp_path: Path) -> Callable[..., World]:
-    """Builds a world with settings of its own."""
+def make_world(tmp_path: Path, stocked: Callable[[str], tuple[Path, list[VersionInfo]]]) -> Callable[..., World]:
+    """Builds a world with settings of its own, and a store of its own."""
 
     def make(**settings: Any) -> World:
-        store = VersionStore(tmp_path / "store")
-        chosen = Settings(store=store.root, **settings)
-        first, second = (
-            store.add(checkpoint(tmp_path / f"source-{seed}", seed), parent=None, profile=chosen.profile, origin="test")
-            for seed in (1, 2)
-        )
-        store.activate(first.id)
+        chosen = Settings(store=tmp_path / "store", **settings)
+        stock, (first, second) = stocked(chosen.profile)
+        shutil.copytree(stock, chosen.store)
+        store = VersionStore(chosen.store)
         engine = FakeEngine(first.id)
         service = create_service(chosen, KEY, engine, store, first)
         return World(service, engine, store, first.id, second.id, chosen)
@@ -130,7 +146,7 @@ def _served(world: World) -> Iterator[Listening]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     while not all(server.started for server in servers):
-        pass
+        time.sleep(0.001)
     ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
     try:
         yield Listening(world, *(f"http://127.0.0.1:{port}" for port in ports))

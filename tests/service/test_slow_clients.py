@@ -16,7 +16,7 @@ from tests.service.conftest import World
 from tests.service.test_watch import TEXT, working
 
 SECONDS = 0.2
-SOON = 3.0
+SOON = 10.0
 """Generous to a busy machine; everything that does not end by its deadline ends much later, or never."""
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -46,19 +46,24 @@ async def drip(address: tuple[str, int], *first: bytes, drop: bytes = b"") -> tu
     """Sends the beginning at once, then a drop every 20 ms. Returns what came back and when the connection ended."""
     reader, writer = await asyncio.open_connection(*address)
     begin = perf_counter()
-    answer = asyncio.create_task(reader.read(-1))
+    came = bytearray()
+
+    async def listen() -> None:
+        with contextlib.suppress(OSError):  # a reset takes back nothing that came before it
+            while part := await reader.read(1000):
+                came.extend(part)
+
+    answer = asyncio.create_task(listen())
     with contextlib.suppress(OSError):
         writer.write(b"".join(first))
-        while not answer.done() and perf_counter() - begin < 5:
+        while not answer.done() and perf_counter() - begin < SOON:
             await asyncio.sleep(0.02)
             writer.write(drop)
             await writer.drain()
-    assert answer.done(), "the connection stayed open"
+    await asyncio.wait_for(answer, SOON)
     seconds = perf_counter() - begin
     writer.close()
-    with contextlib.suppress(OSError):
-        return await answer, seconds
-    return b"", seconds
+    return bytes(came), seconds
 
 
 @pytest.mark.parametrize(
@@ -166,14 +171,14 @@ def test_a_connection_too_many_is_closed_and_its_place_is_free_again(make_world,
     assert run(story()) == [ok, ok, b"", b"", ok]
 
 
-def test_long_bodies_are_not_counted_as_heads(slow_world: World, run):
+def test_long_bodies_are_not_counted_as_heads(world: World, run):
     """However the bytes fall into packets, on one connection."""
     body = b"x" * 150_000
     head = b"POST /v1/score HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     request = head % len(body) + body
 
     async def story() -> list[bytes]:
-        async with serving(slow_world) as address:
+        async with serving(world) as address:
             reader, writer = await asyncio.open_connection(*address)
             answers = []
             for cut in (0, 10, 60, len(request) - 100_000, len(request) - 1):
@@ -198,10 +203,7 @@ def test_a_client_that_hangs_up_frees_the_engine_of_the_real_server(slow_world: 
                 client.setblocking(False)
                 client.sendall(head % len(body) + body)
                 await working(slow_world)
-            for _ in range(100):
-                if not slow_world.engine.running:
-                    break
+            while slow_world.engine.running:
                 await asyncio.sleep(0.01)
-            assert slow_world.engine.running == 0
 
     run(story())

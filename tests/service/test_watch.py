@@ -19,6 +19,8 @@ from tests.service.test_http import assert_problem
 IMAGE = picture(128)
 TEXT = base64.b64encode(IMAGE).decode()
 LONG = 30.0
+SHORT = 0.3
+"""Enough to reach the engine on a busy machine."""
 SAMPLED = {"mode": "sampled", "samples": "2"}
 
 
@@ -80,7 +82,7 @@ class Visitor:
 
 
 def test_past_the_services_deadline_the_engine_is_left_alone(make_world, run):
-    world = make_world(request_seconds=0.05)
+    world = make_world(request_seconds=SHORT)
     world.engine.seconds = LONG
     before = rejected(world, run, "deadline_exceeded")
     assert_problem(run(score(world)), 504, "deadline_exceeded")
@@ -89,7 +91,7 @@ def test_past_the_services_deadline_the_engine_is_left_alone(make_world, run):
 
 
 def test_a_caller_can_only_shorten_the_deadline(make_world, run):
-    world = make_world(request_seconds=0.1)
+    world = make_world(request_seconds=SHORT)
     world.engine.seconds = LONG
     for asked in ("20", "999999"):
         assert_problem(run(score(world, **{"X-Request-Timeout-Ms": asked})), 504, "deadline_exceeded")
@@ -105,7 +107,7 @@ def test_a_deadline_that_is_no_number_is_told(world: World, run, asked: str):
 
 
 def test_a_gate_closed_longer_than_the_deadline_asks_to_come_back(make_world, run):
-    world = make_world(request_seconds=0.05)
+    world = make_world(request_seconds=SHORT)
 
     async def story() -> httpx.Response:
         async with world.service.gate.closed(1):
@@ -138,7 +140,7 @@ def test_who_is_inside_while_the_gate_is_closed_was_too_slow(make_world, run):
 
 
 def test_both_orders_of_a_comparison_are_given_up(make_world, run):
-    world = make_world(request_seconds=0.05)
+    world = make_world(request_seconds=SHORT)
     world.engine.seconds = LONG
 
     async def story() -> httpx.Response:
