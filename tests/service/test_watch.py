@@ -265,7 +265,7 @@ def test_a_batch_ends_with_a_client_that_goes_before_the_first_line(world: World
     body = json.dumps({"images": [TEXT]}).encode()
 
     async def story() -> None:
-        visitor = Visitor(create_app(world.service), "/v1/score/batch", body, accept="application/x-ndjson")
+        visitor = Visitor(world.public_app, "/v1/score/batch", body, accept="application/x-ndjson")
         with contextlib.suppress(OSError):
             await visitor.answer
         await asyncio.sleep(0)
