@@ -79,12 +79,12 @@ class ScoreRequest(ScoreOptions):
 
 
 class ImageSize(Message):
-    """A picture as it came, upright, and as the model saw it, in pixels."""
+    """A picture as it came, upright, and as the model saw it (null where it does not tell), in pixels."""
 
     width: int
     height: int
-    seen_width: int
-    seen_height: int
+    seen_width: int | None
+    seen_height: int | None
 
 
 class ScoreProbability(Message):

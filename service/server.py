@@ -86,7 +86,14 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
         info = store.add(checkpoint.path, parent=None, profile=settings.profile, origin=checkpoint.origin)
         active = store.activate(info.id)
     store.verify(active.version)
-    return store.info(active.version)
+    info = store.info(active.version)
+    answer = PROFILES[info.profile].score_tokens
+    if answer >= settings.max_model_len:
+        raise ValueError(
+            f"max_model_len is {settings.max_model_len}, but answers of the profile {info.profile} take up to {answer} "
+            f"tokens beside the question and the pictures: set at least {4 * answer}"
+        )
+    return info
 
 
 async def _serve(

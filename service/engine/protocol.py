@@ -127,8 +127,8 @@ class Engine(Protocol):
     async def probe(self) -> str:
         """The version the engine itself says it serves, asked through its own queue of work."""
 
-    def seen_size(self, width: int, height: int) -> tuple[int, int]:
-        """To what width and height the model's own processor scales a picture."""
+    def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """To what width and height the model's own processor scales a picture; None if that is not known."""
 
     def dead(self) -> bool:
         """Whether the engine has died."""

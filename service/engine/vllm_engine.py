@@ -35,6 +35,8 @@ from service.together import together
 
 log = logging.getLogger(__name__)
 
+SPELLED = "3.42"
+
 _CPU: dict[str, Any] = {
     "block_size": 32,
     "worker_cls": "service.engine.vllm_lora.LoraWorker",
@@ -95,13 +97,14 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         with _our_words():
-            [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
-            asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
-            outputs = await together(*(self._finish(one, params) for one in asked))
-        answers = [output.outputs[0] for output in outputs]
-        if any(answer.finish_reason == "error" for answer in answers):
-            raise EngineFailure("The engine failed this request.")
-        return Paths([_steps(answer, ids) for answer in answers], _versions(answers))
+            for _ in range(2):
+                [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
+                asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
+                outputs = await together(*(self._finish(one, params) for one in asked))
+                answers = [output.outputs[0] for output in outputs]
+                if not any(answer.finish_reason == "error" for answer in answers):
+                    return Paths([_steps(answer, ids) for answer in answers], _versions(answers))
+        raise EngineFailure("The engine failed this request twice.")
 
     async def load_adapter(self, adapter: Adapter) -> None:
         with _our_words():
@@ -135,7 +138,9 @@ class VllmEngine:
         with _our_words():
             return await self._llm.get_weight_version()
 
-    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+    def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
+        if self._budget is None:
+            return None
         rows, columns = smart_resize(height, width, **self._budget)
         return columns, rows
 
@@ -169,10 +174,12 @@ class VllmEngine:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)
 
     def _one_id(self, token: str) -> int:
-        ids = [self._processor.tokenizer.eos_token_id] if token == END else self._ids(token)
-        if len(ids) != 1:
-            raise InvalidRequest("mode: the serving model's tokenizer splits digits; it only has the mode sampled.")
-        return ids[0]
+        """A token's id. Raises InvalidRequest where scores are not spelled digit by digit."""
+        if token == END:
+            return self._processor.tokenizer.eos_token_id
+        if len(self._ids(token)) != 1 or len(self._ids(SPELLED)) != len(SPELLED):
+            raise InvalidRequest("mode: the serving model does not spell digit by digit; ask with mode=sampled.")
+        return self._ids(token)[0]
 
     def _render(self, task: Task, profile: Profile) -> str:
         """The question in the checkpoint's own chat template, with placeholders for the images."""
@@ -229,8 +236,13 @@ def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
     )
 
 
-def _pixel_budget(processor: Any, settings: Settings) -> dict[str, int]:
-    """What `smart_resize` needs to know: sides are multiples of a merged patch, the area lies within a budget."""
+def _pixel_budget(processor: Any, settings: Settings) -> dict[str, int] | None:
+    """What `smart_resize` needs to know: sides are multiples of a merged patch, the area lies within a budget.
+
+    None where the model does not scale pictures as the Qwen-VL family does.
+    """
+    if not hasattr(processor, "merge_size") or "shortest_edge" not in processor.size:
+        return None
     return {
         "factor": processor.patch_size * processor.merge_size,
         "min_pixels": settings.min_pixels or processor.size["shortest_edge"],

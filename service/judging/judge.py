@@ -151,8 +151,8 @@ class HeldJudge:
 
     def size(self, image: Image) -> ImageSize:
         """A picture's size, and the one the model's processor scales it to."""
-        width, height = self._engine.seen_size(*image.size)
-        return ImageSize(width=image.width, height=image.height, seen_width=width, seen_height=height)
+        seen = self._engine.seen_size(*image.size) or (None, None)
+        return ImageSize(width=image.width, height=image.height, seen_width=seen[0], seen_height=seen[1])
 
     async def _vote(
         self, shown: tuple[Image, Image], options: CompareOptions, samples: int | None, order: int

@@ -13,7 +13,7 @@ def either_order(straight: VoteEstimate, crossed: VoteEstimate, margin: float, s
     first = straight.shown_first + crossed.shown_second
     second = straight.shown_second + crossed.shown_first
     unreadable = straight.unreadable + crossed.unreadable
-    probability = first / (first + second) if first + second > 0 else None
+    probability = _mean_of_orders(straight, crossed) if samples is None else _share(first, second)
     return {
         "preferred": _preferred(probability, margin),
         "probability_first": probability,
@@ -22,6 +22,17 @@ def either_order(straight: VoteEstimate, crossed: VoteEstimate, margin: float, s
         "unreadable": unreadable / (first + second + unreadable),
         "orders": [_order("first", straight, samples), _order("second", crossed, samples)],
     }
+
+
+def _share(first: float, second: float) -> float | None:
+    return first / (first + second) if first + second > 0 else None
+
+
+def _mean_of_orders(straight: VoteEstimate, crossed: VoteEstimate) -> float | None:
+    """Each order counts alike, also where one of them is answered less readably."""
+    orders = [_share(straight.shown_first, straight.shown_second), _share(crossed.shown_second, crossed.shown_first)]
+    known = [preference for preference in orders if preference is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _preferred(probability: float | None, margin: float) -> Literal["first", "second", "tie"] | None:
@@ -45,7 +56,7 @@ def _order(shown_first: Side, estimate: VoteEstimate, samples: int | None) -> Or
     readable = first + second
     return OrderPreference(
         shown_first=shown_first,
-        probability_first=first / readable if readable > 0 else None,
+        probability_first=_share(first, second),
         votes=None if samples is None else Votes(first=int(first), second=int(second)),
         unreadable=estimate.unreadable / (readable + estimate.unreadable),
         answers=None if estimate.answers is None else list(estimate.answers),

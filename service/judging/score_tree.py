@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.answers import MAX_SCORE, MIN_SCORE
 from service.engine.protocol import END, Step
+from service.errors import EngineFailure
 
 DIGITS = tuple("0123456789")
 UNITS = tuple("12345")
@@ -36,7 +37,9 @@ class ScoreTree:
         self._after: dict[str, Mapping[str, float]] = {}
 
     def grow(self, beginning: str, path: Sequence[Step]) -> None:
-        """Adds the steps of a path that began with `beginning`."""
+        """Adds the steps of a path that began with `beginning`. Raises EngineFailure if there are none."""
+        if not path:
+            raise EngineFailure("The engine gave an answer without a step.")
         for step in path:
             self._after[beginning] = step.probabilities
             if step.taken not in TOKENS or step.taken == END:

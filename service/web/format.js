@@ -21,7 +21,7 @@ export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 
 /** A picture's size, and what the model saw of it. */
 export function sizes({ width, height, seen_width, seen_height }) {
   const whole = `${width}\u00a0×\u00a0${height}`;
-  const same = width === seen_width && height === seen_height;
+  const same = seen_width === null || width === seen_width && height === seen_height;
   return same ? whole : `${whole}, seen as\u00a0${seen_width}\u00a0×\u00a0${seen_height}`;
 }
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from tests.benchmarks.serving.load import Ask, Measurement, measure
 from tests.benchmarks.serving.pictures import fresh
-from tests.benchmarks.serving.rollouts import under_rollouts
+from tests.benchmarks.serving.rollouts import BesideRollouts, under_rollouts
 from tests.benchmarks.serving.sides import ENVIRONMENT, direct, service, vllm_serve
 
 OUT = Path("runs/bench/serve.json")
@@ -65,29 +65,24 @@ async def run() -> dict[str, Any]:
             await _warm_up(sides, seeds)
             results: dict[Key, list[Measurement]] = defaultdict(list)
             for _ in range(REPEATS):
-                for key, ask in _loads(sides):
-                    result = await measure(ask, fresh(IMAGES[key[2]], next(seeds)), key[2])
-                    results[key].append(result)
-                    progress.tell(key, result)
-            alone, busy = await under_rollouts(served, seeds)
-    return _summary(results, alone, busy)
-
-
-def _loads(sides: Mapping[str, Mapping[str, Ask]]) -> Iterator[tuple[Key, Ask]]:
-    """The sides next to each other, so that a slow minute of the machine meets all of them."""
-    for callers in IMAGES:
-        for kind in ("k1", "k8", "expected"):
-            for side, asks in sides.items():
-                if kind in asks:
-                    yield (side, kind, callers), asks[kind]
+                for callers, kind in product(IMAGES, ("k1", "k8", "expected")):
+                    pictures = fresh(IMAGES[callers], next(seeds))
+                    for side, asks in sides.items():  # one after the other: a slow minute meets all of them
+                        if kind in asks:
+                            result = await measure(asks[kind], pictures, callers)
+                            results[side, kind, callers].append(result)
+                            progress.tell((side, kind, callers), result)
+            beside = await under_rollouts(served, seeds)
+    return _summary(results, beside)
 
 
 async def _warm_up(sides: Mapping[str, Mapping[str, Ask]], seeds: Iterator[int]) -> None:
-    for _, ask in _loads(sides):
-        await measure(ask, fresh(16, next(seeds)), callers=8)
+    for asks in sides.values():
+        for ask in asks.values():
+            await measure(ask, fresh(64, next(seeds)), callers=16)
 
 
-def _summary(results: Results, alone: list[Measurement], busy: list[Measurement]) -> dict[str, Any]:
+def _summary(results: Results, beside: BesideRollouts) -> dict[str, Any]:
     middle = {key: _median(taken) for key, taken in results.items()}
 
     def rate(side: str, kind: str) -> float:
@@ -105,9 +100,9 @@ def _summary(results: Results, alone: list[Measurement], busy: list[Measurement]
         },
         "added_ms_p50_one_caller": middle["service", "k1", 1].p50_ms - middle["direct", "k1", 1].p50_ms,
         "p99_with_rollouts_over_without": (
-            statistics.median(m.p99_ms for m in busy) / statistics.median(m.p99_ms for m in alone)
+            statistics.median(m.p99_ms for m in beside.busy) / statistics.median(m.p99_ms for m in beside.alone)
         ),
-        "rollouts": {"without": [asdict(m) for m in alone], "with": [asdict(m) for m in busy]},
+        "rollouts": asdict(beside),
     }
 
 

@@ -41,7 +41,7 @@ STEADY = aiohttp.ClientTimeout(total=600)
 
 @asynccontextmanager
 async def direct() -> AsyncIterator[Mapping[str, Ask]]:
-    """AsyncLLM in this process, with the service's own engine settings and pictures already decoded."""
+    """AsyncLLM in the caller's own process, with the service's engine settings; the caller decodes the PNG."""
     from transformers import AutoProcessor
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -121,7 +121,11 @@ async def service(folder: Path) -> AsyncIterator[Served]:
 
 @asynccontextmanager
 async def vllm_serve(folder: Path) -> AsyncIterator[Mapping[str, Ask]]:
-    """vLLM's OpenAI server as it comes, asked as VisualQuality-R1's users do: base64, n answers, read by the caller."""
+    """vLLM's OpenAI server as it comes, asked as VisualQuality-R1's users do: base64, n answers, read by the caller.
+
+    As it comes: its blocks of 128 tokens, its worker in a process of its own and its threads on all cores. The
+    service sets those otherwise (see `vllm_engine.py`), and so does `direct`.
+    """
     port = _free_port()
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(CHECKPOINT), "--port", str(port),
