@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float64]
 SCORES = np.arange(round(MIN_SCORE * 100), round(MAX_SCORE * 100) + 1) / 100
 """1.00, 1.01 ... 5.00."""
 LONGEST = len("3.42") + 1
-NEGLIGIBLE = 0.02
+NEGLIGIBLE = 0.05
 """Share of the units' probability that need not be looked into."""
 
 
