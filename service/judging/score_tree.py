@@ -1,8 +1,8 @@
 """The answers to `c_score` as a tree of tokens: units, point, tenths, hundredths, end.
 
 Units are looked into while they matter: the unlikeliest, together less than `NEGLIGIBLE`, take the decimals of the
-likeliest. Hundredths are those after a unit's likeliest tenth. Neither can move a score by more than some
-hundredths; on the embedded model it is less than one thousandth.
+likeliest. Hundredths are those after a unit's likeliest tenth. Together they move a score by less than a tenth in
+the worst case there can be; on the embedded model by less than a thousandth.
 """
 
 from __future__ import annotations

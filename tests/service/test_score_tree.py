@@ -84,7 +84,7 @@ def mean(scores: dict[float, float]) -> float:
 def test_the_expectation_is_that_over_every_answer_within_the_stated_bound(seed: int):
     known = model(seed)
     tree, _ = grown(known)
-    assert mean(read(tree)) == pytest.approx(mean(every_answer(known)), abs=0.06)
+    assert mean(read(tree)) == pytest.approx(mean(every_answer(known)), abs=0.1)
 
 
 @pytest.mark.parametrize("seed", range(20))
