@@ -233,6 +233,7 @@ def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
         max_lora_rank=settings.max_lora_rank,
         scheduling_policy="priority",
         logprobs_mode="processed_logprobs",
+        use_tqdm_on_load=False,
     )
 
 
