@@ -168,7 +168,7 @@ class VllmEngine:
 
     def _input(self, prompt: Prompt) -> dict[str, Any]:
         images = {"image": list(prompt.images)}
-        return {"prompt": self._text(prompt.task, prompt.profile), "multi_modal_data": images}
+        return {"prompt_token_ids": self._ids(self._text(prompt.task, prompt.profile)), "multi_modal_data": images}
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)
