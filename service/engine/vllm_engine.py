@@ -57,7 +57,7 @@ class VllmEngine:
         Raises EngineFailure.
         """
         try:
-            _set_environment()
+            set_environment()
             self._llm = AsyncLLM.from_engine_args(engine_args(weights, settings))
         except Exception as failure:
             log.error("the engine did not start", exc_info=failure)
@@ -187,7 +187,7 @@ class VllmEngine:
         return self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-def _set_environment() -> None:
+def set_environment() -> None:
     """On CPU nothing but the sampler's odds and ends would be compiled: not worth a compiler and its seconds.
 
     And one core is left to this process, which decodes pictures and speaks HTTP: threads of both that wait for

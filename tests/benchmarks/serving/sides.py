@@ -47,8 +47,9 @@ async def direct() -> AsyncIterator[Mapping[str, Ask]]:
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from service.engine.vllm_engine import engine_args
+    from service.engine.vllm_engine import engine_args, set_environment
 
+    set_environment()
     llm = AsyncLLM.from_engine_args(engine_args(CHECKPOINT, Settings(max_model_len=LENGTH, max_num_seqs=AT_ONCE)))
     messages = chat_messages("score", PROFILE)
     processor = AutoProcessor.from_pretrained(CHECKPOINT)
