@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from service.client import ServiceError
+from service.contract import ScoreOptions
 from tests.engine.checkpoints import adapter, merged
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens
@@ -56,7 +57,7 @@ def test_an_unknown_adapter_never_reaches_the_engine(service: Running, images: l
     with pytest.raises(ServiceError) as refusal:
         ask_greedily(service, images[:1], "nobody")
     assert _code(refusal) == (404, "unknown_adapter")
-    assert service.public.score(images[0]).samples == 8
+    assert service.public.score(images[0], ScoreOptions(samples=8)).samples == 8
 
 
 def test_an_adapter_named_after_its_removal_is_unknown_and_the_engine_lives(
@@ -70,7 +71,7 @@ def test_an_adapter_named_after_its_removal_is_unknown_and_the_engine_lives(
     with pytest.raises(ServiceError) as refusal:
         ask_greedily(service, images[:2], "removed")
     assert _code(refusal) == (404, "unknown_adapter")
-    assert service.public.score(images[0]).samples == 8
+    assert service.public.score(images[0], ScoreOptions(samples=8)).samples == 8
 
 
 def test_a_name_is_never_used_again(service: Running, first: str):
@@ -112,4 +113,4 @@ def test_an_adapter_of_another_model_is_refused_and_the_engine_lives(service: Ru
     with pytest.raises(ServiceError) as refusal:
         service.operators.load_adapter("wide")
     assert _code(refusal) == (422, "adapter_refused")
-    assert service.public.score(images[0]).samples == 8
+    assert service.public.score(images[0], ScoreOptions(samples=8)).samples == 8

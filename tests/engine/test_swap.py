@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.client import AsyncClient, ServiceError, encode_image
-from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions, SwapResponse
+from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions, SwapResponse
 from tests.engine.checkpoints import Tensors, perturbed, rewritten
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, tokens
@@ -137,7 +137,12 @@ async def _swap_under_load(
     async def caller(client: AsyncClient, number: int) -> None:
         while not done.is_set():
             first, second = images[number % len(images)], images[(number + 1) % len(images)]
-            answer = await (client.score(first) if number % 2 else client.compare(first, second))
+            if number % 3 == 0:
+                answer = await client.score(first, ScoreOptions(samples=8))
+            elif number % 3 == 1:
+                answer = await client.compare(first, second, CompareOptions(samples=8))
+            else:
+                answer = await client.score(first)  # expected: from the cache, until the swap empties it
             seen.add(answer.version)
 
     async def voter(operators: AsyncClient) -> None:

@@ -82,6 +82,7 @@ def service(run: Path, stages: Stages) -> Iterator[tuple[str, str]]:
     command = [
         str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(run / "store"),
         "--checkpoint", str(CHECKPOINT), "--port", str(ports[0]), "--operator-port", str(ports[1]),
+        "--cache-entries", "0",  # the traffic asks the engine, not the cache
     ]  # fmt: skip
     public, operator = (f"http://127.0.0.1:{port}" for port in ports)
     with _process(command, run / "service.log"):
