@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(store: Path, name: str) -> None:
-    settings = Settings(store=store, checkpoint=name, profile="evoquality")
+    settings = Settings(store=store, checkpoint=name, profile="evoquality", max_model_len=4096)
     first_version(VersionStore(store), settings)
 
 
