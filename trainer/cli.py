@@ -74,7 +74,7 @@ class Report(ReportSettings):
 
     def cli_cmd(self) -> None:
         """Writes both files."""
-        from trainer.report import write_report
+        from trainer.reporting.report import write_report
 
         write_report(self.run)
         Console().print(f"wrote {self.run / 'report.html'} and {self.run / 'report.json'}")

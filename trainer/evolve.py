@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.client import Client
 from trainer.files import write_json
 from trainer.progress import Stages
-from trainer.report import write_report
+from trainer.reporting.report import write_report
 from trainer.round import Round
 from trainer.settings import EvolveSettings
 

@@ -23,14 +23,18 @@ from typing import Any
 from service.client import AsyncClient, Client
 from service.prompts import PROFILES, Profile
 from service.versions.store import VersionStore
-from trainer import gate, pairs, pool, publish, vote
 from trainer.errors import GateRefused, WrongVersion
 from trainer.files import read_json, write_json
-from trainer.pairs import Group
-from trainer.policy import Policy
+from trainer.pool import pool
 from trainer.progress import Stages
+from trainer.promotion import candidate, gate
 from trainer.settings import EvolveSettings
-from trainer.train import OnlineStage
+from trainer.training.handover import served_adapter
+from trainer.training.online import OnlineStage
+from trainer.training.policy import Policy
+from trainer.training.served import Served
+from trainer.voting import pairs, vote
+from trainer.voting.pairs import Group
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ class Round:
         file = self.folder / "start.json"
         if not file.exists():
             write_json(file, {"version": active, "seed": self.seed})
-        candidate = self.folder / "candidate.json"
-        allowed = {self.base, read_json(candidate)["id"] if candidate.exists() else self.base}
+        made = self.folder / "candidate.json"
+        allowed = {self.base, read_json(made)["id"] if made.exists() else self.base}
         if active not in allowed:
             raise WrongVersion(
                 f"round {self.number} started from {self.base}, but the service serves {active} now; promote "
@@ -155,7 +159,7 @@ class Round:
         with self.stages.stage(f"round {self.number}: gate", total=None):
             verdict = self._ask_gate(policy, images, held_back, labels)
         write_json(self.folder / "gate.json", verdict.as_dict())
-        info = publish.add_candidate(
+        info = candidate.add_candidate(
             policy, self.store, parent=self.base, profile=self.profile.name,
             origin=f"evolve round {self.number}" + ("" if verdict.passed else " (refused by the gate)"),
             metrics={f"gate_{name}": value for name, value in asdict(verdict.after).items()},
@@ -166,15 +170,15 @@ class Round:
     def _ask_gate(
         self, policy: Policy, images: pool.Pool, held_back: list[Group], labels: dict[vote.Pair, float]
     ) -> gate.Verdict:
-        def observe(adapter: str | None) -> gate.Behaviour:
+        def observe(served: Served) -> gate.Behaviour:
             return gate.observe(
-                self.operator, images, held_back, labels, self.profile, samples=self.settings.samples,
-                seed=self.seed, version=self.base, adapter=adapter,
+                self.operator, images, held_back, labels, self.profile, served, samples=self.settings.samples,
+                seed=self.seed,
             )  # fmt: skip
 
-        before = observe(None)
-        with publish.served_adapter(policy, self.store, self.operator, "gate") as adapter:
-            return gate.judge(before, observe(adapter), self.settings)
+        before = observe(Served(self.base))
+        with served_adapter(policy, self.store, self.operator, self.base, "gate") as served:
+            return gate.judge(before, observe(served), self.settings)
 
     def _promote(self) -> None:
         verdict = read_json(self.folder / "gate.json")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.prompts import PROFILES
 from trainer.demo.architecture import build_model, build_processor, save_checkpoint
-from trainer.policy import Policy
+from trainer.training.policy import Policy
 
 ANSWERS = [[300, 301, 302, 303, 2]] * 16
 REPEATS = 7

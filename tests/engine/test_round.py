@@ -21,9 +21,9 @@ from service.prompts import PROFILES
 from tests.engine.running import Running
 from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
-from trainer.policy import Policy
-from trainer.publish import served_adapter
-from trainer.vote import labels_of, load
+from trainer.training.handover import served_adapter
+from trainer.training.policy import Policy
+from trainer.voting.vote import labels_of, load
 
 pytestmark = pytest.mark.engine
 PLAIN = PROFILES["plain"]
@@ -89,8 +89,8 @@ def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: st
             for row, completion in enumerate(result.completions)
         )
 
-    with served_adapter(policy, service.store, service.operators, "agree") as adapter:
-        assert difference(adapter) < 1e-4
+    with served_adapter(policy, service.store, service.operators, first, "agree") as served:
+        assert difference(served.adapter) < 1e-4
     with policy.reference():
         assert difference(None) < 1e-4
 

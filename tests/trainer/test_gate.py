@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.gate import Behaviour, behaviour, judge
+from trainer.promotion.gate import Behaviour, behaviour, judge
 from trainer.settings import EvolveSettings
 
 BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.grpo import Clipping, group_loss
+from trainer.training.grpo import Clipping, group_loss
 
 CLIPPING = Clipping(0.2, 0.28)
 BETA = 0.05

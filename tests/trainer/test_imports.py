@@ -11,8 +11,9 @@ import trainer
 from tests.imports import heavy_after
 
 PURE = (
-    "trainer.reward", "trainer.pairs", "trainer.vote", "trainer.pool", "trainer.gate", "trainer.distortions",
-    "trainer.settings", "trainer.report", "trainer.evaluation.evaluate", "trainer.cli",
+    "trainer.training.reward", "trainer.voting.pairs", "trainer.voting.vote", "trainer.pool.pool",
+    "trainer.pool.distortions", "trainer.promotion.gate", "trainer.settings", "trainer.reporting.report",
+    "trainer.evaluation.evaluate", "trainer.cli",
 )  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def test_pure_parts_import_no_model_library(loaded: dict[str, list[str]], module
 
 def test_a_round_never_imports_what_knows_the_truth() -> None:
     reached = _reached("trainer.round", set())
-    assert {"trainer.vote", "trainer.policy"} < reached
+    assert {"trainer.voting.vote", "trainer.training.policy"} < reached
     knowing = {"demo.truth", "demo.pictures", "evaluation.benchmark", "evaluation.audit"}
     assert reached.isdisjoint(f"trainer.{name}" for name in knowing)
 

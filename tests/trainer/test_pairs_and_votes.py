@@ -6,9 +6,9 @@ from itertools import combinations
 
 import pytest
 
-from trainer.pairs import pairs_of, random_groups, same_reference_groups, shuffled
-from trainer.pool import Pool, PoolImage
-from trainer.vote import PairVotes, labels_of
+from trainer.pool.pool import Pool, PoolImage
+from trainer.voting.pairs import pairs_of, random_groups, same_reference_groups, shuffled
+from trainer.voting.vote import PairVotes, labels_of
 
 POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n in range(5)])
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from service.prompts import PROFILES, chat_messages
 from trainer.demo.architecture import build_model, build_processor, save_checkpoint
-from trainer.policy import Policy
+from trainer.training.policy import Policy
 
 PLAIN = PROFILES["plain"]
 ANSWERS = [[300, 301, 302, 303, 2], [300, 301, 2], [310, 2], [311]]
@@ -106,14 +106,14 @@ def test_the_merged_checkpoint_answers_as_the_adapter_does(
 ) -> None:
     with torch.no_grad():
         found, _ = policy.logprobs(policy.encode("score", [picture]), ANSWERS[:1])
-    policy.save_merged(tmp_path)
+    policy.save_checkpoint(tmp_path)
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto")
     torch.testing.assert_close(found[0], plain_logprobs(merged, tmp_path, picture, ANSWERS[0]), atol=1e-5, rtol=0)
 
 
 def test_the_adapters_state_is_taken_over_exactly(policy: Policy, checkpoint: Path, picture: Image.Image) -> None:
     other = Policy(checkpoint, PLAIN, rank=8, seed=5)
-    other.set_adapter_state({name: tensor.clone() for name, tensor in policy.adapter_state().items()})
+    other.set_state({name: tensor.clone() for name, tensor in policy.state().items()})
     prompt = policy.encode("score", [picture])
     assert torch.equal(policy.logprobs(prompt, ANSWERS)[0], other.logprobs(prompt, ANSWERS)[0])
 

@@ -12,8 +12,8 @@ from PIL import Image
 from trainer.demo import truth
 from trainer.demo.contents import Split, content
 from trainer.demo.truth import CALIBRATION_CONTENTS, calibrate, measured_quality, quality, severity_of
-from trainer.distortions import FAMILIES, LEVELS, TYPES, distort
-from trainer.pool import Pool, build
+from trainer.pool.distortions import FAMILIES, LEVELS, TYPES, distort
+from trainer.pool.pool import Pool, build
 
 drawn = cache(content)
 """Drawn once for all distortions, which leave their picture as it is."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trainer.reward import advantages, fidelity, rewards, thurstone
+from trainer.training.reward import advantages, fidelity, rewards, thurstone
 
 GAMMA = 0.01
 

@@ -17,7 +17,7 @@ import numpy as np
 from trainer.demo.contents import content
 from trainer.demo.pictures import KINDS, damage
 from trainer.demo.truth import quality
-from trainer.distortions import FAMILIES, LEVELS
+from trainer.pool.distortions import FAMILIES, LEVELS
 
 CONTENTS, VARIANTS = 40, 4
 

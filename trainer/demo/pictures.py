@@ -15,7 +15,7 @@ from PIL import Image
 
 from trainer.demo.contents import SIDE, Split, content
 from trainer.demo.truth import Damage, measured_quality, quality
-from trainer.distortions import TYPES, distort
+from trainer.pool.distortions import TYPES, distort
 
 VARIANTS = 12
 """Pictures made from each content."""

@@ -31,10 +31,10 @@ from trainer.evaluation.audit import vote_accuracy
 from trainer.evaluation.benchmark import load_all
 from trainer.evaluation.evaluate import evaluate, record
 from trainer.files import write_json
-from trainer.pool import Pool
+from trainer.pool.pool import Pool
 from trainer.progress import Stages
-from trainer.report import write_report
-from trainer.vote import load
+from trainer.reporting.report import write_report
+from trainer.voting.vote import load
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64

@@ -28,7 +28,7 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 
 from trainer.demo.contents import content
-from trainer.distortions import LEVELS, TYPES, Pixels, distort, to_pixels
+from trainer.pool.distortions import LEVELS, TYPES, Pixels, distort, to_pixels
 
 Damage = tuple[str, int]
 """A distortion type and its level."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.demo.truth import quality
-from trainer.pool import Pool
-from trainer.vote import PairVotes
+from trainer.pool.pool import Pool
+from trainer.voting.vote import PairVotes
 
 
 def vote_accuracy(votes: Sequence[PairVotes], pool: Pool, pairs: int, seed: int = 0) -> float:

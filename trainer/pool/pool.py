@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainer.distortions import TYPES, distort
 from trainer.files import read_jsonl, write_jsonl
+from trainer.pool.distortions import TYPES, distort
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 

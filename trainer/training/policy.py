@@ -49,7 +49,7 @@ class Policy:
         self._head = base.lm_head
         self._processor = AutoProcessor.from_pretrained(checkpoint)
         self._profile = profile
-        self._device = device
+        self.device = device
 
     def trainable(self) -> list[Tensor]:
         """The adapter's tensors, in a stable order."""
@@ -65,7 +65,7 @@ class Policy:
         text = self._processor.apply_chat_template(
             chat_messages(task, self._profile), add_generation_prompt=True, tokenize=False
         )
-        encoded = self._processor(text=[text], images=list(images), return_tensors="pt").to(self._device)
+        encoded = self._processor(text=[text], images=list(images), return_tensors="pt").to(self.device)
         ids, grids = encoded["input_ids"], encoded["image_grid_thw"]
         positions, _ = self._model.get_rope_index(ids, encoded["mm_token_type_ids"], grids)
         visual = torch.cat(self._model.get_image_features(encoded["pixel_values"], grids).pooler_output)
@@ -91,7 +91,7 @@ class Policy:
         hidden = first.expand(len(tokens), -1, -1)
         if tokens.shape[1] > 1:
             cache.batch_repeat_interleave(len(tokens))
-            steps = torch.arange(tokens.shape[1] - 1, device=self._device) + prompt.positions.max() + 1
+            steps = torch.arange(tokens.shape[1] - 1, device=self.device) + prompt.positions.max() + 1
             suffix = self._model.get_input_embeddings()(tokens[:, :-1])
             rest = self._language(suffix, steps.expand(3, len(tokens), -1), cache)
             hidden = torch.cat([hidden, rest], 1)
@@ -103,15 +103,15 @@ class Policy:
         """Writes the adapter as PEFT and vLLM read it."""
         self._peft.save_pretrained(directory)
 
-    def adapter_state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """The adapter's weights by name."""
         return get_peft_model_state_dict(self._peft)
 
-    def set_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Takes over what `adapter_state` gave."""
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `state` gave."""
         set_peft_model_state_dict(self._peft, state)
 
-    def save_merged(self, directory: Path) -> None:
+    def save_checkpoint(self, directory: Path) -> None:
         """Merges the adapter into the weights and writes a checkpoint that stands alone. Ends this policy's use.
 
         Everything but the weights is copied from the checkpoint it came from.
@@ -128,7 +128,7 @@ class Policy:
         return output.last_hidden_state
 
     def _padded(self, answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        rows = [torch.tensor(answer, device=self._device) for answer in answers]
+        rows = [torch.tensor(answer, device=self.device) for answer in answers]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         ones = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         return tokens, ones.float()

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from service.client import Client
 from service.prompts import Profile
-from trainer import scores
-from trainer.pairs import Group
-from trainer.pool import Pool
+from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
-from trainer.vote import Pair
+from trainer.training import scores
+from trainer.training.served import Served
+from trainer.voting.pairs import Group
+from trainer.voting.vote import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,14 @@ def observe(
     groups: Sequence[Group],
     labels: dict[Pair, float],
     profile: Profile,
+    served: Served,
     *,
     samples: int,
     seed: int,
-    version: str,
-    adapter: str | None = None,
 ) -> Behaviour:
     """Scores the held-back images and measures the behaviour."""
     images = list(dict.fromkeys(image for group in groups for image in group))
-    answers = scores.sample(operator, pool, images, samples=samples, seed=seed, version=version, adapter=adapter)
+    answers = scores.sample(operator, pool, images, served, samples=samples, seed=seed)
     sampled = scores.to_scores(answers, profile)
     means = {
         image: float(np.nanmean(row)) for image, row in zip(images, sampled, strict=True) if np.isfinite(row).any()

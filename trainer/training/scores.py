@@ -11,24 +11,24 @@ from service.answers import parse_score
 from service.client import Client, encode_image
 from service.contract import Completion, RolloutPrompt, RolloutRequest, RolloutResponse
 from service.prompts import Profile
-from trainer.pool import Pool
+from trainer.pool.pool import Pool
+from trainer.training.served import Served
 
 
 def sample(
     operator: Client,
     pool: Pool,
     images: Sequence[str],
+    served: Served,
     *,
     samples: int,
     seed: int,
-    version: str,
-    adapter: str | None = None,
     batch: int = 32,
 ) -> list[list[Completion]]:
     """`samples` answers to `c_score` for each image (content ids), at temperature 1, in the images' order.
 
     Raises:
-        ServiceError: the service refused, for example because `version` is no longer the active one.
+        ServiceError: the service refused, for example because the version is no longer the active one.
     """
     answers: list[list[Completion]] = []
     for start in range(0, len(images), batch):
@@ -39,7 +39,7 @@ def sample(
         ]
         encoded = {image: encode_image(pool.bytes_of(image)) for image in chunk}
         response: RolloutResponse = operator.rollouts(
-            RolloutRequest(images=encoded, prompts=prompts, adapter=adapter, version=version)
+            RolloutRequest(images=encoded, prompts=prompts, adapter=served.adapter, version=served.version)
         )
         answers += [result.completions for result in response.results]
     return answers

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 
 from trainer.files import read_jsonl
-from trainer.vote import load
+from trainer.voting.vote import load
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt

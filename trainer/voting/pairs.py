@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from trainer.pool import Pool
+from trainer.pool.pool import Pool
 
 Group = list[str]
 """Content ids of images that are compared with each other."""

@@ -17,7 +17,7 @@ from service.client import AsyncClient
 from service.contract import RolloutPrompt, RolloutRequest, RolloutResult
 from service.prompts import Profile
 from trainer.files import append_jsonl, read_jsonl
-from trainer.pool import Pool
+from trainer.pool.pool import Pool
 
 Pair = tuple[str, str]
 _STRIDE = 64

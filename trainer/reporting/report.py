@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainer import plots
 from trainer.evaluation.metrics import relative_gain_percent
 from trainer.files import read_json, read_jsonl, write_json, write_text
 from trainer.progress import stage_times
-from trainer.vote import PairVotes, load
+from trainer.reporting import plots
+from trainer.voting.vote import PairVotes, load
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 

@@ -1,0 +1,27 @@
+"""The trained policy as a version of the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from service.contract import VersionInfo
+from service.versions.store import VersionStore
+from trainer.training.policy import Policy
+
+
+def add_candidate(
+    policy: Policy,
+    store: VersionStore,
+    *,
+    parent: str,
+    profile: str,
+    origin: str,
+    metrics: dict[str, float],
+    config: dict[str, Any],
+) -> VersionInfo:
+    """Writes a checkpoint that stands alone and adds it to the store. Ends the policy's use."""
+    with TemporaryDirectory(dir=store.root, prefix=".candidate-") as folder:
+        policy.save_checkpoint(Path(folder))
+        return store.add(Path(folder), parent=parent, profile=profile, origin=origin, metrics=metrics, config=config)
