@@ -17,6 +17,7 @@ from service.api.openapi import EVERYWHERE, document_problems
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
 from service.api.rates import Rates
 from service.api.readiness import Readiness
+from service.api.roles import only_in
 from service.api.routes import batch, health, info, internal, judge, page, rank, versions
 from service.api.watch import Watch
 from service.configuration.settings import Settings
@@ -90,7 +91,7 @@ def create_app(service: Service) -> FastAPI:
     _add_outer_middleware(app, settings.max_upload_bytes, larger)
     admission = Admission(settings.max_in_flight, settings.max_bodies_mib * 2**20)
     known, one = Depends(authorise), Depends(charge_one)
-    work = [known, Depends(admission), Depends(running)]
+    work = [known, Depends(only_in("serve")), Depends(admission), Depends(running)]
     app.include_router(judge.router, dependencies=[*work, one])
     for many in (batch.router, rank.router):  # they count their images once they know them
         app.include_router(many, dependencies=work)

@@ -290,7 +290,7 @@ class VersionsResponse(Message):
 
 
 class SwapResponse(Message):
-    """What a promotion or rollback did to the traffic."""
+    """What new weights did to the traffic."""
 
     version: str
     previous: str | None
@@ -341,6 +341,12 @@ class RolloutResponse(Message):
     results: list[RolloutResult]
     adapter: str | None
     version: str
+
+
+class WeightsRequest(Message):
+    """`PUT /internal/weights`: the safetensors in `<handover>/<name>`; rollouts then give `name` as their version."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class AdapterRequest(Message):

@@ -11,8 +11,10 @@ ServiceError
 ├── DeadlineExceeded    504  the answer took longer than the service or the caller allows
 ├── UnknownVersion      404
 ├── UnknownAdapter      404
+├── UnknownWeights      404  handed-over weights that are not there
 ├── VersionError        422  a version failed its checks; never served
 ├── VersionConflict     409  the active version is another one
+├── WrongRole           409  not a request for a service of this role
 ├── AdapterNameUsed     409  names are never used twice
 ├── AdapterRefused      422
 ├── DrainTimeout        503  a swap waited too long for running requests; nothing changed
@@ -89,6 +91,10 @@ class UnknownAdapter(ServiceError):
     status, code, title = 404, "unknown_adapter", "Unknown adapter"
 
 
+class UnknownWeights(ServiceError):
+    status, code, title = 404, "unknown_weights", "Unknown weights"
+
+
 class VersionError(ServiceError):
     """`reason` is a stable word for what failed, and stands at the beginning of the detail."""
 
@@ -101,6 +107,10 @@ class VersionError(ServiceError):
 
 class VersionConflict(ServiceError):
     status, code, title = 409, "version_conflict", "Version conflict"
+
+
+class WrongRole(ServiceError):
+    status, code, title = 409, "wrong_role", "Wrong role for this request"
 
 
 class AdapterNameUsed(ServiceError):

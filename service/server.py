@@ -80,6 +80,8 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
     """
     active = store.active()
     if active is None:
+        if settings.role == "rollout":
+            raise ValueError(f"the store {settings.store} has no active version: start the serving engine first")
         if settings.checkpoint is None:
             raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
         checkpoint = find_checkpoint(settings.checkpoint)

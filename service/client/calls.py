@@ -30,6 +30,7 @@ from service.contract import (
     ScoreResponse,
     SwapResponse,
     VersionsResponse,
+    WeightsRequest,
 )
 
 ImageSource = bytes | Path
@@ -100,6 +101,11 @@ def record_benchmarks(version: str, benchmarks: Mapping[str, Benchmark]) -> Call
     """Replaces a version's results by the name of the labelled set. Operators' port."""
     body = _json(BenchmarksRequest(benchmarks=dict(benchmarks)))
     return Call("PUT", f"/internal/versions/{version}/benchmarks", type(None), body)
+
+
+def overwrite_weights(name: str) -> Call[SwapResponse]:
+    """Replaces the weights of a rollout engine by those in `<handover>/<name>`. Operators' port."""
+    return Call("PUT", "/internal/weights", SwapResponse, _json(WeightsRequest(name=name)))
 
 
 def load_adapter(name: str) -> Call[AdapterResponse]:

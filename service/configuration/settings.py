@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from service.configuration.sources import PREFIX, Environment, File
 from service.prompts import ProfileName
 
+Role = Literal["serve", "rollout"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -51,6 +52,12 @@ class Settings(BaseSettings):
     profile: ProfileName = "plain"
     """How that checkpoint answers: `plain` a number (Qwen2.5-VL as released), `evoquality` thinks and boxes it
     (EvoQuality's release), `visualquality-r1` thinks and tags it."""
+    role: Role = "serve"
+    """`serve` answers users and changes its weights by promotion alone. `rollout` answers the trainer alone, which may
+    overwrite the weights at every step (`PUT /internal/weights`); it begins with the store's active version."""
+    handover: Path | None = None
+    """Role rollout: the folder in which the trainer hands weights over, `/dev/shm/evoquality` for one on the same
+    machine. Default: `handover` in the store."""
     model_name: str = "evoquality"
     """The name that answers give as `model`."""
 
@@ -175,6 +182,11 @@ class Settings(BaseSettings):
         if self.max_bodies_mib * 2**20 < max(self.max_upload_bytes, self.max_batch_bytes):
             raise ValueError("max_bodies_mib is less than one body: max_upload_bytes and max_batch_bytes are in bytes")
         return self
+
+    @property
+    def handover_folder(self) -> Path:
+        """Where the trainer hands weights over."""
+        return self.handover or self.store / "handover"
 
     @property
     def key_file(self) -> Path:

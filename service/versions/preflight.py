@@ -38,11 +38,20 @@ class Tensor(NamedTuple):
 def check_weights(candidate: Path, reference: Path) -> None:
     """Refuses a candidate whose weights could not replace those of `reference` in a running engine.
 
-    Raises VersionError: `missing_directory`, `unreadable_weights`, `missing_tensor`, `extra_tensor`,
-    `wrong_shape`, `wrong_dtype`, `not_finite`, `bad_index`, `different_files`.
+    Raises VersionError: `missing_directory`, `different_files`, and as `check_tensors` does.
     """
     if not candidate.is_dir():
         raise VersionError("missing_directory", "the version has no directory")
+    check_tensors(candidate, reference)
+    _check_other_files(candidate, reference)
+
+
+def check_tensors(candidate: Path, reference: Path) -> None:
+    """Refuses tensors that are not finite, or not those of `reference` by name, shape and type.
+
+    Raises VersionError: `unreadable_weights`, `missing_tensor`, `extra_tensor`, `wrong_shape`, `wrong_dtype`,
+    `not_finite`, `bad_index`.
+    """
     new, old = read_headers(candidate), read_headers(reference)
     if missing := sorted(old.keys() - new.keys()):
         raise VersionError("missing_tensor", f"{len(missing)} missing, the first is {missing[0]}")
@@ -57,7 +66,6 @@ def check_weights(candidate: Path, reference: Path) -> None:
         if not is_finite(tensor):
             raise VersionError("not_finite", f"{name} holds NaN or infinity")
     _check_index(candidate, new)
-    _check_other_files(candidate, reference)
 
 
 def check_adapter(adapter: Path, max_rank: int) -> None:

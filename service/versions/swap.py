@@ -1,11 +1,14 @@
-"""Promotion and rollback: new weights in a running engine, no request lost, no answer of two versions."""
+"""Promotion, rollback and overwriting: new weights in a running engine, no request lost, no answer of two versions."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from service.configuration.settings import Settings
 from service.contract import SwapResponse, VersionInfo
@@ -16,7 +19,8 @@ from service.observability import metrics
 from service.prompts import PROFILES
 from service.versions.adapters import Adapters
 from service.versions.gate import VersionGate
-from service.versions.preflight import check_weights
+from service.versions.handover import handed_over
+from service.versions.preflight import check_tensors, check_weights
 from service.versions.store import VersionStore
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,7 @@ class Swapper:
         self._adapters = adapters
         self._forget_answers = forget_answers
         self._settings = settings
+        self._loaded = self._base = store.path(gate.version.id)
         self._one_at_a_time = asyncio.Lock()
 
     async def promote(self, version: str) -> SwapResponse:
@@ -55,57 +60,78 @@ class Swapper:
         async with self._one_at_a_time:
             return await self._promote(self._store.previous())
 
+    async def overwrite(self, name: str) -> SwapResponse:
+        """Takes the weights that the trainer handed over under `name`, which is the version from now on.
+
+        No canary has to be answered and ACTIVE does not move: what trains need not be fit to serve. The weights
+        loaded before must lie where they were until this has succeeded.
+        Raises UnknownWeights, VersionError (the old weights answer on), DrainTimeout, EngineDead.
+        """
+        async with self._one_at_a_time:
+            if name == self._gate.version.id:
+                return _unchanged(name, None)
+            return await _counted(name, self._overwrite(name))
+
+    async def _overwrite(self, name: str) -> SwapResponse:
+        path = handed_over(self._settings.handover_folder, name)
+        await asyncio.to_thread(check_tensors, path, self._base)
+        info = self._gate.version.model_copy(
+            update={"id": name, "created": datetime.now(UTC), "origin": "handed over", "metrics": {}}
+        )
+        return await self._swap(info, path)
+
     async def _promote(self, version: str) -> SwapResponse:
         if version == self._gate.version.id:
-            active = self._store.activate(version)
-            return SwapResponse(version=version, previous=active.previous, blackout_ms=0, drain_ms=0, reload_ms=0)
-        try:
-            info = await asyncio.to_thread(self._preflight, version)
-            response = await self._swap(info)
-        except ServiceError as refusal:
-            metrics.swaps.labels("refused").inc()
-            log.warning("version %s refused: %s", version, refusal)
-            raise
-        metrics.swaps.labels("done").inc()
-        metrics.swap_blackout_seconds.observe(response.blackout_ms / 1000)
-        log.info("swapped to %s, gate closed for %.0f ms", version, response.blackout_ms)
-        return response
+            return _unchanged(version, self._store.activate(version).previous)
+        return await _counted(version, self._promote_another(version))
+
+    async def _promote_another(self, version: str) -> SwapResponse:
+        info = await asyncio.to_thread(self._preflight, version)
+        return await self._swap(info, self._store.path(version))
 
     def _preflight(self, version: str) -> VersionInfo:
         self._store.verify(version)
-        check_weights(self._store.path(version), self._store.path(self._gate.version.id))
+        check_weights(self._store.path(version), self._loaded)
         return self._store.info(version)
 
-    async def _swap(self, info: VersionInfo) -> SwapResponse:
+    async def _swap(self, info: VersionInfo, path: Path) -> SwapResponse:
         closing = perf_counter()
         async with self._gate.closed(self._settings.drain_seconds):
             drained = perf_counter()
-            reloaded = await self._load_or_restore(info)
-            active = self._store.activate(info.id)
+            reloaded = await self._load_or_restore(info, path)
+            previous = self._publish(info)
+            self._loaded = path
             self._adapters.forget_all()
             self._forget_answers()
             self._gate.version = info
             metrics.set_version(self._settings.model_name, info.id)
             opening = perf_counter()
         return SwapResponse(
-            version=active.version,
-            previous=active.previous,
+            version=info.id,
+            previous=previous,
             blackout_ms=(opening - closing) * 1000,
             drain_ms=(drained - closing) * 1000,
             reload_ms=(reloaded - drained) * 1000,
         )
 
-    async def _load_or_restore(self, info: VersionInfo) -> float:
+    def _publish(self, info: VersionInfo) -> str | None:
+        """Moves ACTIVE, which is not a rollout engine's to move. Returns the version before."""
+        if self._settings.role == "rollout":
+            return self._gate.version.id
+        return self._store.activate(info.id).previous
+
+    async def _load_or_restore(self, info: VersionInfo, path: Path) -> float:
         """Loads and tries a version; whatever goes wrong, the old one answers again before the gate opens.
 
         Returns when the weights were in place.
         """
         try:
             await self._engine.pause()
-            await self._engine.reload(self._store.path(info.id), info.id)
+            await self._engine.reload(path, info.id)
             reloaded = perf_counter()
             await self._engine.resume()
-            await self._check_canaries(info)
+            if self._settings.role == "serve":
+                await self._check_canaries(info)
             return reloaded
         except EngineDead:
             raise
@@ -125,13 +151,30 @@ class Swapper:
 
     async def _restore(self) -> None:
         """Puts the previous weights back. If that fails too, the engine is given up."""
-        old = self._gate.version.id
         try:
             await self._engine.pause()
-            await self._engine.reload(self._store.path(old), old)
+            await self._engine.reload(self._loaded, self._gate.version.id)
             await self._engine.resume()
             self._adapters.forget_all()
         except Exception as failure:
             log.exception("the previous weights could not be restored")
             self._engine.shutdown()
             raise EngineDead("Neither the new nor the previous weights could be loaded.") from failure
+
+
+async def _counted(version: str, swap: Coroutine[Any, Any, SwapResponse]) -> SwapResponse:
+    """Logs a swap and counts how it ended."""
+    try:
+        response = await swap
+    except ServiceError as refusal:
+        metrics.swaps.labels("refused").inc()
+        log.warning("version %s refused: %s", version, refusal)
+        raise
+    metrics.swaps.labels("done").inc()
+    metrics.swap_blackout_seconds.observe(response.blackout_ms / 1000)
+    log.info("swapped to %s, gate closed for %.0f ms", version, response.blackout_ms)
+    return response
+
+
+def _unchanged(version: str, previous: str | None) -> SwapResponse:
+    return SwapResponse(version=version, previous=previous, blackout_ms=0, drain_ms=0, reload_ms=0)

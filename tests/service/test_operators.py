@@ -14,6 +14,7 @@ ROUTES = [
     ("POST", "/internal/versions/v0123456789ab/promote"),
     ("POST", "/internal/rollback"),
     ("PUT", "/internal/versions/v0123456789ab/benchmarks"),
+    ("PUT", "/internal/weights"),
     ("POST", "/internal/rollouts"),
     ("POST", "/internal/adapters"),
     ("GET", "/internal/adapters"),

@@ -31,7 +31,7 @@ PATHS = ("/v1/score/batch",)
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses=problems(401, 408, 415, 422, 429, 503, 504),
+    responses=problems(401, 408, 409, 415, 422, 429, 503, 504),
 )
 
 

@@ -1,4 +1,4 @@
-"""Operators' and internal routes: promotion, rollback, adapters, rollouts. All want the key.
+"""Operators' and internal routes: promotion, rollback, weights, adapters, rollouts. All want the key.
 
 Bodies are read by the routes themselves, after the key was checked: nobody else may fill the memory.
 """
@@ -11,11 +11,12 @@ import hmac
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
 from service.api.body import json_form, parse
 from service.api.callers import Bearer
 from service.api.openapi import problems
+from service.api.roles import only_in
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
 from service.contract import (
@@ -25,6 +26,7 @@ from service.contract import (
     RolloutRequest,
     RolloutResponse,
     SwapResponse,
+    WeightsRequest,
 )
 from service.errors import Unauthorized
 from service.together import together
@@ -37,6 +39,7 @@ router = APIRouter(
 )
 watched = APIRouter(route_class=WatchedRoute)
 """Routes whose work ends when their client goes; a swap, once begun, is better ended."""
+SERVING, ROLLOUT = [Depends(only_in("serve"))], [Depends(only_in("rollout"))]
 
 
 def require_key(key: str) -> Callable[[Bearer], Awaitable[None]]:
@@ -51,16 +54,23 @@ def require_key(key: str) -> Callable[[Bearer], Awaitable[None]]:
     return check
 
 
-@router.post("/versions/{version}/promote")
+@router.post("/versions/{version}/promote", dependencies=SERVING)
 async def promote(request: Request, version: str) -> SwapResponse:
     """Checks a version of the store and hot-swaps it in; refused versions never serve."""
     return await service_of(request).swapper.promote(version)
 
 
-@router.post("/rollback")
+@router.post("/rollback", dependencies=SERVING)
 async def rollback(request: Request) -> SwapResponse:
     """Hot-swaps the previous version back in."""
     return await service_of(request).swapper.rollback()
+
+
+@router.put("/weights", dependencies=ROLLOUT, openapi_extra=json_form(WeightsRequest))
+async def overwrite(request: Request) -> SwapResponse:
+    """Role rollout: replaces the weights by those handed over in `<handover>/<name>`; their version is `name`."""
+    handed = parse(WeightsRequest, await request.body())
+    return await service_of(request).swapper.overwrite(handed.name)
 
 
 @router.put(
@@ -84,7 +94,7 @@ async def rollouts(request: Request) -> RolloutResponse:
         return await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
 
 
-@router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))
+@router.post("/adapters", status_code=HTTPStatus.CREATED, dependencies=SERVING, openapi_extra=json_form(AdapterRequest))
 async def load_adapter(request: Request) -> AdapterResponse:
     """Loads `<store>/adapters/<name>` under a name never used before."""
     adapter = parse(AdapterRequest, await request.body())

@@ -17,7 +17,7 @@ from service.contract import (
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses=problems(401, 408, 415, 422, 429, 503, 504),
+    responses=problems(401, 408, 409, 415, 422, 429, 503, 504),
 )
 
 

@@ -16,7 +16,7 @@ PATHS = ("/v1/rank",)
 router = APIRouter(
     prefix="/v1",
     tags=["judge"],
-    responses=problems(401, 408, 415, 422, 429, 503, 504),
+    responses=problems(401, 408, 409, 415, 422, 429, 503, 504),
 )
 
 

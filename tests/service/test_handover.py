@@ -1,0 +1,186 @@
+"""Role rollout: weights that the trainer hands over, and what an engine of either role refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from service.configuration.settings import Settings
+from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse
+from service.errors import DrainTimeout, EngineDead, UnknownWeights, VersionConflict, VersionError
+from service.server import first_version
+from service.versions.store import VersionStore
+from tests.service.conftest import World, picture
+from tests.service.test_http import assert_problem
+from tests.service.test_operators import ask
+
+GREY = Image.new("RGB", (32, 32), "grey")
+
+
+@pytest.fixture
+def rollout(make_world: Callable[..., World]) -> World:
+    return make_world(role="rollout")
+
+
+def hand_over(world: World, name: str, **tensors: np.ndarray) -> Path:
+    """Weights for the world's engine in the folder of handed-over ones."""
+    path = world.settings.handover_folder / name
+    path.mkdir(parents=True)
+    weights = {"a.weight": np.ones((4, 3), np.float32), "b.bias": np.ones(3, np.float32)}
+    save_file({**weights, **tensors}, path / "model.safetensors")
+    return path
+
+
+def roll_out(world: World, version: str | None = None):
+    prompt = RolloutPrompt(task="score", images=["a"], samples=2)
+    return world.service.rollouts.answer(
+        RolloutRequest(images={"a": "-"}, prompts=[prompt], version=version), {"a": GREY}
+    )
+
+
+def test_rollouts_name_the_weights_that_were_handed_over(rollout: World, run):
+    hand_over(rollout, "step-1")
+    swap = run(rollout.service.swapper.overwrite("step-1"))
+    assert (swap.version, swap.previous) == ("step-1", rollout.first)
+    answer: RolloutResponse = run(roll_out(rollout, "step-1"))
+    assert answer.version == rollout.engine.version == "step-1"
+    with pytest.raises(VersionConflict):
+        run(roll_out(rollout, rollout.first))
+
+
+def test_the_pointer_of_the_store_stays_with_the_serving_engines(rollout: World, run):
+    hand_over(rollout, "step-1")
+    run(rollout.service.swapper.overwrite("step-1"))
+    assert rollout.store.active().version == rollout.first
+
+
+def test_overwriting_under_rollouts_loses_and_mixes_none(rollout: World, run):
+    names = [f"step-{number}" for number in range(4)]
+    for name in names:
+        hand_over(rollout, name)
+
+    async def story() -> list[str]:
+        rollout.engine.seconds = 0.003
+        calls = []
+        async with asyncio.TaskGroup() as group:
+            for number in range(60):
+                calls.append(group.create_task(roll_out(rollout)))
+                if number % 15 == 7:
+                    group.create_task(rollout.service.swapper.overwrite(names[number // 15]))
+                await asyncio.sleep(0.002)
+        return [call.result().version for call in calls]
+
+    assert set(run(story())) == {rollout.first, *names}
+
+
+def test_handing_over_the_same_weights_twice_is_done_once(rollout: World, run):
+    hand_over(rollout, "step-1")
+    run(rollout.service.swapper.overwrite("step-1"))
+    assert run(rollout.service.swapper.overwrite("step-1")).blackout_ms == 0
+
+
+def refused(world: World, run, name: str, error: type[Exception], match: str | None = None) -> None:
+    """As refused weights must end: what was loaded before answers."""
+    before = world.service.gate.version.id
+    with pytest.raises(error, match=match):
+        run(world.service.swapper.overwrite(name))
+    assert run(roll_out(world)).version == before
+
+
+def test_weights_that_could_not_replace_the_engines_are_refused(rollout: World, run):
+    hand_over(rollout, "shape", **{"a.weight": np.ones((4, 2), np.float32)})
+    hand_over(rollout, "more", c=np.ones(1, np.float32))
+    hand_over(rollout, "nan", **{"b.bias": np.full(3, np.nan, np.float32)})
+    (hand_over(rollout, "none") / "model.safetensors").unlink()
+    for name, reason in [
+        ("shape", "wrong_shape"), ("more", "extra_tensor"), ("nan", "not_finite"), ("none", "unreadable_weights"),
+    ]:  # fmt: skip
+        refused(rollout, run, name, VersionError, reason)
+
+
+def test_weights_that_do_not_load_give_way_to_those_before(rollout: World, run):
+    hand_over(rollout, "good")
+    hand_over(rollout, "bad")
+    run(rollout.service.swapper.overwrite("good"))
+    rollout.engine.bad_weights = {"bad"}
+    refused(rollout, run, "bad", VersionError, "load_failed")
+
+
+def test_if_those_before_do_not_load_either_the_engine_is_given_up(rollout: World, run):
+    hand_over(rollout, "bad")
+    rollout.engine.bad_weights = {"bad", rollout.first}
+    with pytest.raises(EngineDead):
+        run(rollout.service.swapper.overwrite("bad"))
+
+
+def test_rollouts_that_take_too_long_keep_their_weights(make_world: Callable[..., World], run):
+    world = make_world(role="rollout", drain_seconds=0.01)
+    hand_over(world, "step-1")
+
+    async def story() -> str:
+        world.engine.seconds = 0.1
+        running = asyncio.create_task(roll_out(world))
+        await asyncio.sleep(0)
+        with pytest.raises(DrainTimeout):
+            await world.service.swapper.overwrite("step-1")
+        return (await running).version
+
+    assert run(story()) == world.first
+
+
+@pytest.mark.parametrize("name", ["..", "../versions", "a/b", "", ".x", "step-2\n"])
+def test_names_lead_nowhere_else(rollout: World, run, name: str):
+    hand_over(rollout, "step-1")
+    refused(rollout, run, name, UnknownWeights)
+    assert_problem(ask(rollout, run, "PUT", "/internal/weights", json={"name": name}), 422, "invalid_request")
+
+
+def test_links_lead_nowhere_else(rollout: World, run):
+    versions = rollout.store.root / "versions" / rollout.second
+    file = hand_over(rollout, "file") / "model.safetensors"
+    file.unlink()
+    file.symlink_to(versions / "model.safetensors")
+    (rollout.settings.handover_folder / "folder").symlink_to(versions)
+    refused(rollout, run, "file", UnknownWeights)
+    refused(rollout, run, "folder", UnknownWeights)
+
+
+def test_the_folder_is_a_setting(make_world: Callable[..., World], tmp_path: Path, run):
+    world = make_world(role="rollout", handover=tmp_path / "shm")
+    hand_over(world, "step-1")
+    swap = ask(world, run, "PUT", "/internal/weights", json={"name": "step-1"}).json()
+    assert swap["version"] == "step-1"
+    assert_problem(ask(world, run, "PUT", "/internal/weights", json={"name": "gone"}), 404, "unknown_weights")
+
+
+def test_a_rollout_engine_serves_nobody_else(rollout: World, run):
+    async def story() -> None:
+        async with rollout.public() as public:
+            for path in ("/v1/score", "/v1/compare", "/v1/score/batch", "/v1/rank"):
+                assert_problem(await public.post(path, files={"image": picture()}), 409, "wrong_role")
+            assert (await public.get("/health/ready")).status_code == 200
+
+    run(story())
+    for path in (f"/internal/versions/{rollout.second}/promote", "/internal/rollback", "/internal/adapters"):
+        assert_problem(ask(rollout, run, "POST", path), 409, "wrong_role")
+    assert rollout.store.active().version == rollout.first
+
+
+def test_a_serving_engine_is_not_overwritten(world: World, run):
+    hand_over(world, "step-1")
+    assert_problem(ask(world, run, "PUT", "/internal/weights", json={"name": "step-1"}), 409, "wrong_role")
+    assert world.engine.version == world.first
+
+
+def test_a_rollout_engine_begins_with_the_active_version_and_makes_none(rollout: World, tmp_path: Path):
+    assert first_version(rollout.store, rollout.settings).id == rollout.first
+    settings = Settings(store=tmp_path / "new", role="rollout", checkpoint=str(rollout.store.path(rollout.first)))
+    with pytest.raises(ValueError, match="start the serving engine first"):
+        first_version(VersionStore(settings.store), settings)
+    assert VersionStore(settings.store).active() is None
