@@ -85,6 +85,8 @@ class EvolveSettings(ServiceSettings):
     """Trust region: the probability ratio may fall to 1 - this."""
     clip_high: float = Field(default=0.28, gt=0)
     """Trust region: the probability ratio may rise to 1 + this."""
+    images_per_pass: Count = 16
+    """Images of a step in one forward and backward pass; fewer need less memory and change nothing else."""
     rank: int = Field(default=32, ge=1, le=64)
     """Rank of the LoRA adapter."""
     checkpoint_every: Count = 10

@@ -83,7 +83,8 @@ def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: st
         encoded = policy.encode("score", [picture])
         assert encoded.token_ids == result.prompt_token_ids
         with torch.no_grad():
-            found, _ = policy.logprobs(encoded, [completion.token_ids for completion in result.completions])
+            tokens = [completion.token_ids for completion in result.completions]
+            found = policy.logprobs([encoded], [tokens]).chosen[0]
         return max(
             float((found[row, : len(completion.logprobs)] - torch.tensor(completion.logprobs)).abs().max())
             for row, completion in enumerate(result.completions)

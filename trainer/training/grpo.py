@@ -1,4 +1,4 @@
-"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on one image's group of answers."""
+"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Clipping:
 
 @dataclass(frozen=True, slots=True)
 class GroupLoss:
-    """The loss of one group and what to plot about it. Sums over tokens, detached except `loss`."""
+    """The loss of some groups and what to plot about it. Sums over tokens, detached except `loss`."""
 
     loss: Tensor
     kl: Tensor
@@ -40,16 +40,16 @@ def group_loss(
     """-sum over tokens of min(ratio a, clip(ratio) a) - beta KL, to be divided by the batch's token count.
 
     Args:
-        policy: (K, T) log-probabilities of the sampled tokens under the policy being trained.
-        rollout: (K, T) the same under the policy that sampled them, as the engine reported.
-        reference: (K, T) the same under the frozen initial model.
-        advantages: (K,) one for each answer.
-        mask: (K, T) 1 for answer tokens, 0 for padding.
+        policy: (N, K, T) log-probabilities of the sampled tokens under the policy being trained.
+        rollout: (N, K, T) the same under the policy that sampled them, as the engine reported.
+        reference: (N, K, T) the same under the frozen initial model.
+        advantages: (N, K) one for each answer.
+        mask: (N, K, T) 1 for answer tokens, 0 for padding.
         beta: weight of the KL penalty to the reference (the k3 estimator, r - log r - 1 with r = ref / policy).
         clipping: the trust region.
     """
     ratio = torch.exp(policy - rollout)
-    weight = advantages[:, None]
+    weight = advantages[..., None]
     clipped = ratio.clamp(1 - clipping.low, 1 + clipping.high)
     surrogate = torch.minimum(ratio * weight, clipped * weight)
     kl = torch.exp(reference - policy) - (reference - policy) - 1

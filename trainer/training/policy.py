@@ -5,35 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCache
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from service.contract import Task
-from service.prompts import Profile, chat_messages
+from service.prompts import Profile
 from service.versions.store import MANIFEST
+from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
+from trainer.training.prompt import Pictures, Prompt, encode
 
 _WEIGHTS = "model"
 """How the names of weight files and of their index begin: model.safetensors, model-00001-of-00005.safetensors."""
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Adapters go on the language model only: vLLM does not serve those of the vision tower faithfully."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One encoded prompt: what the language model is fed before the answers."""
-
-    token_ids: list[int]
-    embeddings: Tensor
-    """(1, P, width), visual tokens in place."""
-    positions: Tensor
-    """(3, 1, P) rotary positions."""
 
 
 class Policy:
@@ -46,7 +35,7 @@ class Policy:
         self._checkpoint = checkpoint
         self._peft: PeftModel = get_peft_model(base, config)
         self._model = base.model
-        self._head = base.lm_head
+        self._logprobs = AnswerLogprobs(self._model.language_model, base.lm_head)
         self._processor = AutoProcessor.from_pretrained(checkpoint)
         self._profile = profile
         self.device = device
@@ -59,45 +48,17 @@ class Policy:
         """Inside this context the adapter is off: the model the round started from."""
         return self._peft.disable_adapter()
 
-    @torch.no_grad()
-    def encode(self, task: Task, images: Sequence[Image.Image]) -> Prompt:
-        """Runs the frozen vision tower once and lays the prompt out."""
-        text = self._processor.apply_chat_template(
-            chat_messages(task, self._profile), add_generation_prompt=True, tokenize=False
-        )
-        encoded = self._processor(text=[text], images=list(images), return_tensors="pt").to(self.device)
-        ids, grids = encoded["input_ids"], encoded["image_grid_thw"]
-        positions, _ = self._model.get_rope_index(ids, encoded["mm_token_type_ids"], grids)
-        visual = torch.cat(self._model.get_image_features(encoded["pixel_values"], grids).pooler_output)
-        embeddings = self._model.get_input_embeddings()(ids)
-        places = (ids == self._model.config.image_token_id)[..., None]
-        embeddings = embeddings.masked_scatter(places, visual.to(embeddings.dtype))
-        return Prompt(ids[0].tolist(), embeddings, positions)
+    def encode(self, task: Task, pictures: Pictures) -> Prompt:
+        """The prompt of one task over its pictures (RGB)."""
+        return self.encode_batch(task, [pictures])[0]
 
-    def logprobs(
-        self, prompt: Prompt, answers: Sequence[Sequence[int]], temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
-        """Natural log-probabilities of K sampled answers, as token ids, after one prompt.
+    def encode_batch(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
+        """The prompts of several, all their pictures through the frozen vision tower at once."""
+        return encode(self._model, self._processor, self._profile, task, batch)
 
-        The prompt is computed once; its keys and values are repeated for the K answers, which is exact and keeps
-        the gradient.
-
-        Returns:
-            (K, T) float32 log-probabilities, zero where an answer has ended, and the (K, T) mask of answer tokens.
-        """
-        tokens, mask = self._padded(answers)
-        cache = DynamicCache()
-        first = self._language(prompt.embeddings, prompt.positions, cache)[:, -1:]
-        hidden = first.expand(len(tokens), -1, -1)
-        if tokens.shape[1] > 1:
-            cache.batch_repeat_interleave(len(tokens))
-            steps = torch.arange(tokens.shape[1] - 1, device=self.device) + prompt.positions.max() + 1
-            suffix = self._model.get_input_embeddings()(tokens[:, :-1])
-            rest = self._language(suffix, steps.expand(3, len(tokens), -1), cache)
-            hidden = torch.cat([hidden, rest], 1)
-        logits = self._head(hidden).float() / temperature
-        chosen = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        return chosen * mask, mask
+    def logprobs(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
+        """Log-probabilities of K answers to each prompt; see `AnswerLogprobs`."""
+        return self._logprobs(prompts, answers, temperature=temperature)
 
     def save_adapter(self, directory: Path) -> None:
         """Writes the adapter as PEFT and vLLM read it."""
@@ -120,15 +81,3 @@ class Policy:
         for file in self._checkpoint.iterdir():
             if not file.name.startswith(_WEIGHTS) and file.name != MANIFEST:
                 shutil.copy(file, directory)
-
-    def _language(self, embeddings: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        output = self._model.language_model(
-            inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        return output.last_hidden_state
-
-    def _padded(self, answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        rows = [torch.tensor(answer, device=self.device) for answer in answers]
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        ones = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        return tokens, ones.float()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from service.contract import Completion
 from trainer.pool.pool import Pool
@@ -29,7 +30,7 @@ class Updater:
         self._settings = settings
 
     def update(self, group: Group, answers: Answers, advantage: NDArray[np.float64], left: float) -> dict[str, float]:
-        """One step over the images whose rewards have spread; one backward pass an image.
+        """One step over the images whose rewards have spread; `images_per_pass` of them in a backward pass.
 
         `left` is the share of the training still to come, which the learning rate falls with. `advantage` is
         (B, K). Returns what to plot.
@@ -40,8 +41,9 @@ class Updater:
         tokens = sum(len(completion.token_ids) for row in rows for completion in answers[row])
         sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0, "ratio_error": 0.0}
         self.optimizer.zero_grad()
-        for row in rows:
-            loss = self._group_loss(group[row], answers[row], advantage[row])
+        size = self._settings.images_per_pass
+        for chosen in (rows[start : start + size] for start in range(0, len(rows), size)):
+            loss = self._pass([group[row] for row in chosen], [answers[row] for row in chosen], advantage[chosen])
             torch.autograd.backward(loss.loss / tokens)
             for name in sums:
                 sums[name] += float(getattr(loss, name).detach()) / tokens
@@ -50,17 +52,25 @@ class Updater:
             self.optimizer.step()
         return {**sums, "gradient_norm": float(norm), "images_trained": float(len(rows))}
 
-    def _group_loss(self, image: str, answers: Sequence[Completion], advantage: NDArray[np.float64]) -> GroupLoss:
-        with Image.open(self._pool.by_id[image].path) as picture:
-            prompt = self._policy.encode("score", [picture.convert("RGB")])
-        tokens = [completion.token_ids for completion in answers]
-        current, mask = self._policy.logprobs(prompt, tokens)
+    def _pass(self, images: Group, answers: Answers, advantage: NDArray[np.float64]) -> GroupLoss:
+        """The loss of some images' answers; `advantage` is (N, K)."""
+        prompts = self._policy.encode_batch("score", [[self._picture(image)] for image in images])
+        tokens = [[completion.token_ids for completion in group] for group in answers]
+        current = self._policy.logprobs(prompts, tokens)
         with torch.no_grad(), self._policy.reference():
-            reference, _ = self._policy.logprobs(prompt, tokens)
-        rollout = torch.zeros_like(current)
-        for row, completion in enumerate(answers):
-            rollout[row, : len(completion.logprobs)] = torch.tensor(completion.logprobs)
+            reference = self._policy.logprobs(prompts, tokens)
         return group_loss(
-            current, rollout, reference, torch.tensor(advantage, dtype=torch.float32, device=current.device), mask,
+            current.chosen, _sampled_logprobs(answers, current.mask), reference.chosen,
+            torch.tensor(advantage, dtype=torch.float32, device=current.mask.device), current.mask,
             beta=self._settings.beta, clipping=Clipping(self._settings.clip_low, self._settings.clip_high),
         )  # fmt: skip
+
+    def _picture(self, image: str) -> Image.Image:
+        with Image.open(self._pool.by_id[image].path) as picture:
+            return picture.convert("RGB")
+
+
+def _sampled_logprobs(answers: Answers, mask: Tensor) -> Tensor:
+    """(N, K, T) log-probabilities under the policy that sampled, as the engine reported them."""
+    values = [value for group in answers for completion in group for value in completion.logprobs]
+    return torch.zeros_like(mask).masked_scatter(mask.bool(), torch.tensor(values, device=mask.device))

@@ -1,0 +1,157 @@
+"""The shared prefix against the model's own forward, one row an answer: log-probabilities and gradients."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.trainer.vision_models import PLAIN, SHAPES, picture, plain_logprobs
+from trainer.training import repeated_prefix, shared_prefix
+from trainer.training.logprobs import AnswerLogprobs, padded
+from trainer.training.policy import Policy
+from trainer.training.prompt import encode
+
+PICTURES = [[picture(0, 84, 112)], [picture(1, 112, 56)], [picture(2, 112, 112)]]
+"""Of three sizes, so of three prompt lengths."""
+ANSWERS = [
+    [[300, 301, 302, 303, 2], [300, 301, 2], [310, 2], [311]],
+    [[299, 303, 2], [305], [305], [12, 13, 14, 15, 16, 17, 18]],
+    [[7], [8], [9, 2], [10]],
+]
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return SHAPES[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def policy(checkpoint: Path) -> Policy:
+    """With an adapter that does something: the fresh one is zero."""
+    made = Policy(checkpoint, PLAIN, rank=8, seed=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for tensor in made.trainable():
+            tensor.add_(0.05 * torch.randn_like(tensor))
+    return made
+
+
+def plain(model: torch.nn.Module, checkpoint: Path) -> list[list[Tensor]]:
+    return [
+        [plain_logprobs(model, checkpoint, pictures, answer) for answer in answers]
+        for pictures, answers in zip(PICTURES, ANSWERS, strict=True)
+    ]
+
+
+def weighted(rows: list[list[Tensor]]) -> Tensor:
+    """A sum in which no token counts like another."""
+    flat = torch.cat([row for answers in rows for row in answers])
+    return (flat * torch.linspace(-1, 2, len(flat))).sum()
+
+
+def unpadded(found: Tensor) -> list[list[Tensor]]:
+    return [
+        [found[row, column, : len(answer)] for column, answer in enumerate(answers)]
+        for row, answers in enumerate(ANSWERS)
+    ]
+
+
+def assert_same_gradients(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= 1e-3 * other.norm() + 1e-6
+
+
+def test_log_probabilities_equal_the_plain_forward(policy: Policy, checkpoint: Path) -> None:
+    found = policy.logprobs(policy.encode_batch("score", PICTURES), ANSWERS)
+    for ours, theirs in zip(unpadded(found.chosen), plain(policy._peft, checkpoint), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    for row, answers in enumerate(ANSWERS):
+        for column, answer in enumerate(answers):
+            assert found.mask[row, column].tolist() == [1] * len(answer) + [0] * (7 - len(answer))
+    assert (found.chosen[found.mask == 0] == 0).all()
+
+
+def test_the_adapters_gradients_equal_the_plain_forwards(policy: Policy, checkpoint: Path) -> None:
+    found = policy.logprobs(policy.encode_batch("score", PICTURES), ANSWERS)
+    shared = torch.autograd.grad(weighted(unpadded(found.chosen)), policy.trainable())
+    expected = torch.autograd.grad(weighted(plain(policy._peft, checkpoint)), policy.trainable())
+    assert_same_gradients(list(shared), list(expected))
+
+
+def test_all_weights_gradients_equal_the_plain_forwards(checkpoint: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    stock = copy.deepcopy(model)
+    logprobs = AnswerLogprobs(model.model.language_model, model.lm_head)
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    prompts = encode(model.model, processor, PLAIN, "score", PICTURES, gradient=True)
+    found = torch.autograd.grad(weighted(unpadded(logprobs(prompts, ANSWERS).chosen)), list(model.parameters()))
+    expected = torch.autograd.grad(weighted(plain(stock, checkpoint)), list(stock.parameters()))
+    assert_same_gradients(list(found), list(expected))
+    of_the_tower = [grad for (name, _), grad in zip(model.named_parameters(), found, strict=True) if "visual" in name]
+    assert all(grad.norm() > 0 for grad in of_the_tower if grad.ndim > 1)
+
+
+def test_two_pictures_in_a_prompt(policy: Policy, checkpoint: Path) -> None:
+    pair = [picture(4, 112, 112), picture(5, 84, 112)]
+    found = policy.logprobs([policy.encode("compare", pair)], ANSWERS[:1])
+    expected = plain_logprobs(policy._peft, checkpoint, pair, ANSWERS[0][0])
+    torch.testing.assert_close(found.chosen[0, 0, :5], expected, atol=1e-4, rtol=0)
+
+
+def test_answers_of_one_token(policy: Policy, checkpoint: Path) -> None:
+    found = policy.logprobs(policy.encode_batch("score", PICTURES[:1]), [[[300], [301]]])
+    expected = plain_logprobs(policy._peft, checkpoint, PICTURES[0], [301])
+    torch.testing.assert_close(found.chosen[0, 1], expected, atol=1e-4, rtol=0)
+
+
+def test_the_entropy_is_that_of_the_distribution_of_each_token(policy: Policy) -> None:
+    prompts = policy.encode_batch("score", PICTURES[:1])
+    every = [[token] for token in range(policy._model.config.text_config.vocab_size)]
+    chosen = policy.logprobs(prompts, [every]).chosen[0, :, 0].detach().double()
+    entropy = policy.logprobs(prompts, ANSWERS[:1]).entropy
+    assert entropy[0, 0, 0].item() == pytest.approx(-(chosen.exp() * chosen).sum().item(), rel=1e-5)
+    assert (entropy[0, 3, 1:] == 0).all()
+
+
+def test_a_temperature_divides_the_logits(policy: Policy) -> None:
+    prompts = policy.encode_batch("score", PICTURES[:1])
+    every = [[[token] for token in range(policy._model.config.text_config.vocab_size)]]
+    warm, plain = (policy.logprobs(prompts, every, temperature=t).chosen[0, :, 0] for t in (2.0, 1.0))
+    torch.testing.assert_close(warm, (plain / 2).log_softmax(0), atol=1e-5, rtol=0)
+
+
+def test_repeated_prefix_gives_the_same_states(policy: Policy) -> None:
+    language_model, prompts = policy._model.language_model, policy.encode_batch("score", PICTURES)
+    tokens, mask = padded(ANSWERS, torch.device("cpu"))
+    shared, rows = shared_prefix.states(language_model, prompts, tokens, mask)
+    repeated, places = repeated_prefix.states(language_model, prompts, tokens, mask)
+    torch.testing.assert_close(shared[rows[mask]], repeated[places[mask]], atol=1e-4, rtol=0)
+
+
+def test_a_shared_prefix_that_disagrees_is_replaced_with_a_warning(
+    policy: Policy, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def blind(lengths: Tensor, fed: Tensor) -> shared_prefix.Layout:
+        layout = _layout(lengths, fed)
+        return layout._replace(visible=torch.ones_like(layout.visible))
+
+    _layout = shared_prefix._layout
+    monkeypatch.setattr(shared_prefix, "_layout", blind)
+    with caplog.at_level(logging.WARNING):
+        found = policy.logprobs(policy.encode_batch("score", PICTURES[:1]), ANSWERS[:1])
+    assert "plain" in caplog.text
+    expected = plain_logprobs(policy._peft, checkpoint, PICTURES[0], ANSWERS[0][0])
+    torch.testing.assert_close(found.chosen[0, 0, :5], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("answers", [[[[1]], [[1], [2]]], [[[]], [[1]]]])
+def test_prompts_need_equally_many_answers_none_empty(answers: list[list[list[int]]]) -> None:
+    with pytest.raises(ValueError, match="same number of answers"):
+        padded(answers, torch.device("cpu"))

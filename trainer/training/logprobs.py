@@ -1,0 +1,108 @@
+"""Log-probabilities of sampled answers under a torch policy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from trainer.training import repeated_prefix, shared_prefix
+from trainer.training.prompt import Prompt
+
+Answers = Sequence[Sequence[int]]
+"""The K answers to one prompt, as token ids."""
+States = Callable[[PreTrainedModel, Sequence[Prompt], Tensor, Tensor], tuple[Tensor, Tensor]]
+
+log = logging.getLogger(__name__)
+_ROUNDING = 0.1
+"""How far shared and repeated prefix may be apart in 16-bit floats; in float32 they may not be by 1e-3."""
+
+
+class Logprobs(NamedTuple):
+    """Of N prompts and K answers of at most T tokens each. All (N, K, T), zero where an answer has ended."""
+
+    chosen: Tensor
+    """Natural log-probability of each token, float32."""
+    entropy: Tensor
+    """Of the distribution that each token was drawn from, in nats; without gradient."""
+    mask: Tensor
+    """1 for the answers' tokens, 0 for padding; float32."""
+
+
+class AnswerLogprobs:
+    """Log-probabilities by the shared prefix. The first use is checked against the repeated prefix, which replaces
+    the shared one, with a warning, should they disagree: some models or attention kernels may not allow for it."""
+
+    def __init__(self, language_model: PreTrainedModel, head: nn.Module) -> None:
+        shared_prefix.install(language_model)
+        self._language_model = language_model
+        self._head = head
+        self._states: States = shared_prefix.states
+        self._checked = False
+
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
+        """See `answer_logprobs`."""
+        if not self._checked:
+            self._checked = True
+            self._check(prompts[:1], answers[:1])
+        return answer_logprobs(
+            self._states, self._language_model, self._head, prompts, answers, temperature=temperature
+        )
+
+    @torch.no_grad()
+    def _check(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> None:
+        shared, plain = (
+            answer_logprobs(way.states, self._language_model, self._head, prompts, answers).chosen
+            for way in (shared_prefix, repeated_prefix)
+        )
+        apart = float((shared - plain).abs().max())
+        if apart > (1e-3 if prompts[0].embeddings.dtype == torch.float32 else _ROUNDING):
+            log.warning(
+                "the shared prefix gives log-probabilities %.2g apart from the plain pass; going on with the plain, "
+                "slower one: one row an answer", apart,
+            )  # fmt: skip
+            self._states = repeated_prefix.states
+
+
+def answer_logprobs(
+    states: States,
+    language_model: PreTrainedModel,
+    head: nn.Module,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Answers],
+    *,
+    temperature: float = 1.0,
+) -> Logprobs:
+    """Log-probabilities of K answers to each prompt, by `shared_prefix.states` or `repeated_prefix.states`.
+
+    Raises:
+        ValueError: the prompts have different numbers of answers, or an answer is empty.
+    """
+    tokens, mask = padded(answers, prompts[0].embeddings.device)
+    found, rows = states(language_model, prompts, tokens, mask)
+    every = (head(found).float() / temperature).log_softmax(-1)
+    chosen = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(mask, every[rows[mask], tokens[mask]])
+    with torch.no_grad():
+        entropy = -(every.exp() * every).sum(-1)[rows] * mask
+    return Logprobs(chosen, entropy, mask.float())
+
+
+def padded(answers: Sequence[Answers], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(N, K, T) token ids, zero where an answer has ended, and the (N, K, T) bool mask of their tokens.
+
+    Raises:
+        ValueError: the prompts have different numbers of answers, or an answer is empty.
+    """
+    rows = [torch.tensor(answer, device=device) for group in answers for answer in group]
+    if len({len(group) for group in answers}) != 1 or not all(len(row) for row in rows):
+        raise ValueError("every prompt needs the same number of answers, none of them empty")
+    tokens = pad_sequence(rows, batch_first=True)
+    mask = (
+        torch.arange(tokens.shape[1], device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
+    )
+    return tokens.unflatten(0, (len(answers), -1)), mask.unflatten(0, (len(answers), -1))

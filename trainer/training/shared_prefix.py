@@ -1,0 +1,128 @@
+"""K answers to each of several prompts in one pass that computes every prompt once.
+
+A row of the batch is `[prompt | answer 1 | ... | answer K]`; the rotary positions of every answer begin again where
+the prompt's end. All that works token by token (projections, norms, MLPs) sees the row as it is. Attention alone is
+done in two: the prompt attends to itself, each answer to the prompt and to itself (Prefix Grouper, arXiv 2506.05433).
+Exact, gradients included; its memory grows with the answers' length, not with its square times K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from trainer.training.prompt import Prompt
+
+_NAME = "shared_prefix"
+
+
+class Layout(NamedTuple):
+    """How the rows of a batch are laid out."""
+
+    prompt: int
+    """P, columns of the longest prompt; shorter ones are padded on their right."""
+    answers: int
+    """K"""
+    visible: Tensor
+    """(N * K, 1, T, P + T) bool: which columns of its prompt and of itself each token of an answer sees."""
+
+
+def install(language_model: PreTrainedModel) -> None:
+    """Makes the language model understand a `layout`; without one it goes on attending as SDPA does."""
+    AttentionInterface.register(_NAME, _attend)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    language_model.set_attn_implementation(_NAME)
+
+
+def states(
+    language_model: PreTrainedModel, prompts: Sequence[Prompt], tokens: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The hidden states that predict the answers' tokens.
+
+    Args:
+        language_model: one that `install` was called on.
+        prompts: N of them, of any lengths.
+        tokens: (N, K, T) answers, padded on their right.
+        mask: (N, K, T) bool, the answers' own tokens.
+
+    Returns:
+        (M, width) states, each once, and (N, K, T) which of them predicts which token (0 at padding).
+    """
+    fed = tokens[..., :-1]  # what the last token would predict nobody asks
+    lengths = torch.tensor([len(prompt.token_ids) for prompt in prompts], device=tokens.device)
+    layout = _layout(lengths, fed)
+    output = language_model(
+        inputs_embeds=_embeddings(language_model, prompts, fed),
+        position_ids=_positions(prompts, fed),
+        attention_mask={"full_attention": None},  # `_attend` knows who sees whom
+        use_cache=False,
+        layout=layout,
+    ).last_hidden_state
+    last = output[torch.arange(len(prompts), device=tokens.device), lengths - 1]
+    followed = mask[..., 1:]
+    rest = output[:, layout.prompt :].unflatten(1, fed.shape[1:])[followed]
+    rows = torch.zeros_like(tokens)
+    rows[..., 0] = torch.arange(len(prompts), device=tokens.device)[:, None]
+    rows[..., 1:][followed] = torch.arange(len(rest), device=tokens.device) + len(prompts)
+    return torch.cat([last, rest]), rows
+
+
+def _layout(lengths: Tensor, fed: Tensor) -> Layout:
+    """Of prompts of these (N,) lengths and the (N, K, T) answers' tokens that are fed."""
+    longest, (_, answers, width) = int(lengths.max()), fed.shape
+    prompt = (torch.arange(longest, device=fed.device) < lengths[:, None])[:, None].expand(-1, width, -1)
+    own = torch.ones(width, width, dtype=torch.bool, device=fed.device).tril().expand(len(lengths), -1, -1)
+    return Layout(longest, answers, torch.cat([prompt, own], -1).repeat_interleave(answers, 0)[:, None])
+
+
+def _embeddings(language_model: PreTrainedModel, prompts: Sequence[Prompt], fed: Tensor) -> Tensor:
+    """(N, P + K T, width)"""
+    prefix = pad_sequence([prompt.embeddings for prompt in prompts], batch_first=True)
+    return torch.cat([prefix, language_model.get_input_embeddings()(fed).flatten(1, 2)], 1)
+
+
+def _positions(prompts: Sequence[Prompt], fed: Tensor) -> Tensor:
+    """(3, N, P + K T)"""
+    prefix = pad_sequence([prompt.positions.T for prompt in prompts], batch_first=True)
+    begin = torch.stack([prompt.next_position for prompt in prompts])
+    suffix = begin[:, None, None] + torch.arange(fed.shape[2], device=fed.device).expand(fed.shape[1:])
+    return torch.cat([prefix, suffix.flatten(1)[..., None].expand(-1, -1, 3)], 1).permute(2, 0, 1)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    layout: Layout | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """(N, heads, P + K T, width of a head) queries, keys, values -> (N, P + K T, heads, width of a head)."""
+    if layout is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    prompts = [each[:, :, : layout.prompt] for each in (query, key, value)]
+    on_prompts, _ = sdpa_attention_forward(module, *prompts, None, is_causal=True, **options)
+    if layout.visible.shape[2] == 0:
+        return on_prompts, None
+    queries, keys, values = (_by_answer(each[:, :, layout.prompt :], layout) for each in (query, key, value))
+    keys, values = (_after(prompt, own) for prompt, own in zip(prompts[1:], (keys, values), strict=True))
+    on_answers, _ = sdpa_attention_forward(module, queries.flatten(0, 1), keys, values, layout.visible, **options)
+    return torch.cat([on_prompts, on_answers.reshape(len(query), -1, *on_answers.shape[2:])], 1), None
+
+
+def _by_answer(each: Tensor, layout: Layout) -> Tensor:
+    """(N, heads, K T, width) -> (N, K, heads, T, width)"""
+    return each.unflatten(2, (layout.answers, -1)).transpose(1, 2)
+
+
+def _after(prompt: Tensor, own: Tensor) -> Tensor:
+    """(N, heads, P, width) before (N, K, heads, T, width) -> (N K, heads, P + T, width)"""
+    return torch.cat([prompt[:, None].expand(-1, own.shape[1], -1, -1, -1), own], -2).flatten(0, 1)
