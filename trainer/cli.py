@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.client import Client, ServiceError
-from trainer.errors import GateRefused, WrongVersion
+from trainer.errors import GateRefused, Unreachable, WrongVersion
 from trainer.settings import EvaluateSettings, EvolveSettings, ReportSettings
 
 EXIT_WRONG_SETTINGS = 2
@@ -65,7 +65,7 @@ class Evaluate(EvaluateSettings):
         if self.out:
             write_json(self.out, result.as_dict())
         if key:
-            with Client(self.operator, key) as operator:
+            with Client(self.operators[0], key) as operator:
                 record(result, operator)
 
 
@@ -102,7 +102,7 @@ def app() -> None:
         _stop(EXIT_WRONG_SETTINGS, "; ".join(map(_sentence, error.errors())))
     except GateRefused as error:
         _stop(EXIT_GATE, str(error))
-    except (ServiceError, WrongVersion) as error:
+    except (ServiceError, Unreachable, WrongVersion) as error:
         _stop(EXIT_SERVICE, str(error))
     except httpx.TransportError as error:
         _stop(EXIT_SERVICE, f"the service cannot be reached ({error}); is it running, and are its addresses right?")

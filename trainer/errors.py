@@ -1,4 +1,6 @@
-"""What ends a round."""
+"""What ends a round before its promotion is done, each with an exit code of its own (see `trainer.cli`)."""
+
+from __future__ import annotations
 
 
 class GateRefused(Exception):
@@ -7,3 +9,7 @@ class GateRefused(Exception):
 
 class WrongVersion(Exception):
     """The service no longer serves the version that this round started from."""
+
+
+class Unreachable(Exception):
+    """No replica of the service answered for longer than the trainer's patience."""

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from service.client import Client
+from service.versions.store import VersionStore
 from trainer.files import write_json
 from trainer.progress import Stages
 from trainer.reporting.report import write_report
 from trainer.round import Round
 from trainer.settings import EvolveSettings
+from trainer.workers.workers import Workers
 
 
 def evolve(settings: EvolveSettings) -> None:
     """Runs all rounds that are not done yet, and writes the report after each.
 
     Raises:
-        GateRefused, WrongVersion: see `Round.run`.
+        GateRefused, WrongVersion, Unreachable: see `Round.run`.
         ServiceError: the service refused a request.
-        httpx.TransportError: the service stayed unreachable.
     """
     settings.run.mkdir(parents=True, exist_ok=True)
     write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     stages = Stages(settings.run / "stages.jsonl")
-    with Client(settings.operator, settings.operator_key()) as operator:
-        operator.wait_ready()
+    key, store = settings.operator_key(), VersionStore(settings.store)
+    with Workers(settings.operators, key, store, settings.patience, stages.say) as workers:
         for number in range(1, settings.rounds + 1):
             try:
-                Round(number, settings, operator, stages).run()
+                Round(number, settings, workers, stages).run()
             finally:
                 write_report(settings.run)

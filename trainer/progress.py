@@ -51,6 +51,10 @@ class Stages:
         if self._log:
             append_jsonl(self._log, [{"stage": name, "began": began, "ended": time.time()}])
 
+    def say(self, sentence: str) -> None:
+        """A line above the bar, or between the lines."""
+        self._console.print(sentence, highlight=False, soft_wrap=True)
+
     @contextmanager
     def _bar(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
         columns = (

@@ -13,14 +13,12 @@ Kill it anywhere and start it again with the same folder: it goes on where it st
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from service.client import AsyncClient, Client
 from service.prompts import PROFILES, Profile
 from service.versions.store import VersionStore
 from trainer.errors import GateRefused, WrongVersion
@@ -35,6 +33,7 @@ from trainer.training.policy import Policy
 from trainer.training.served import Served
 from trainer.voting import pairs, vote
 from trainer.voting.pairs import Group
+from trainer.workers.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Round:
 
     number: int
     settings: EvolveSettings
-    operator: Client
+    workers: Workers
     stages: Stages
 
     def run(self) -> None:
@@ -52,6 +51,7 @@ class Round:
         Raises:
             GateRefused: the candidate failed the gate; its verdict is in `gate.json`.
             WrongVersion: somebody else promoted a version since the round began.
+            Unreachable: no replica of the service answered for too long.
         """
         if (self.folder / "promotion.json").exists():
             return
@@ -89,15 +89,16 @@ class Round:
 
     def _start(self) -> None:
         """Writes down the version to start from; on a resume, checks that it is still the one that serves."""
-        active = self.operator.ready().version
+        serving = self.workers.versions()
         file = self.folder / "start.json"
         if not file.exists():
-            write_json(file, {"version": active, "seed": self.seed})
+            write_json(file, {"version": next(iter(serving.values())), "seed": self.seed})
         made = self.folder / "candidate.json"
         allowed = {self.base, read_json(made)["id"] if made.exists() else self.base}
-        if active not in allowed:
+        if allowed.isdisjoint(serving.values()):
+            now = ", ".join(sorted(set(serving.values())))
             raise WrongVersion(
-                f"round {self.number} started from {self.base}, but the service serves {active} now; promote "
+                f"round {self.number} started from {self.base}, but the service serves {now} now; promote "
                 f"{self.base} again to resume, or start a new run"
             )
 
@@ -131,16 +132,18 @@ class Round:
         if not done.exists():
             asked = pairs.pairs_of(groups)
             with self.stages.stage(f"round {self.number}: votes", total=len(asked), unit="pairs") as advance:
-                asyncio.run(self._cast(asked, images, votes, advance))
+                self._cast(asked, images, votes, advance)
             write_json(done, {"pairs": len(asked)})
         return vote.load(votes)
 
-    async def _cast(self, asked: list[vote.Pair], images: pool.Pool, file: Path, advance: Any) -> None:
-        async with AsyncClient(self.settings.operator, self.settings.operator_key()) as operator:
-            await vote.cast(
-                asked, images, operator, file, profile=self.profile, votes=self.settings.votes,
-                temperature=self.settings.vote_temperature, seed=self.seed, version=self.base, advance=advance,
-            )  # fmt: skip
+    def _cast(self, asked: list[vote.Pair], images: pool.Pool, file: Path, advance: Any) -> None:
+        self.workers.call(
+            partial(
+                vote.cast, asked, images, self.workers.asynchronous, file, profile=self.profile,
+                votes=self.settings.votes, temperature=self.settings.vote_temperature, seed=self.seed,
+                version=self.base, advance=advance,
+            )
+        )  # fmt: skip
 
     def _train_and_judge(
         self, images: pool.Pool, training: list[Group], held_back: list[Group], labels: dict[vote.Pair, float]
@@ -151,7 +154,7 @@ class Round:
         s = self.settings
         policy = Policy(self.store.path(self.base), self.profile, rank=s.rank, seed=self.seed, device=s.device)
         stage = OnlineStage(
-            policy, images, labels, self.profile, self.operator, self.store, self.base, s, self.seed,
+            policy, images, labels, self.profile, self.workers, self.store, self.base, s, self.seed,
             self.folder / "train",
         )  # fmt: skip
         with self.stages.stage(f"round {self.number}: GRPO", total=len(training) * s.epochs, unit="steps") as advance:
@@ -172,12 +175,12 @@ class Round:
     ) -> gate.Verdict:
         def observe(served: Served) -> gate.Behaviour:
             return gate.observe(
-                self.operator, images, held_back, labels, self.profile, served, samples=self.settings.samples,
+                self.workers, images, held_back, labels, self.profile, served, samples=self.settings.samples,
                 seed=self.seed,
             )  # fmt: skip
 
         before = observe(Served(self.base))
-        with served_adapter(policy, self.store, self.operator, self.base, "gate") as served:
+        with served_adapter(policy, self.store, self.workers, self.base, "gate") as served:
             return gate.judge(before, observe(served), self.settings)
 
     def _promote(self) -> None:
@@ -186,8 +189,10 @@ class Round:
             raise GateRefused(f"round {self.number}: the candidate may not serve: " + "; ".join(verdict["reasons"]))
         version = read_json(self.folder / "candidate.json")["id"]
         with self.stages.stage(f"round {self.number}: promotion", total=None):
-            swap = self.operator.promote(version)
-        write_json(self.folder / "promotion.json", swap.model_dump(mode="json"))
+            swap, behind = self.workers.promote(version)
+            for replica in behind:
+                self.stages.say(f"{replica} did not follow to {version}: promote it there, or restart that replica")
+        write_json(self.folder / "promotion.json", {**swap.model_dump(mode="json"), "behind": behind})
 
 
 def _summary(metrics: dict[str, Any] | None) -> str:

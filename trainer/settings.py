@@ -22,11 +22,17 @@ class ServiceSettings(BaseSettings):
     service: str = "http://127.0.0.1:8000"
     """Address of the service's public routes."""
     operator: str = "http://127.0.0.1:8001"
-    """Address of the service's operators' and internal routes."""
+    """Address of the service's operators' and internal routes. Of several replicas on one store: separated by commas;
+    votes and rollouts are spread over those that answer, and a promotion goes to all."""
     store: Path = Path("store")
     """The version store, on the volume that service and trainer share."""
     operator_key_file: Path | None = None
     """File with the operators' key. Default: operator.key in the store."""
+
+    @property
+    def operators(self) -> list[str]:
+        """The replicas' addresses."""
+        return [url.strip() for url in self.operator.split(",") if url.strip()]
 
     def operator_key(self) -> str:
         """The operators' key. Raises ValueError if its file cannot be read."""
@@ -51,6 +57,8 @@ class EvolveSettings(ServiceSettings):
     """Rounds; each starts from the version that the one before promoted."""
     seed: int = Field(default=0, ge=0)
     """The seed of every random choice of the run."""
+    patience: float = Field(default=300, ge=0)
+    """Seconds to wait for a service that does not answer, is busy or restarts, before the run ends with exit code 3."""
     limit: Count | None = None
     """Take only this many images of the pool."""
 

@@ -21,6 +21,7 @@ from service.contract import HealthResponse, Problem, ScoreBatchItem, ScoreOptio
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_CONNECT_SECONDS = 10.0
 _LINES = {"Accept": "application/x-ndjson"}
 
 
@@ -59,7 +60,7 @@ class Client:
     rollouts = _blocking(calls.rollouts)
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
-        self._http = httpx.Client(base_url=url, headers=_authorization(key), timeout=timeout_s)
+        self._http = httpx.Client(base_url=url, headers=_authorization(key), timeout=_timeout(timeout_s))
 
     def send(self, call: Call[T]) -> T:
         """Sends a call, again where that is safe and promising."""
@@ -121,7 +122,8 @@ class AsyncClient:
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
         limits = httpx.Limits(max_connections=None)
-        self._http = httpx.AsyncClient(base_url=url, headers=_authorization(key), timeout=timeout_s, limits=limits)
+        headers, timeout = _authorization(key), _timeout(timeout_s)
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, limits=limits)
 
     async def send(self, call: Call[T]) -> T:
         """Sends a call, again where that is safe and promising."""
@@ -162,6 +164,11 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    """Answers may take long; whoever takes no connection soon is not there."""
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
 
 
 def _authorization(key: str | None) -> dict[str, str]:

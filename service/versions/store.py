@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from service.contract import VersionInfo
@@ -52,7 +53,7 @@ class _Adapters(BaseModel):
 
 
 class VersionStore:
-    """Versions under `root`. One process writes ACTIVE and adapters.json: the service."""
+    """Versions under `root`. Only the service, or its replicas, write ACTIVE and adapters.json."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -185,12 +186,13 @@ class VersionStore:
         if not _NAME.fullmatch(name):
             raise InvalidRequest("An adapter cannot have this name.")
         file = self.root / "adapters.json"
-        known = _Adapters.model_validate_json(file.read_bytes()) if file.exists() else _Adapters()
-        if name in known.used:
-            raise AdapterNameUsed("This adapter name was used before; take a new one.")
-        known.last_id += 1
-        known.used[name] = known.last_id
-        write_atomically(file, known.model_dump_json())
+        with FileLock(self.root / "adapters.lock"):  # replicas share the store
+            known = _Adapters.model_validate_json(file.read_bytes()) if file.exists() else _Adapters()
+            if name in known.used:
+                raise AdapterNameUsed("This adapter name was used before; take a new one.")
+            known.last_id += 1
+            known.used[name] = known.last_id
+            write_atomically(file, known.model_dump_json())
         return known.last_id
 
 

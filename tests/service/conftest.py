@@ -125,7 +125,7 @@ class Listening:
 def make_listening(make_world: Callable[..., World]) -> Iterator[Callable[..., Listening]]:
     """Serves worlds with settings of their own, both applications on free ports of this machine."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(_served(make_world(**settings)))
+        yield lambda **settings: stack.enter_context(served(make_world(**settings)))
 
 
 @pytest.fixture
@@ -134,10 +134,11 @@ def listening(make_listening: Callable[..., Listening]) -> Listening:
 
 
 @contextmanager
-def _served(world: World) -> Iterator[Listening]:
+def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]:
+    """Both applications of a world on this machine, on free ports unless some are given."""
     servers = [
-        uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-        for app in (world.public_app, world.operator_app)
+        uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
+        for app, port in zip((world.public_app, world.operator_app), ports, strict=True)
     ]
 
     async def serve() -> None:
@@ -147,9 +148,9 @@ def _served(world: World) -> Iterator[Listening]:
     thread.start()
     while not all(server.started for server in servers):
         time.sleep(0.001)
-    ports = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
+    bound = [server.servers[0].sockets[0].getsockname()[1] for server in servers]
     try:
-        yield Listening(world, *(f"http://127.0.0.1:{port}" for port in ports))
+        yield Listening(world, *(f"http://127.0.0.1:{port}" for port in bound))
     finally:
         for server in servers:
             server.should_exit = True

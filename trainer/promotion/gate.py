@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.client import Client
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
@@ -18,6 +17,7 @@ from trainer.training import scores
 from trainer.training.served import Served
 from trainer.voting.pairs import Group
 from trainer.voting.vote import Pair
+from trainer.workers.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def judge(before: Behaviour, after: Behaviour, settings: EvolveSettings) -> Verd
 
 
 def observe(
-    operator: Client,
+    workers: Workers,
     pool: Pool,
     groups: Sequence[Group],
     labels: dict[Pair, float],
@@ -76,7 +76,7 @@ def observe(
 ) -> Behaviour:
     """Scores the held-back images and measures the behaviour."""
     images = list(dict.fromkeys(image for group in groups for image in group))
-    answers = scores.sample(operator, pool, images, served, samples=samples, seed=seed)
+    answers = scores.sample(workers, pool, images, served, samples=samples, seed=seed)
     sampled = scores.to_scores(answers, profile)
     means = {
         image: float(np.nanmean(row)) for image, row in zip(images, sampled, strict=True) if np.isfinite(row).any()

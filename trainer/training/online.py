@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.client import Client
 from service.contract import Completion
 from service.prompts import Profile
 from service.versions.store import VersionStore
@@ -25,6 +24,7 @@ from trainer.training.reward import advantages, rewards
 from trainer.training.update import Updater
 from trainer.voting.pairs import Group
 from trainer.voting.vote import Pair
+from trainer.workers.workers import Workers
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class OnlineStage:
     pool: Pool
     labels: dict[Pair, float]
     profile: Profile
-    operator: Client
+    workers: Workers
     store: VersionStore
     version: str
     settings: EvolveSettings
@@ -71,9 +71,9 @@ class OnlineStage:
         }
 
     def _roll_out(self, group: Group, step: int) -> list[list[Completion]]:
-        with served_adapter(self.policy, self.store, self.operator, self.version, f"s{step:05d}") as served:
+        with served_adapter(self.policy, self.store, self.workers, self.version, f"s{step:05d}") as served:
             return scores.sample(
-                self.operator, self.pool, group, served, samples=self.settings.samples,
+                self.workers, self.pool, group, served, samples=self.settings.samples,
                 seed=self.seed * 7919 + step * 104_729,
             )  # fmt: skip
 

@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.answers import parse_score
-from service.client import Client, encode_image
+from service.client import encode_image
 from service.contract import Completion, RolloutPrompt, RolloutRequest, RolloutResponse
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.training.served import Served
+from trainer.workers.workers import Workers
 
 
 def sample(
-    operator: Client,
+    workers: Workers,
     pool: Pool,
     images: Sequence[str],
     served: Served,
@@ -38,7 +39,7 @@ def sample(
             for row, image in enumerate(chunk)
         ]
         encoded = {image: encode_image(pool.bytes_of(image)) for image in chunk}
-        response: RolloutResponse = operator.rollouts(
+        response: RolloutResponse = workers.rollouts(
             RolloutRequest(images=encoded, prompts=prompts, adapter=served.adapter, version=served.version)
         )
         answers += [result.completions for result in response.results]

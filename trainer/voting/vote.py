@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.answers import parse_vote
-from service.client import AsyncClient
 from service.contract import RolloutPrompt, RolloutRequest, RolloutResult
 from service.prompts import Profile
 from trainer.files import append_jsonl, read_jsonl
 from trainer.pool.pool import Pool
+from trainer.workers.spread import AsyncWorkers
 
 Pair = tuple[str, str]
 _STRIDE = 64
@@ -73,7 +73,7 @@ def load(path: Path) -> list[PairVotes]:
 async def cast(
     pairs: list[Pair],
     pool: Pool,
-    client: AsyncClient,
+    workers: AsyncWorkers,
     path: Path,
     *,
     profile: Profile,
@@ -91,7 +91,7 @@ async def cast(
     votes. All votes are of one `version`: the service refuses once another is active.
 
     Raises:
-        ServiceError: the service refused, or stayed unreachable past the client's retries.
+        WrongVersion, Unreachable, ServiceError: see `AsyncWorkers.rollouts`.
     """
     done = {(vote.first, vote.second) for vote in load(path)}
     advance(len(done))
@@ -101,7 +101,7 @@ async def cast(
     async def ask(chunk: list[tuple[int, Pair]]) -> None:
         async with limit:
             request = _request(chunk, pool, votes // 2, temperature, seed, version)
-            response = await client.rollouts(request)
+            response = await workers.rollouts(request)
         results = iter(response.results)
         rows = [_count(pair, next(results), next(results), profile, response.version) for _, pair in chunk]
         append_jsonl(path, map(asdict, rows))

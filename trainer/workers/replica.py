@@ -1,0 +1,96 @@
+"""One replica of the service as a rollout worker: whether to ask it, and the adapters it has loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from uuid import uuid4
+
+import httpx
+
+from service.client import AsyncClient, ServiceError
+
+_REST_SECONDS = 10.0
+"""How long a replica in trouble is left alone while others answer."""
+_GOODBYE_SECONDS = 5.0
+"""How long unloading may take: what is left behind is removed at the next start."""
+_BUSY = {429, 502, 503, 504}
+
+Trouble = ServiceError | httpx.TransportError
+
+
+@dataclass(slots=True)
+class Replica:
+    """A service at one address. `trouble` is why it did not answer last time."""
+
+    url: str
+    client: AsyncClient
+    adapters: Path
+    trouble: Trouble | None = None
+    _rests_until: float = 0.0
+    _loaded: dict[str, str] = field(default_factory=dict)
+    """The replica's own name of every adapter: an engine never takes a name twice."""
+    _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether it answered last time, or has been left alone for long enough since."""
+        return self.trouble is None or monotonic() >= self._rests_until
+
+    @property
+    def has_another_version(self) -> bool:
+        """Whether it refused because it serves another version than was asked for."""
+        return isinstance(self.trouble, ServiceError) and self.trouble.problem.code == "version_conflict"
+
+    def note(self, trouble: Trouble) -> None:
+        """Writes down that it cannot answer now. Raises `trouble` if waiting would not help."""
+        if isinstance(trouble, ServiceError):
+            code = trouble.problem.code
+            if code == "unknown_adapter":  # it was restarted, or has swapped
+                self._loaded.clear()
+            elif code != "version_conflict" and (trouble.problem.status not in _BUSY or code == "drain_timeout"):
+                raise trouble
+        self.trouble = trouble
+        self._rests_until = monotonic() + _REST_SECONDS
+
+    async def own_name(self, adapter: str | None) -> str | None:
+        """The name to ask this replica by for `<store>/adapters/<adapter>`, loaded first if it is not."""
+        if adapter is None:
+            return None
+        async with self._loading:
+            if adapter not in self._loaded:
+                own = f"{adapter}.{uuid4().hex[:8]}"
+                await asyncio.to_thread(
+                    shutil.copytree, self.adapters / adapter, self.adapters / own, copy_function=_link
+                )
+                await self.client.load_adapter(own)
+                self._loaded[adapter] = own
+            return self._loaded[adapter]
+
+    async def unload(self, adapter: str) -> None:
+        """Unloads an adapter if it is loaded here and the replica answers soon."""
+        if own := self._loaded.pop(adapter, None):
+            await self.remove(own)
+
+    async def remove(self, name: str) -> None:
+        """Has the replica forget an adapter, by the replica's own name for it, and delete its directory."""
+        with suppress(ServiceError, httpx.TransportError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self.client.unload_adapter(name)
+
+    def forget_adapters(self) -> None:
+        """After a swap, which unloads them all."""
+        self._loaded.clear()
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link, or a copy where the volume knows none: adapters are never changed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,172 @@
+"""The replicas of the service as rollout workers: a batch is spread over those that answer, and the others are awaited.
+
+A replica that is dead, busy or on another version is left out and tried again later. If none answers, the trainer
+waits: for `patience` seconds, then `Unreachable` ends the round. All replicas share one version store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from service.client import AsyncClient, ServiceError
+from service.contract import RolloutRequest, RolloutResponse, SwapResponse
+from service.together import together
+from service.versions.store import VersionStore
+from trainer.errors import Unreachable, WrongVersion
+from trainer.workers.replica import Replica
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_LONGEST_WAIT_S = 10.0
+
+
+class AsyncWorkers:
+    """The asynchronous side: lives on one event loop."""
+
+    def __init__(
+        self, urls: Sequence[str], key: str, store: VersionStore, patience: float, say: Callable[[str], None]
+    ) -> None:
+        adapters = store.root / "adapters"
+        self._replicas = [Replica(url, AsyncClient(url, key), adapters) for url in urls]
+        self._patience = patience
+        self._say = say
+
+    async def versions(self) -> dict[str, str]:
+        """The version that each replica serves, by its address; waits until at least one answers."""
+
+        async def serving(replica: Replica) -> tuple[str, str]:
+            return replica.url, (await replica.client.ready()).version
+
+        return dict(await self._patiently(self._each, serving))
+
+    async def rollouts(self, request: RolloutRequest) -> RolloutResponse:
+        """As the client's, spread over the replicas. The request must name its version.
+
+        Raises:
+            WrongVersion: every replica serves another version.
+            Unreachable: no replica answered for too long.
+            ServiceError: the request itself was refused.
+        """
+        if request.version is None:
+            raise ValueError("rollouts of several replicas must be of one version")
+
+        async def ask(replica: Replica, prompts: Sequence[Any]) -> Sequence[Any]:
+            shown = {image: request.images[image] for prompt in prompts for image in prompt.images}
+            adapter = await replica.own_name(request.adapter)
+            part = request.model_copy(update={"prompts": prompts, "images": shown, "adapter": adapter})
+            return (await replica.client.rollouts(part)).results
+
+        results = await self._spread(request.prompts, ask)
+        return RolloutResponse(results=results, adapter=request.adapter, version=request.version)
+
+    async def load_adapter(self, name: str) -> None:
+        """Loads `<store>/adapters/<name>` wherever it can be loaded now; the others load it when they are asked."""
+
+        async def load(replica: Replica) -> str | None:
+            return await replica.own_name(name)
+
+        await self._patiently(self._each, load)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unloads it everywhere, without waiting for replicas that do not answer."""
+        await together(*(replica.unload(name) for replica in self._replicas))
+
+    async def remove_adapter(self, own_name: str) -> None:
+        """Unloads what an earlier process left loaded, by its replica's own name."""
+        await together(*(replica.remove(own_name) for replica in self._replicas))
+
+    async def promote(self, version: str) -> tuple[SwapResponse, list[str]]:
+        """Promotes on one replica after the other, so that the rest go on answering.
+
+        Returns:
+            The first replica's swap, and the addresses of those that did not follow.
+        """
+        swaps = dict(await self._patiently(self._each_in_turn, version))
+        behind = [replica.url for replica in self._replicas if replica.url not in swaps]
+        return next(iter(swaps.values())), behind
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await together(*(replica.client.close() for replica in self._replicas))
+
+    async def _spread(
+        self, items: Sequence[T], ask: Callable[[Replica, Sequence[T]], Awaitable[Sequence[R]]]
+    ) -> list[R]:
+        """The results in the items' order; shares of replicas that fail go to others."""
+        found: dict[int, R] = {}
+
+        async def try_once() -> None:
+            left = [index for index in range(len(items)) if index not in found]
+            replicas = self._askable()[: len(left)]
+
+            async def share(replica: Replica) -> tuple[list[int], Sequence[R]]:
+                mine = left[replicas.index(replica) :: len(replicas)]
+                return mine, await ask(replica, [items[index] for index in mine])
+
+            for indices, results in await self._each(share, replicas):
+                found.update(zip(indices, results, strict=True))
+
+        while len(found) < len(items):
+            await self._patiently(try_once)
+        return [found[index] for index in range(len(items))]
+
+    async def _each_in_turn(self, version: str) -> list[tuple[str, SwapResponse]]:
+        async def promote(replica: Replica) -> tuple[str, SwapResponse]:
+            swap = await replica.client.promote(version)
+            replica.forget_adapters()
+            return replica.url, swap
+
+        done = [pair for replica in self._replicas if (pair := await self._try(replica, promote))]
+        return done or self._fail()
+
+    async def _each(self, ask: Callable[[Replica], Awaitable[R]], replicas: Sequence[Replica] | None = None) -> list[R]:
+        """What the replicas answer that do. Raises as `_fail` if none does."""
+        asked = self._askable() if replicas is None else replicas
+        answers = await together(*(self._try(replica, ask) for replica in asked))
+        return [answer for answer in answers if answer is not None] or self._fail()
+
+    async def _try(self, replica: Replica, ask: Callable[[Replica], Awaitable[R]]) -> R | None:
+        try:
+            answer = await ask(replica)
+        except (ServiceError, httpx.TransportError) as trouble:
+            replica.note(trouble)
+            return None
+        replica.trouble = None
+        return answer
+
+    def _askable(self) -> list[Replica]:
+        return [replica for replica in self._replicas if replica.may_be_asked] or self._replicas
+
+    def _fail(self) -> list[Any]:
+        """Raises WrongVersion if all replicas serve another one, otherwise Unreachable."""
+        reasons = "; ".join(f"{replica.url}: {_reason(replica.trouble)}" for replica in self._replicas)
+        if all(replica.has_another_version for replica in self._replicas):
+            raise WrongVersion(f"every replica serves another version than this round's ({reasons})")
+        raise Unreachable(reasons)
+
+    async def _patiently(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        def tell(state: RetryCallState) -> None:
+            why = state.outcome.exception() if state.outcome else None
+            waited = state.seconds_since_start or 0.0
+            self._say(f"service unreachable, waiting ({waited:.0f} s of {self._patience:.0f}): {why}")
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unreachable),
+            stop=stop_after_delay(self._patience),
+            wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
+            before_sleep=tell,
+            reraise=True,
+        )
+        try:
+            return await retrying(call, *arguments)
+        except Unreachable as reasons:
+            raise Unreachable(f"no replica of the service answered for {self._patience:.0f} s ({reasons})") from None
+
+
+def _reason(trouble: BaseException | None) -> str:
+    return "was not asked" if trouble is None else str(trouble) or type(trouble).__name__
