@@ -1,0 +1,74 @@
+"""A real engine in the role rollout, beside the one that serves: its weights are overwritten, the users' are not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from service.client import ServiceError
+from tests.engine.pictures import ask_greedily, logprobs, tokens
+from tests.engine.running import Running, running
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def rollout(
+    service: Running, first: str, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A rollout engine over the serving one's store."""
+    service.operators.promote(first)
+    log = tmp_path_factory.mktemp("rollout") / "log"
+    with running(service.store.root, log, {**environment, "EVOQUALITY_ROLE": "rollout"}) as started:
+        yield started
+
+
+def hand_over(rollout: Running, version: str, name: str) -> Path:
+    """The weights of a version of the store, handed over as the trainer does."""
+    target = rollout.store.root / "handover" / name
+    target.mkdir(parents=True)
+    shutil.copy(rollout.store.path(version) / "model.safetensors", target)
+    return target
+
+
+def test_overwritten_weights_answer_as_the_version_does(
+    service: Running, rollout: Running, first: str, second: str, images: list[bytes]
+):
+    before = ask_greedily(rollout, images)
+    hand_over(rollout, second, "step-1")
+    hand_over(rollout, first, "step-2")
+    rollout.operators.overwrite_weights("step-1")
+    overwritten = ask_greedily(rollout, images)
+    rollout.operators.overwrite_weights("step-2")
+    back = ask_greedily(rollout, images)
+
+    assert [answer.version for answer in (before, overwritten, back)] == [first, "step-1", "step-2"]
+    assert service.active == first
+    assert tokens(before) == tokens(back) == tokens(ask_greedily(service, images)) != tokens(overwritten)
+    assert logprobs(before) == pytest.approx(logprobs(back), abs=1e-5)
+    service.operators.promote(second)
+    assert logprobs(overwritten) == pytest.approx(logprobs(ask_greedily(service, images)), abs=1e-4)
+
+
+def test_refused_weights_leave_the_engine_as_it_was(rollout: Running, second: str, images: list[bytes]):
+    before = ask_greedily(rollout, images)
+    file = hand_over(rollout, second, "nan") / "model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).flat[0] = np.nan
+    save_file(tensors, file)
+    with pytest.raises(ServiceError) as refusal:
+        rollout.operators.overwrite_weights("nan")
+    assert (refusal.value.problem.status, refusal.value.problem.code) == (422, "version_refused")
+    after = ask_greedily(rollout, images)
+    assert (after.version, logprobs(after)) == (before.version, pytest.approx(logprobs(before), abs=1e-5))
+
+
+def test_users_are_sent_elsewhere(rollout: Running, images: list[bytes]):
+    with pytest.raises(ServiceError) as refusal:
+        rollout.public.score(images[0])
+    assert (refusal.value.problem.status, refusal.value.problem.code) == (409, "wrong_role")
