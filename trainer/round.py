@@ -29,6 +29,7 @@ from trainer.promotion import candidate, gate
 from trainer.settings import EvolveSettings
 from trainer.training.handover import served_adapter
 from trainer.training.online import OnlineStage
+from trainer.training.policies import load_policy
 from trainer.training.policy import Policy
 from trainer.training.served import Served
 from trainer.voting import pairs, vote
@@ -152,7 +153,7 @@ class Round:
         if (self.folder / "candidate.json").exists():
             return
         s = self.settings
-        policy = Policy(self.store.path(self.base), self.profile, rank=s.rank, seed=self.seed, device=s.device)
+        policy = load_policy(self.store.path(self.base), self.profile, s, self.seed)
         stage = OnlineStage(
             policy, images, labels, self.profile, self.workers, self.store, self.base, s, self.seed,
             self.folder / "train",

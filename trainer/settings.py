@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
@@ -46,6 +46,11 @@ class ServiceSettings(BaseSettings):
             ) from None
 
 
+def by_policy(chosen: dict[str, Any]) -> float:
+    """An adapter takes about ten times the rate of all weights."""
+    return 1e-4 if chosen.get("policy") == "full" else 1e-3
+
+
 class EvolveSettings(ServiceSettings):
     """Runs evolution rounds: pool, pairs, votes, GRPO, gate, promotion, report. A killed run resumes."""
 
@@ -81,8 +86,11 @@ class EvolveSettings(ServiceSettings):
     """K of the online stage: scores sampled for each image of a step (the paper: 32)."""
     epochs: Count = 1
     """How often each group is trained on."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of AdamW on the adapter, falling linearly to zero."""
+    policy: Literal["lora", "full"] = "lora"
+    """What is trained: `lora` an adapter, whose answers the serving engine samples beside its users'; `full` all
+    weights, as the paper does, sampled by an engine of their own (`evoquality serve --role rollout`)."""
+    learning_rate: float = Field(default_factory=by_policy, gt=0)
+    """Of AdamW, falling linearly to zero. Unset: 1e-3 with policy lora, 1e-4 with full (the paper, 7B: 3e-7)."""
     beta: float = Field(default=0.02, ge=0)
     """Weight of the KL penalty to the model the round started from (the paper: 0.05)."""
     gamma: float = Field(default=0.01, ge=0)
@@ -96,11 +104,23 @@ class EvolveSettings(ServiceSettings):
     images_per_pass: Count = 16
     """Images of a step in one forward and backward pass; fewer need less memory and change nothing else."""
     rank: int = Field(default=32, ge=1, le=64)
-    """Rank of the LoRA adapter."""
+    """Policy lora: rank of the adapter."""
+    rollout_operator: str | None = None
+    """Policy full: address of the rollout engine's operators' routes."""
+    handover: Path | None = None
+    """Policy full: folder in which it is handed weights, its own `--handover`. Default: handover in the store."""
+    train_vision: CliImplicitFlag[bool] = False
+    """Policy full: train the vision tower too. A high learning rate destroys it before the scores improve."""
+    reference_device: str | None = None
+    """Policy full, one process: where the frozen model of the KL penalty computes, for example cpu. Default: device."""
     checkpoint_every: Count = 10
     """Steps between the checkpoints a killed run resumes from."""
     device: str = "cpu"
-    """Where the torch policy computes, for example cuda:1."""
+    """Where the torch policy computes, for example cuda:1; under torchrun cuda, each process on its own."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the passes through the policy: bfloat16 on a GPU. What is trained stays float32."""
+    gradient_checkpointing: CliImplicitFlag[bool] = False
+    """Compute activations again for the backward pass: less memory, more time, the same gradients."""
 
     gate_unreadable: Share = 0.05
     """Gate: largest share of unreadable scores."""
@@ -108,6 +128,20 @@ class EvolveSettings(ServiceSettings):
     """Gate: how much less often than before the scores' order may agree with the votes on held-back pairs."""
     gate_spread: Share = 0.25
     """Gate: smallest spread of the scores, as a share of the spread before."""
+
+    @property
+    def handover_folder(self) -> Path:
+        """Where weights are handed over."""
+        return self.handover or self.store / "handover"
+
+    @model_validator(mode="after")
+    def _has_an_engine_to_overwrite(self) -> EvolveSettings:
+        if self.policy == "full" and self.rollout_operator is None:
+            raise ValueError(
+                "policy full needs an engine whose weights it may overwrite: start one on the same store with "
+                "`evoquality serve --role rollout` and name its operators' address with --rollout-operator"
+            )
+        return self
 
     @model_validator(mode="after")
     def _folder_exists(self) -> EvolveSettings:

@@ -22,7 +22,7 @@ from tests.engine.running import Running
 from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
 from trainer.training.handover import served_adapter
-from trainer.training.policy import Policy
+from trainer.training.lora import LoraPolicy
 from trainer.voting.vote import labels_of, load
 
 pytestmark = pytest.mark.engine
@@ -69,7 +69,7 @@ def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: st
     content("pool", 0).save(tmp_path / "image.png")
     with Image.open(tmp_path / "image.png") as picture:
         picture.load()
-    policy = Policy(service.store.path(first), PLAIN, rank=8, seed=0)
+    policy = LoraPolicy(service.store.path(first), PLAIN, rank=8, seed=0)
     torch.manual_seed(0)
     with torch.no_grad():
         for tensor in policy.trainable():

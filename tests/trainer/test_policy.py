@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture, plain_logprobs
-from trainer.training.policy import Policy
+from trainer.training.lora import LoraPolicy
 
 ANSWERS = [[300, 301, 302, 303, 2], [300, 301, 2], [310, 2], [311]]
 
@@ -36,9 +36,9 @@ def image() -> Image.Image:
 
 
 @pytest.fixture
-def policy(checkpoint: Path) -> Policy:
+def policy(checkpoint: Path) -> LoraPolicy:
     """With an adapter that does something: the fresh one is zero."""
-    made = Policy(checkpoint, PLAIN, rank=8, seed=0)
+    made = LoraPolicy(checkpoint, PLAIN, rank=8, seed=0)
     torch.manual_seed(1)
     with torch.no_grad():
         for tensor in made.trainable():
@@ -46,7 +46,7 @@ def policy(checkpoint: Path) -> Policy:
     return made
 
 
-def test_the_reference_is_the_checkpoint_itself(policy: Policy, checkpoint: Path, image: Image.Image) -> None:
+def test_the_reference_is_the_checkpoint_itself(policy: LoraPolicy, checkpoint: Path, image: Image.Image) -> None:
     prompt = policy.encode("score", [image])
     with torch.no_grad(), policy.reference():
         found = policy.logprobs([prompt], [ANSWERS[:1]]).chosen[0]
@@ -57,7 +57,7 @@ def test_the_reference_is_the_checkpoint_itself(policy: Policy, checkpoint: Path
 
 
 def test_the_merged_checkpoint_answers_as_the_adapter_does(
-    policy: Policy, image: Image.Image, checkpoint: Path, tmp_path: Path
+    policy: LoraPolicy, image: Image.Image, checkpoint: Path, tmp_path: Path
 ) -> None:
     with torch.no_grad():
         found = policy.logprobs([policy.encode("score", [image])], [ANSWERS[:1]]).chosen[0]
@@ -66,14 +66,14 @@ def test_the_merged_checkpoint_answers_as_the_adapter_does(
     torch.testing.assert_close(found[0], plain_logprobs(merged, tmp_path, [image], ANSWERS[0]), atol=1e-5, rtol=0)
 
 
-def test_the_adapters_state_is_taken_over_exactly(policy: Policy, checkpoint: Path, image: Image.Image) -> None:
-    other = Policy(checkpoint, PLAIN, rank=8, seed=5)
+def test_the_adapters_state_is_taken_over_exactly(policy: LoraPolicy, checkpoint: Path, image: Image.Image) -> None:
+    other = LoraPolicy(checkpoint, PLAIN, rank=8, seed=5)
     other.set_state({name: tensor.clone() for name, tensor in policy.state().items()})
     prompts = [policy.encode("score", [image])]
     assert torch.equal(policy.logprobs(prompts, [ANSWERS]).chosen, other.logprobs(prompts, [ANSWERS]).chosen)
 
 
-def test_vision_tower_and_embeddings_are_frozen(policy: Policy) -> None:
+def test_vision_tower_and_embeddings_are_frozen(policy: LoraPolicy) -> None:
     names = [name for name, parameter in policy._peft.named_parameters() if parameter.requires_grad]
     assert names
     assert all("language_model" in name and "lora" in name for name in names)

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from tests.trainer.vision_models import PLAIN, SHAPES, picture, plain_logprobs
 from trainer.training import repeated_prefix, shared_prefix
 from trainer.training.logprobs import AnswerLogprobs, padded
-from trainer.training.policy import Policy
+from trainer.training.lora import LoraPolicy
 from trainer.training.prompt import encode
 
 PICTURES = [[picture(0, 84, 112)], [picture(1, 112, 56)], [picture(2, 112, 112)]]
@@ -32,9 +32,9 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def policy(checkpoint: Path) -> Policy:
+def policy(checkpoint: Path) -> LoraPolicy:
     """With an adapter that does something: the fresh one is zero."""
-    made = Policy(checkpoint, PLAIN, rank=8, seed=0)
+    made = LoraPolicy(checkpoint, PLAIN, rank=8, seed=0)
     torch.manual_seed(1)
     with torch.no_grad():
         for tensor in made.trainable():
@@ -67,7 +67,7 @@ def assert_same_gradients(found: list[Tensor], expected: list[Tensor]) -> None:
         assert (one - other).norm() <= 1e-3 * other.norm() + 1e-6
 
 
-def test_log_probabilities_equal_the_plain_forward(policy: Policy, checkpoint: Path) -> None:
+def test_log_probabilities_equal_the_plain_forward(policy: LoraPolicy, checkpoint: Path) -> None:
     found = policy.logprobs(policy.encode_batch("score", PICTURES), ANSWERS)
     for ours, theirs in zip(unpadded(found.chosen), plain(policy._peft, checkpoint), strict=True):
         for one, other in zip(ours, theirs, strict=True):
@@ -78,7 +78,7 @@ def test_log_probabilities_equal_the_plain_forward(policy: Policy, checkpoint: P
     assert (found.chosen[found.mask == 0] == 0).all()
 
 
-def test_the_adapters_gradients_equal_the_plain_forwards(policy: Policy, checkpoint: Path) -> None:
+def test_the_adapters_gradients_equal_the_plain_forwards(policy: LoraPolicy, checkpoint: Path) -> None:
     found = policy.logprobs(policy.encode_batch("score", PICTURES), ANSWERS)
     shared = torch.autograd.grad(weighted(unpadded(found.chosen)), policy.trainable())
     expected = torch.autograd.grad(weighted(plain(policy._peft, checkpoint)), policy.trainable())
@@ -98,37 +98,37 @@ def test_all_weights_gradients_equal_the_plain_forwards(checkpoint: Path) -> Non
     assert all(grad.norm() > 0 for grad in of_the_tower if grad.ndim > 1)
 
 
-def test_two_pictures_in_a_prompt(policy: Policy, checkpoint: Path) -> None:
+def test_two_pictures_in_a_prompt(policy: LoraPolicy, checkpoint: Path) -> None:
     pair = [picture(4, 112, 112), picture(5, 84, 112)]
     found = policy.logprobs([policy.encode("compare", pair)], ANSWERS[:1])
     expected = plain_logprobs(policy._peft, checkpoint, pair, ANSWERS[0][0])
     torch.testing.assert_close(found.chosen[0, 0, :5], expected, atol=1e-4, rtol=0)
 
 
-def test_answers_of_one_token(policy: Policy, checkpoint: Path) -> None:
+def test_answers_of_one_token(policy: LoraPolicy, checkpoint: Path) -> None:
     found = policy.logprobs(policy.encode_batch("score", PICTURES[:1]), [[[300], [301]]])
     expected = plain_logprobs(policy._peft, checkpoint, PICTURES[0], [301])
     torch.testing.assert_close(found.chosen[0, 1], expected, atol=1e-4, rtol=0)
 
 
-def test_the_entropy_is_that_of_the_distribution_of_each_token(policy: Policy) -> None:
+def test_the_entropy_is_that_of_the_distribution_of_each_token(policy: LoraPolicy) -> None:
     prompts = policy.encode_batch("score", PICTURES[:1])
-    every = [[token] for token in range(policy._model.config.text_config.vocab_size)]
+    every = [[token] for token in range(policy.network.model.config.text_config.vocab_size)]
     chosen = policy.logprobs(prompts, [every]).chosen[0, :, 0].detach().double()
     entropy = policy.logprobs(prompts, ANSWERS[:1]).entropy
     assert entropy[0, 0, 0].item() == pytest.approx(-(chosen.exp() * chosen).sum().item(), rel=1e-5)
     assert (entropy[0, 3, 1:] == 0).all()
 
 
-def test_a_temperature_divides_the_logits(policy: Policy) -> None:
+def test_a_temperature_divides_the_logits(policy: LoraPolicy) -> None:
     prompts = policy.encode_batch("score", PICTURES[:1])
-    every = [[[token] for token in range(policy._model.config.text_config.vocab_size)]]
+    every = [[[token] for token in range(policy.network.model.config.text_config.vocab_size)]]
     warm, plain = (policy.logprobs(prompts, every, temperature=t).chosen[0, :, 0] for t in (2.0, 1.0))
     torch.testing.assert_close(warm, (plain / 2).log_softmax(0), atol=1e-5, rtol=0)
 
 
-def test_repeated_prefix_gives_the_same_states(policy: Policy) -> None:
-    language_model, prompts = policy._model.language_model, policy.encode_batch("score", PICTURES)
+def test_repeated_prefix_gives_the_same_states(policy: LoraPolicy) -> None:
+    language_model, prompts = policy.network.model.model.language_model, policy.encode_batch("score", PICTURES)
     tokens, mask = padded(ANSWERS, torch.device("cpu"))
     shared, rows = shared_prefix.states(language_model, prompts, tokens, mask)
     repeated, places = repeated_prefix.states(language_model, prompts, tokens, mask)
@@ -136,7 +136,7 @@ def test_repeated_prefix_gives_the_same_states(policy: Policy) -> None:
 
 
 def test_a_shared_prefix_that_disagrees_is_replaced_with_a_warning(
-    policy: Policy, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    policy: LoraPolicy, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def blind(lengths: Tensor, fed: Tensor) -> shared_prefix.Layout:
         layout = _layout(lengths, fed)

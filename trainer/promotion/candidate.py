@@ -21,7 +21,7 @@ def add_candidate(
     metrics: dict[str, float],
     config: dict[str, Any],
 ) -> VersionInfo:
-    """Writes a checkpoint that stands alone and adds it to the store. Ends the policy's use."""
+    """Writes a checkpoint that stands alone and adds it to the store."""
     with TemporaryDirectory(dir=store.root, prefix=".candidate-") as folder:
         policy.save_checkpoint(Path(folder))
         return store.add(Path(folder), parent=parent, profile=profile, origin=origin, metrics=metrics, config=config)

@@ -1,4 +1,7 @@
-"""What a killed training resumes from: the policy's trainable weights, the optimizer, the steps done."""
+"""What a killed training resumes from: the policy's trainable weights, the optimizer, the steps done.
+
+The file holds whole tensors: any number of processes may resume it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ from pathlib import Path
 
 import torch
 
+from trainer.training import distributed
 from trainer.training.policy import Policy
 
 
 def save(file: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    """Replaces the checkpoint atomically."""
-    state = {"steps": steps, "policy": policy.state(), "optimizer": optimizer.state_dict()}
+    """Replaces the checkpoint atomically. All ranks must call it."""
+    kept = distributed.gathered_optimizer(policy.network, optimizer)
+    state = {"steps": steps, "policy": policy.state(), "optimizer": kept}
+    if not distributed.leads():
+        return
     beside = file.with_name(f".{file.name}.partial")
     with beside.open("wb") as opened:
         torch.save(state, opened)
@@ -22,10 +29,11 @@ def save(file: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps: in
 
 
 def resume(file: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
-    """Takes up the last checkpoint, if there is one. Returns the steps done."""
-    if not file.exists():
+    """Takes up the last checkpoint, if rank 0 finds one. Returns the steps done. All ranks must call it."""
+    state = torch.load(file, weights_only=True, map_location="cpu") if distributed.leads() and file.exists() else None
+    steps = distributed.from_leader(state and state["steps"])
+    if steps is None:
         return 0
-    state = torch.load(file, weights_only=True, map_location=policy.device)
-    policy.set_state(state["policy"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["steps"])
+    policy.set_state(state["policy"] if state else {})
+    distributed.scatter_optimizer(policy.network, optimizer, state["optimizer"] if state else {})
+    return int(steps)

@@ -22,7 +22,7 @@ def served_adapter(policy: Policy, store: VersionStore, workers: Workers, versio
     """
     name = f"{label}-{uuid4().hex[:8]}"
     beside = store.root / "adapters" / f".{name}"
-    policy.save_adapter(beside)
+    policy.hand_over(beside)
     beside.rename(store.root / "adapters" / name)
     try:
         workers.load_adapter(name)

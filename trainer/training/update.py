@@ -47,18 +47,16 @@ class Updater:
             torch.autograd.backward(loss.loss / tokens)
             for name in sums:
                 sums[name] += float(getattr(loss, name).detach()) / tokens
-        norm = torch.nn.utils.clip_grad_norm_(self._policy.trainable(), 1.0) if len(rows) else torch.tensor(0.0)
+        norm = self._policy.gradient_norm(1.0) if len(rows) else 0.0
         if len(rows):
             self.optimizer.step()
-        return {**sums, "gradient_norm": float(norm), "images_trained": float(len(rows))}
+        return {**sums, "gradient_norm": norm, "images_trained": float(len(rows))}
 
     def _pass(self, images: Group, answers: Answers, advantage: NDArray[np.float64]) -> GroupLoss:
         """The loss of some images' answers; `advantage` is (N, K)."""
-        prompts = self._policy.encode_batch("score", [[self._picture(image)] for image in images])
         tokens = [[completion.token_ids for completion in group] for group in answers]
-        current = self._policy.logprobs(prompts, tokens)
-        with torch.no_grad(), self._policy.reference():
-            reference = self._policy.logprobs(prompts, tokens)
+        pictures = [[self._picture(image)] for image in images]
+        current, reference = self._policy.with_reference("score", pictures, tokens)
         return group_loss(
             current.chosen, _sampled_logprobs(answers, current.mask), reference.chosen,
             torch.tensor(advantage, dtype=torch.float32, device=current.mask.device), current.mask,

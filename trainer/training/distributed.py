@@ -1,0 +1,189 @@
+"""Many processes, one policy: torchrun's processes share its weights by FSDP2, and follow what rank 0 does.
+
+Rank 0 alone runs the round: it talks to the service and writes files. What all have to do together (an update, a
+gathering of weights) is a method decorated `together` of an object that every process built: rank 0's call is told to
+the others, which wait for it in `follow`. Without torchrun all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+_PATIENCE = timedelta(days=30)
+"""How long the others wait for rank 0, which votes for hours. A process that dies ends all: torchrun sees to it."""
+
+
+@contextmanager
+def joined(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Joins torchrun's processes for the block. A process alone needs a group of its own for bfloat16, which FSDP
+    computes in while the weights under training stay float32."""
+    if "WORLD_SIZE" not in os.environ and dtype == torch.float32:
+        yield
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    alone = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    backends = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backends, timeout=_PATIENCE, **alone)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process among `size()`."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes share the policy."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def leads() -> bool:
+    """Whether this process runs the round and writes files."""
+    return rank() == 0
+
+
+def together(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Makes rank 0's calls of a method happen on all ranks, on the objects that `built` made there."""
+
+    @wraps(method)
+    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if leads():
+            _tell((method.__name__, args, kwargs))
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def built(kind: Callable[..., S], *args: Any) -> Iterator[S]:
+    """Rank 0 builds `kind(*args)`, and the others one each; for the block they repeat its calls of `together` methods.
+
+    Where the block fails the others are told nothing: they end with rank 0, which may have left them in mid-call.
+    """
+    _tell((kind, args))
+    yield kind(*args)
+    _tell(None)
+
+
+def follow() -> None:
+    """What the other ranks do until `dismiss`. Raises ConnectionError if rank 0 ends without it.
+
+    SIGTERM is for rank 0, which needs the others to save what is under way.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while order := _hear():
+        kind, args = order
+        target = kind(*args)
+        while call := _hear():
+            name, arguments, options = call
+            getattr(target, name)(*arguments, **options)
+
+
+def dismiss() -> None:
+    """Ends `follow` on the other ranks."""
+    _tell(None)
+
+
+def shard(network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str], dtype: torch.dtype) -> None:
+    """Gives every process a part of every tensor; `layers` are gathered one at a time. Computes in `dtype`.
+
+    `methods` are those that compute with the network as its forward does.
+    """
+    if not dist.is_initialized():
+        return
+    device = next(network.parameters()).device.type
+    mesh = init_device_mesh(device, (size(),))
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for module in (*layers, network):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    for method in methods:
+        register_fsdp_forward_method(network, method)
+
+
+def gathered_weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
+    """The module's whole tensors on the CPU, by name; empty on other ranks than 0. All ranks must call it."""
+    return get_model_state_dict(
+        module, options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
+    )
+
+
+def scatter_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Takes over whole tensors, of which the other ranks get their parts from rank 0; tensors not named stay."""
+    set_model_state_dict(module, weights, options=_spread(strict=False))
+
+
+def gathered_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's whole state on the CPU, by the module's names; empty on other ranks than 0."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_optimizer_state_dict(module, optimizer, options=options)
+
+
+def scatter_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes over what rank 0's `gathered_optimizer` gave."""
+    set_optimizer_state_dict(module, optimizer, state, options=_spread(strict=True))
+
+
+def summed(values: dict[str, float]) -> dict[str, float]:
+    """Each value, added up over all ranks."""
+    if size() == 1:
+        return values
+    sums = torch.tensor(list(values.values()), dtype=torch.float64)
+    dist.all_reduce(sums)
+    return dict(zip(values, sums.tolist(), strict=True))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be spread over the ranks, whole."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def from_leader(value: R) -> R:
+    """Rank 0's value."""
+    if size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def _tell(message: Any) -> None:
+    from_leader(message)
+
+
+def _hear() -> Any:
+    try:
+        return from_leader(None)
+    except RuntimeError as failure:
+        raise ConnectionError("the process of rank 0 ended; its own message says why") from failure
+
+
+def _spread(*, strict: bool) -> StateDictOptions:
+    return StateDictOptions(full_state_dict=True, broadcast_from_rank0=dist.is_initialized(), strict=strict)

@@ -1,0 +1,77 @@
+"""`--policy full`: every weight under training, as in the paper; a rollout engine is overwritten with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from service.contract import Task
+from service.prompts import Profile
+from trainer.training import distributed
+from trainer.training.logprobs import Answers, Logprobs
+from trainer.training.network import Network, load_model
+from trainer.training.policy import Policy
+from trainer.training.prompt import Pictures
+
+
+class FullPolicy(Policy):
+    """A Qwen2.5-VL with float32 weights, and beside it the frozen model it began as, in `dtype`.
+
+    Language model and merger are trained; the vision tower only if `train_vision`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        profile: Profile,
+        *,
+        train_vision: bool = False,
+        device: str = "cpu",
+        reference_device: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        recompute: bool = False,
+    ) -> None:
+        model = load_model(checkpoint, torch.float32, device)
+        if not train_vision:
+            _freeze_tower(model)
+        network = Network(model, checkpoint, profile, vision_gradient=True)
+        if recompute:
+            network.recompute_activations()
+        network.shard(dtype)
+        frozen = load_model(checkpoint, dtype, reference_device or device).requires_grad_(False)
+        self._reference = Network(frozen, checkpoint, profile, vision_gradient=False)
+        self._reference.shard(dtype)
+        super().__init__(network, checkpoint, device)
+
+    def with_reference(
+        self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers]
+    ) -> tuple[Logprobs, Logprobs]:
+        current = self.network(task, batch, answers)
+        with torch.no_grad():
+            reference = self._reference(task, batch, answers)
+        return current, Logprobs(*(tensor.to(self.device) for tensor in reference))
+
+    def hand_over(self, directory: Path) -> None:
+        """Writes all weights as safetensors."""
+        self.save_weights(directory)
+
+    def save_weights(self, directory: Path) -> None:
+        state = distributed.gathered_weights(self.network.model, trained_only=False)
+        if distributed.leads():
+            dtype = _dtype(self._checkpoint)
+            state = {name: tensor.to(dtype) for name, tensor in state.items()}
+            self.network.model.save_pretrained(directory, state_dict=state)
+
+
+def _freeze_tower(model: PreTrainedModel) -> None:
+    """All of the vision tower but the merger, which leads into the language model."""
+    model.model.visual.requires_grad_(False)
+    model.model.visual.merger.requires_grad_(True)
+
+
+def _dtype(checkpoint: Path) -> torch.dtype:
+    """The type that the checkpoint's weights have, and those of an engine that loaded it."""
+    return AutoConfig.from_pretrained(checkpoint).dtype or torch.float32

@@ -1,0 +1,55 @@
+"""The model from pictures to the log-probabilities of answers, as one module: what many processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+
+from service.contract import Task
+from service.prompts import Profile
+from trainer.training import distributed
+from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
+from trainer.training.prompt import Pictures, Prompt, encode
+
+
+class Network(nn.Module):
+    """A Qwen2.5-VL over a checkpoint's weights. `vision_gradient`: whether prompts keep the graph of their pictures."""
+
+    def __init__(self, model: PreTrainedModel, checkpoint: Path, profile: Profile, *, vision_gradient: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.vision_gradient = vision_gradient
+        self._processor = AutoProcessor.from_pretrained(checkpoint)
+        self._profile = profile
+        self._logprobs = AnswerLogprobs(model.model.language_model, model.lm_head)
+
+    def forward(self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers]) -> Logprobs:
+        """Log-probabilities of K answers to the task over each entry's pictures."""
+        return self.logprobs(self.encode_batch(task, batch), answers)
+
+    def encode_batch(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
+        """See `prompt.encode`."""
+        return encode(self.model.model, self._processor, self._profile, task, batch, gradient=self.vision_gradient)
+
+    def logprobs(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
+        """See `AnswerLogprobs`."""
+        return self._logprobs(prompts, answers, temperature=temperature)
+
+    def recompute_activations(self) -> None:
+        """Keeps no layer's inner activations for the backward pass, which computes them again: less memory, exact."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.model.train()  # which turns nothing else on: these models drop nothing out
+
+    def shard(self, dtype: torch.dtype) -> None:
+        """Gives every process its part of every layer, if there are many (or `dtype` is not the weights' own)."""
+        layers = [*self.model.model.language_model.layers, *self.model.model.visual.blocks]
+        distributed.shard(self, layers, ("encode_batch", "logprobs"), dtype)
+
+
+def load_model(checkpoint: Path, dtype: torch.dtype | str, device: str) -> PreTrainedModel:
+    """The checkpoint's model; `dtype` "auto" is the checkpoint's own."""
+    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype).to(device)
