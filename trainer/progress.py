@@ -64,7 +64,8 @@ class Stages:
         with Progress(*columns, console=self._console) as progress:
             bar = progress.add_task(name, total=total, unit=unit, note="")
             yield lambda count=1, note="": progress.update(bar, advance=count, note=note)
-            progress.update(bar, completed=total or 1, total=total or 1)
+            done = total or progress.tasks[0].completed or 1
+            progress.update(bar, completed=done, total=done)
 
     @contextmanager
     def _lines(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -74,11 +75,12 @@ class Stages:
         def advance(count: int = 1, note: str = "") -> None:
             nonlocal done, last
             done += count
-            if total and time.time() - last > _LINE_SECONDS:
+            if unit and time.time() - last > _LINE_SECONDS:
                 last = time.time()
                 rate = done / (last - began)
-                left = (total - done) / rate if rate else 0
-                self._console.print(f"{name}: {done}/{total}, {rate:.1f} {unit}/s, {left:.0f} s left  {note}")
+                left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
+                of = f"{done}/{total}" if total else f"{done} {unit}"
+                self._console.print(f"{name}: {of}, {rate:.1f} {unit}/s{left}  {note}")
 
         yield advance
         self._console.print(f"{name}: done in {time.time() - began:.1f} s")

@@ -1,6 +1,6 @@
 """One evolution round as a list of stages, each done once: its file in the round's folder says that it is.
 
-    pool.jsonl      the images and their distorted variants
+    pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
     votes.jsonl     K votes a pair, appended as they come;  votes.done ends the stage
     train/          steps.jsonl, checkpoint.pt;              train.json ends the stage
@@ -19,11 +19,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from service.client import Client
+from service.images.picture import FORMATS, Limits, take_heif
 from service.prompts import PROFILES, Profile
 from service.versions.store import VersionStore
 from trainer.errors import GateRefused, WrongVersion
 from trainer.files import read_json, write_json
-from trainer.pool import pool
+from trainer.pool.build import build
+from trainer.pool.pool import Pool
+from trainer.pool.sources import Sources
 from trainer.progress import Stages
 from trainer.promotion import candidate, gate
 from trainer.settings import EvolveSettings
@@ -59,6 +63,7 @@ class Round:
         self._start()
         images = self._pool()
         training, held_back = self._groups(images)
+        self._make_variants(images, [*training, *held_back])
         labels = vote.labels_of(self._votes(images, [*training, *held_back]))
         self._train_and_judge(images, training, held_back, labels)
         self._promote()
@@ -103,19 +108,37 @@ class Round:
                 f"{self.base} again to resume, or start a new run"
             )
 
-    def _pool(self) -> pool.Pool:
+    def _pool(self) -> Pool:
         manifest = self.folder / "pool.jsonl"
         if manifest.exists():
-            return pool.Pool.load(manifest)
-        with self.stages.stage(f"round {self.number}: pool", total=None):
-            images, unreadable = pool.build(
-                self.settings.pool, self.settings.run / "variants", manifest,
-                variants=self.settings.variants, seed=self.settings.seed, limit=self.settings.limit,
+            return Pool.load(manifest)
+        s, limits = self.settings, self._limits()
+        sources = Sources(s.pool, limits.max_bytes, s.pool_column, without=s.run)
+        with self.stages.stage(f"round {self.number}: pool", total=None, unit="images") as advance:
+            images, _ = build(
+                sources, self.folder, images=s.originals, variants=s.variants, limits=limits, draw_seed=self.seed,
+                variant_seed=s.seed, advance=advance,
             )  # fmt: skip
-        write_json(self.folder / "pool.json", {"images": len(images.images), "unreadable_files": unreadable})
         return images
 
-    def _groups(self, images: pool.Pool) -> tuple[list[Group], list[Group]]:
+    def _limits(self) -> Limits:
+        """Which images the service takes."""
+        with Client(self.settings.service) as service:
+            info = service.info()
+        return Limits(
+            max_pixels=info.max_image_pixels, min_side=info.min_image_side, max_side=info.max_image_side,
+            max_bytes=info.max_upload_bytes, formats=take_heif() if "HEIC" in info.formats else FORMATS,
+        )  # fmt: skip
+
+    def _make_variants(self, images: Pool, groups: Sequence[Group]) -> None:
+        """Those that the round uses."""
+        missing = images.missing(image for group in groups for image in group)
+        if missing:
+            total, name = len(missing), f"round {self.number}: variants"
+            with self.stages.stage(name, total=total, unit="images") as advance:
+                images.make(missing, advance)
+
+    def _groups(self, images: Pool) -> tuple[list[Group], list[Group]]:
         file = self.folder / "pairs.json"
         if not file.exists():
             s = self.settings
@@ -128,7 +151,7 @@ class Round:
         groups = read_json(file)
         return groups["training"], groups["held_back"]
 
-    def _votes(self, images: pool.Pool, groups: Sequence[Group]) -> list[vote.PairVotes]:
+    def _votes(self, images: Pool, groups: Sequence[Group]) -> list[vote.PairVotes]:
         votes, done = self.folder / "votes.jsonl", self.folder / "votes.done"
         if not done.exists():
             asked = pairs.pairs_of(groups)
@@ -137,7 +160,7 @@ class Round:
             write_json(done, {"pairs": len(asked)})
         return vote.load(votes)
 
-    def _cast(self, asked: list[vote.Pair], images: pool.Pool, file: Path, advance: Any) -> None:
+    def _cast(self, asked: list[vote.Pair], images: Pool, file: Path, advance: Any) -> None:
         self.workers.call(
             partial(
                 vote.cast, asked, images, self.workers.asynchronous, file, profile=self.profile,
@@ -147,7 +170,7 @@ class Round:
         )  # fmt: skip
 
     def _train_and_judge(
-        self, images: pool.Pool, training: list[Group], held_back: list[Group], labels: dict[vote.Pair, float]
+        self, images: Pool, training: list[Group], held_back: list[Group], labels: dict[vote.Pair, float]
     ) -> None:
         """Trains, asks the gate, and adds the candidate to the store whatever the gate says."""
         if (self.folder / "candidate.json").exists():
@@ -172,7 +195,7 @@ class Round:
         write_json(self.folder / "candidate.json", info.model_dump(mode="json"))
 
     def _ask_gate(
-        self, policy: Policy, images: pool.Pool, held_back: list[Group], labels: dict[vote.Pair, float]
+        self, policy: Policy, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]
     ) -> gate.Verdict:
         def observe(served: Served) -> gate.Behaviour:
             return gate.observe(

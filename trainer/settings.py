@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
+from trainer.pool.sources import paths
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+_PLACES_AN_ORIGINAL = 4
 
 
 class ServiceSettings(BaseSettings):
@@ -55,7 +60,8 @@ class EvolveSettings(ServiceSettings):
     """Runs evolution rounds: pool, pairs, votes, GRPO, gate, promotion, report. A killed run resumes."""
 
     pool: Path
-    """Folder of unlabelled images, searched recursively."""
+    """The unlabelled images: a folder, a quoted pattern ('photos/**/*.jpg'), a list (.txt: one path a line), Parquet
+    files (.parquet) or WebDataset shards ('shards-{000..127}.tar'). Millions are read as a stream."""
     run: Path
     """The run's folder: labels, metrics, checkpoints, reports. Give the same folder to resume."""
     rounds: Count = 2
@@ -64,8 +70,11 @@ class EvolveSettings(ServiceSettings):
     """The seed of every random choice of the run."""
     patience: float = Field(default=300, ge=0)
     """Seconds to wait for a service that does not answer, is busy or restarts, before the run ends with exit code 3."""
-    limit: Count | None = None
-    """Take only this many images of the pool."""
+    images: Count | None = None
+    """Originals that each round draws from the pool, anew. Default: one for every four places in its groups (the
+    paper: 10,000 for 20,000 pairs), or one for as many as it has variants; all if the pool has fewer."""
+    pool_column: str | None = None
+    """Column of the Parquet files with the images' bytes or paths. Default: the first that looks like one."""
 
     variants: int = Field(default=10, ge=0, le=35)
     """Distorted variants made of each image (the paper: 10)."""
@@ -130,6 +139,16 @@ class EvolveSettings(ServiceSettings):
     """Gate: smallest spread of the scores, as a share of the spread before."""
 
     @property
+    def places(self) -> int:
+        """Places for images in all groups of a round."""
+        return (self.groups + self.held_back_groups) * self.group_size
+
+    @property
+    def originals(self) -> int:
+        """How many originals a round draws, if the pool has as many."""
+        return self.images or math.ceil(self.places / min(_PLACES_AN_ORIGINAL, 1 + self.variants))
+
+    @property
     def handover_folder(self) -> Path:
         """Where weights are handed over."""
         return self.handover or self.store / "handover"
@@ -144,9 +163,12 @@ class EvolveSettings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
-    def _folder_exists(self) -> EvolveSettings:
-        if not self.pool.is_dir():
-            raise ValueError(f"the pool {self.pool} is not a folder; name one that holds your images")
+    def _pool_exists(self) -> EvolveSettings:
+        if not any(path.exists() for path in paths(self.pool)):
+            raise ValueError(
+                f"the pool {self.pool} is not a folder, nor a list, Parquet file or shard, nor a pattern that matches "
+                "one; name what holds your images"
+            )
         return self
 
 

@@ -6,7 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from trainer.pool.pool import Pool, PoolImage
+from trainer.pool.image import PoolImage
+from trainer.pool.pool import Pool
 from trainer.voting.pairs import pairs_of, random_groups, same_reference_groups, shuffled
 from trainer.voting.vote import PairVotes, labels_of
 

@@ -1,106 +1,279 @@
-"""The pool and its distortions."""
+"""The images of a round: where they come from, which are drawn, their variants, their pixels."""
 
 from __future__ import annotations
 
-from functools import cache
+import io
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainer.demo import truth
-from trainer.demo.contents import Split, content
-from trainer.demo.truth import CALIBRATION_CONTENTS, calibrate, measured_quality, quality, severity_of
-from trainer.pool.distortions import FAMILIES, LEVELS, TYPES, distort
-from trainer.pool.pool import Pool, build
+from service.images.picture import Limits, decode
+from trainer.files import read_jsonl
+from trainer.pool.build import Drawn, build
+from trainer.pool.image import content_id
+from trainer.pool.pool import Pool
+from trainer.pool.sample import Sample
+from trainer.pool.sources import Entry, Sources
 
-drawn = cache(content)
-"""Drawn once for all distortions, which leave their picture as it is."""
+LIMITS = Limits(max_pixels=10_000, min_side=8, max_bytes=100_000)
+
+
+def png(shade: int, side: int = 16) -> bytes:
+    return saved(Image.new("RGB", (side, side), (shade, 255 - shade, 7)))
+
+
+def saved(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def drawn(
+    source: Path | Iterable[Entry], folder: Path, images: int = 100, variants: int = 0, seed: int = 0
+) -> tuple[Pool, Drawn]:
+    entries = Sources(source, LIMITS.max_bytes) if isinstance(source, Path) else source
+    return build(
+        entries, folder, images=images, variants=variants, limits=LIMITS, draw_seed=seed, variant_seed=seed,
+        advance=lambda count, note: None,
+    )  # fmt: skip
+
+
+def ids(pool: Pool) -> set[str]:
+    return {image.id for image in pool.images}
+
+
+PICTURES = {f"{n}.png": png(n) for n in range(6)}
+IDS = {content_id(data) for data in PICTURES.values()}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "images" / "deeper").mkdir(parents=True)
-    content("pool", 0).save(tmp_path / "images" / "a.png")
-    content("pool", 1).save(tmp_path / "images" / "deeper" / "b.png")
-    content("pool", 0).save(tmp_path / "images" / "same-as-a.png")
-    (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
-    return tmp_path
+def photos(tmp_path: Path) -> Path:
+    for number, (name, data) in enumerate(PICTURES.items()):
+        file = tmp_path / "photos" / ("deeper" if number % 2 else "") / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return tmp_path / "photos"
 
 
-def made(folder: Path, name: str, seed: int = 0) -> tuple[Pool, list[str]]:
-    return build(folder / "images", folder / name, folder / f"{name}.jsonl", variants=4, seed=seed)
+def listed(photos: Path) -> Path:
+    names = [str(path.relative_to(photos.parent)) for path in photos.rglob("*.png")]
+    (photos.parent / "list.txt").write_text("\n".join(names) + "\n\n")
+    return photos.parent / "list.txt"
 
 
-def test_a_pool_takes_each_content_once_and_lists_what_it_cannot_read(folder: Path) -> None:
-    pool, unreadable = made(folder, "work")
-    assert len(pool.images) == 2 * (1 + 4)
-    assert [Path(path).name for path in unreadable] == ["broken.jpg"]
-    assert {image.source for image in pool.images} == {image.id for image in pool.images if image.kind is None}
+def parquet(cells: list[object], file: Path, column: str = "image") -> Path:
+    pq.write_table(pa.table({"id": list(range(len(cells))), column: cells}), file)
+    return file
 
 
-def test_the_same_folder_and_seed_give_the_same_pool_and_another_seed_another(folder: Path) -> None:
-    ids = [{image.id for image in made(folder, name, seed)[0].images} for name, seed in (("w", 0), ("x", 0), ("y", 1))]
-    assert ids[0] == ids[1] != ids[2]
+def shard(file: Path, pictures: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(file, mode) as tar:
+        for name, data in pictures.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file
 
 
-def test_a_pool_is_read_back_as_it_was_built(folder: Path) -> None:
-    pool, _ = made(folder, "work")
-    assert Pool.load(folder / "work.jsonl").images == pool.images
+def two_shards(photos: Path) -> Path:
+    halves = list(PICTURES.items())
+    shard(photos.parent / "s-00.tar", {**dict(halves[:3]), "0.json": b"{}"})
+    shard(photos.parent / "s-01.tar", dict(halves[3:]))
+    return photos.parent / "s-{00..01}.tar"
+
+
+def folder_of_shards(photos: Path) -> Path:
+    (photos.parent / "data").mkdir()
+    shard(photos.parent / "data" / "a.tar.gz", PICTURES, "w:gz")
+    return photos.parent / "data"
+
+
+SOURCES: dict[str, Callable[[Path], Path]] = {
+    "a folder": lambda photos: photos,
+    "a pattern": lambda photos: photos / "**" / "*.png",
+    "alternatives": lambda photos: photos / "{deeper/,}{0..5}.png",
+    "a list": listed,
+    "Parquet with bytes": lambda photos: parquet([*PICTURES.values()], photos.parent / "p.parquet"),
+    "Parquet with structs": lambda photos: parquet(
+        [{"bytes": data, "path": name} for name, data in PICTURES.items()], photos.parent / "p.parquet"
+    ),
+    "Parquet with paths": lambda photos: parquet(
+        [str(path.relative_to(photos.parent)) for path in photos.rglob("*.png")], photos.parent / "p.parquet", "path"
+    ),
+    "shards": two_shards,
+    "a folder of shards": folder_of_shards,
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_kind_of_source_gives_the_same_pool(kind: str, photos: Path, tmp_path: Path) -> None:
+    source = SOURCES[kind](photos)
+    pool, seen = drawn(source, tmp_path / "round")
+    assert ids(pool) == IDS
+    assert seen.originals == 6
+    assert {pool.open(image.id).getpixel((3, 3)) for image in pool.images} == {(n, 255 - n, 7) for n in range(6)}
+
+
+def test_the_order_of_the_entries_does_not_matter_but_the_seed_does(tmp_path: Path) -> None:
+    entries = [Entry(f"{n}", lambda n=n: png(n)) for n in range(60)] * 2
+    pools = [
+        drawn(order, tmp_path / "round", images=10, variants=2, seed=seed)[0].images
+        for order, seed in ((entries, 0), (entries[::-1], 0), (entries, 1))
+    ]
+    assert pools[0] == pools[1]
+    assert {image.id for image in pools[0]} != {image.id for image in pools[2]}
+    assert len(pools[0]) == 30
+
+
+def test_a_sample_is_uniform() -> None:
+    counts = np.zeros(20)
+    for seed in range(2000):
+        sample: Sample[int] = Sample(5, seed)
+        for number in range(20):
+            if sample.wants(str(number)):
+                sample.put(str(number), number)
+        counts[[number for _, number in sample]] += 1
+    variance = 2000 * 0.25 * 0.75
+    assert np.abs(counts - 500).max() < 4.5 * variance**0.5
+
+
+def test_content_that_occurs_twice_is_taken_once(photos: Path, tmp_path: Path) -> None:
+    (photos / "again.png").write_bytes(PICTURES["0.png"])
+    pool, seen = drawn(photos, tmp_path / "round")
+    assert (len(pool.images), seen.files) == (6, 7)
+
+
+def test_unreadable_files_are_listed_and_counted_and_the_rest_is_taken(photos: Path, tmp_path: Path) -> None:
+    broken = {
+        "note.jpg": b"no picture", "torn.png": png(9, 64)[:60], "bomb.png": png(9, 101), "tiny.png": png(9, 4),
+        "long.png": png(9) + bytes(LIMITS.max_bytes),
+    }  # fmt: skip
+    for name, data in broken.items():
+        (photos / name).write_bytes(data)
+    (photos / "gone.png").symlink_to(photos / "nowhere")
+    pool, seen = drawn(photos, tmp_path / "round")
+    assert ids(pool) == IDS
+    rows = list(read_jsonl(tmp_path / "round" / "unreadable.jsonl"))
+    assert {Path(row["file"]).name for row in rows} == {*broken, "gone.png"}
+    assert seen.unreadable == 6
+    assert all(row["problem"] for row in rows)
+
+
+def test_a_torn_shard_gives_what_it_holds_and_is_listed(tmp_path: Path) -> None:
+    file = shard(tmp_path / "s.tar", PICTURES)
+    file.write_bytes(file.read_bytes()[: 2 * 1024 + 530])
+    pool, seen = drawn(file, tmp_path / "round")
+    assert ids(pool) == {content_id(PICTURES[name]) for name in ("0.png", "1.png")}
+    assert seen.unreadable == 1
+
+
+def test_a_torn_parquet_file_and_empty_cells_are_listed(tmp_path: Path) -> None:
+    whole = parquet([*PICTURES.values(), None], tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(whole.read_bytes()[:-9])
+    pool, seen = drawn(tmp_path / "*.parquet", tmp_path / "round")
+    assert ids(pool) == IDS
+    assert seen.unreadable == 2
+
+
+def test_a_parquet_file_without_images_is_an_error_that_names_its_columns(tmp_path: Path) -> None:
+    file = parquet([1.5], tmp_path / "a.parquet", "mos")
+    with pytest.raises(ValueError, match=r"id, mos; name one with --pool-column"):
+        drawn(file, tmp_path / "round")
 
 
 def test_a_folder_without_images_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no readable image"):
-        build(tmp_path, tmp_path / "work", tmp_path / "pool.jsonl", variants=1, seed=0)
+    with pytest.raises(ValueError, match="no readable image in the pool: 0 files"):
+        drawn(tmp_path, tmp_path / "round")
 
 
-def test_there_are_35_distortion_types_in_eight_families() -> None:
-    assert len(TYPES) == 35
-    assert sum(len(kinds) for kinds in FAMILIES.values()) == 35
-    assert len(FAMILIES) == 8
+def test_the_runs_own_folder_is_no_part_of_the_pool(photos: Path) -> None:
+    (photos / "run").mkdir()
+    (photos / "run" / "variant.png").write_bytes(png(99))
+    sources = Sources(photos, LIMITS.max_bytes, without=photos / "run")
+    assert ids(drawn(sources, photos / "run" / "round-1")[0]) == IDS
 
 
-@pytest.mark.parametrize("kind", list(TYPES))
-def test_a_distortion_repeats_itself_and_gets_worse_with_its_level(kind: str) -> None:
-    references = [drawn("train", index) for index in range(4)]
+def test_a_scan_that_was_killed_leaves_nothing_behind_the_next(tmp_path: Path) -> None:
+    file = shard(tmp_path / "s.tar", PICTURES)
 
-    def mean_quality(level: int) -> float:
-        damaged = [distort(picture, kind, level, np.random.default_rng(n)) for n, picture in enumerate(references)]
-        assert all(one.size == other.size for one, other in zip(damaged, references, strict=True))
-        return float(np.mean([measured_quality(one, other) for one, other in zip(damaged, references, strict=True)]))
+    def killed() -> Iterator[Entry]:
+        yield from list(Sources(file, LIMITS.max_bytes))[:4]
+        yield Entry("extra", lambda: png(200))
+        raise KeyboardInterrupt
 
-    qualities = [mean_quality(level) for level in LEVELS]
-    assert qualities == sorted(qualities, reverse=True)
-    assert qualities[0] - qualities[-1] > 0.4
-    again = [distort(references[0], kind, 3, np.random.default_rng(5)).tobytes() for _ in range(2)]
-    assert again[0] == again[1]
-
-
-def test_an_unknown_level_is_refused() -> None:
-    with pytest.raises(ValueError, match="level 6"):
-        distort(Image.new("RGB", (32, 32)), "jpeg", 6, np.random.default_rng(0))
+    with pytest.raises(KeyboardInterrupt):
+        drawn(killed(), tmp_path / "round")
+    pool, _ = drawn(file, tmp_path / "round", images=3)
+    assert {path.name for path in (tmp_path / "round" / "originals").iterdir()} == ids(pool)
+    assert Pool.load(tmp_path / "round" / "pool.jsonl").images == pool.images
 
 
-def test_an_untouched_picture_has_the_highest_quality() -> None:
-    assert measured_quality(content("train", 1), content("train", 1)) == 5
-    assert quality([]) == 5
+def test_a_large_pool_takes_the_memory_of_what_is_drawn(tmp_path: Path) -> None:
+    """200,000 different pictures: one PNG, each with other bytes after its end. Their ids alone would be 13 MB."""
+    picture, file = png(5), tmp_path / "large.parquet"
+    with pq.ParquetWriter(file, pa.schema([("image", pa.binary())])) as writer:
+        for start in range(0, 200_000, 10_000):
+            cells = [picture + number.to_bytes(8) for number in range(start, start + 10_000)]
+            writer.write_table(pa.table({"image": cells}))
+    tracemalloc.start()
+    pool, seen = drawn(file, tmp_path / "round", images=20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (seen.files, len(pool.images)) == (200_000, 20)
+    assert peak < 3 * 2**20
 
 
-@pytest.mark.parametrize("kind", ["gaussian_blur", "block_loss"])
-def test_the_truths_table_is_what_calibration_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(truth, "content", drawn)
-    table = [severity_of(kind, level) for level in LEVELS]
-    assert table == pytest.approx(calibrate(kind, CALIBRATION_CONTENTS), abs=1e-3)
+def test_variants_are_made_when_they_are_needed_and_always_the_same(photos: Path, tmp_path: Path) -> None:
+    pool, _ = drawn(photos, tmp_path / "round", variants=4)
+    assert len(pool.images) == 6 * (1 + 4)
+    assert not (tmp_path / "variants").exists()
+    variants = [image.id for image in pool.images if image.kind]
+    made: list[int] = []
+    pool.make(pool.missing(variants[:5]), made.append)
+    assert sum(made) == 5
+    assert pool.missing(variants) == variants[5:]
+    before = pool.bytes_of(variants[0])
+    Path(pool.by_id[variants[0]].path).unlink()
+    assert pool.bytes_of(variants[0]) == before
+    assert len({pool.bytes_of(image) for image in variants}) > len(variants) // 2
 
 
-def test_every_distortion_is_truly_worse_at_a_higher_level() -> None:
-    for kind in TYPES:
-        severities = [severity_of(kind, level) for level in LEVELS]
-        assert severities == sorted(severities)
-    assert quality([("jpeg", 1), ("darken", 5)]) < quality([("darken", 5)]) < quality([("jpeg", 1)]) < 5
+def test_an_original_that_changes_under_a_round_is_named(photos: Path, tmp_path: Path) -> None:
+    pool, _ = drawn(photos, tmp_path / "round")
+    path = Path(pool.images[0].path)
+    path.write_bytes(png(250))
+    with pytest.raises(ValueError, match=f"{path.name} has changed"):
+        pool.bytes_of(pool.images[0].id)
 
 
-def test_the_splits_of_contents_share_no_picture() -> None:
-    splits: tuple[Split, ...] = ("train", "pool", "benchmark")
-    assert len({content(split, index).tobytes() for split in splits for index in range(10)}) == 30
+def turned() -> bytes:
+    picture = Image.fromarray(np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved(picture, "JPEG", exif=exif)
+
+
+def transparent() -> bytes:
+    return saved(Image.new("RGBA", (16, 16), (200, 0, 0, 60)))
+
+
+def sixteen_bits() -> bytes:
+    return saved(Image.fromarray(np.full((16, 16), 40_000, np.uint16)))
+
+
+@pytest.mark.parametrize("data", [turned(), transparent(), sixteen_bits()], ids=["turned", "transparent", "16 bits"])
+def test_torch_sees_the_pixels_that_the_engine_sees(data: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(data)
+    pool, _ = drawn(file, tmp_path / "round")
+    seen, plain = pool.open(pool.images[0].id), Image.open(file).convert("RGB")
+    assert seen.mode == "RGB"
+    assert seen.tobytes() == decode(data, LIMITS).tobytes()
+    assert (seen.size, seen.tobytes()) != (plain.size, plain.tobytes())

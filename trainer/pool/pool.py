@@ -1,30 +1,21 @@
-"""The pool of a round: the user's unlabelled images and distorted variants of each, by content id."""
+"""The pool of a round: originals drawn from the user's unlabelled images, and distorted variants of each."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass
-from functools import cached_property
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from trainer.files import read_jsonl, write_jsonl
-from trainer.pool.distortions import TYPES, distort
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
-
-
-@dataclass(frozen=True, slots=True)
-class PoolImage:
-    """One image of the pool. `source` is the id of the user's image it was made from (its own if untouched)."""
-
-    id: str
-    path: str
-    source: str
-    kind: str | None = None
-    level: int | None = None
+from service.images.picture import FORMATS, Limits, decode, take_heif
+from trainer.files import read_jsonl
+from trainer.pool import variants
+from trainer.pool.image import PoolImage, content_id
 
 
 @dataclass(frozen=True)
@@ -35,12 +26,36 @@ class Pool:
 
     @cached_property
     def by_id(self) -> dict[str, PoolImage]:
-        """Images by content id."""
+        """Images by their ids."""
         return {image.id: image for image in self.images}
 
     def bytes_of(self, image_id: str) -> bytes:
-        """The image file's bytes."""
-        return Path(self.by_id[image_id].path).read_bytes()
+        """The image file's bytes; a variant is made if nobody has yet.
+
+        Raises:
+            ValueError: an original's file is gone, or has changed since it was drawn.
+        """
+        image = self.by_id[image_id]
+        if image.kind is None:
+            return _original(image)
+        if not Path(image.path).exists():
+            variants.make(image, self.open(image.source))
+        return Path(image.path).read_bytes()
+
+    def open(self, image_id: str) -> Image.Image:
+        """The image's RGB pixels, as the service decodes the same bytes. Raises ValueError as `bytes_of` does."""
+        return decode(self.bytes_of(image_id), _limits())
+
+    def missing(self, image_ids: Iterable[str]) -> list[str]:
+        """The variants among these images that nobody has made yet."""
+        images = (self.by_id[image] for image in dict.fromkeys(image_ids))
+        return [image.id for image in images if image.kind and not Path(image.path).exists()]
+
+    def make(self, image_ids: Iterable[str], advance: Callable[[int], None]) -> None:
+        """Makes these variants, on all cores."""
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for _ in threads.map(self.bytes_of, image_ids):
+                advance(1)
 
     @classmethod
     def load(cls, manifest: Path) -> Pool:
@@ -48,52 +63,18 @@ class Pool:
         return cls([PoolImage(**row) for row in read_jsonl(manifest)])
 
 
-def build(
-    folder: Path, work: Path, manifest: Path, *, variants: int, seed: int, limit: int | None = None
-) -> tuple[Pool, list[str]]:
-    """Finds the images below `folder`, writes distorted variants into `work`, and the manifest last.
-
-    The same folder and seed give the same pool. Content that occurs twice is taken once.
-
-    Returns:
-        The pool, and the paths of files that could not be read as images.
-
-    Raises:
-        ValueError: no readable image was found.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    images: dict[str, PoolImage] = {}
-    unreadable: list[str] = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[:limit]:
-        try:
-            picture = Image.open(path).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            unreadable.append(str(path))
-            continue
-        original = PoolImage(content_id(path.read_bytes()), str(path), content_id(path.read_bytes()))
-        if original.id not in images:
-            images[original.id] = original
-            for variant in _variants(picture, original.id, work, variants, seed):
-                images.setdefault(variant.id, variant)
-    if not images:
-        raise ValueError(f"no readable image below {folder}; expected files ending in {', '.join(sorted(SUFFIXES))}")
-    pool = Pool(list(images.values()))
-    write_jsonl(manifest, (asdict(image) for image in pool.images))
-    return pool, unreadable
+def _original(image: PoolImage) -> bytes:
+    try:
+        data = Path(image.path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"the pool's image {image.path} cannot be read any more ({error})") from None
+    if content_id(data) != image.id:
+        raise ValueError(f"the pool's image {image.path} has changed since the round began; put it back as it was")
+    return data
 
 
-def content_id(data: bytes) -> str:
-    """The first 16 hex digits of the SHA-256 of a file."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _variants(picture: Image.Image, source: str, work: Path, count: int, seed: int) -> list[PoolImage]:
-    """`count` distorted variants of random types and levels, seeded by the source's content."""
-    rng = np.random.default_rng((seed, int(source, 16)))
-    made = []
-    for kind in rng.choice(list(TYPES), count, replace=False):
-        level = int(rng.integers(1, 6))
-        path = work / f"{source}-{kind}-{level}.png"
-        distort(picture, str(kind), level, rng).save(path)
-        made.append(PoolImage(content_id(path.read_bytes()), str(path), source, str(kind), level))
-    return made
+@cache
+def _limits() -> Limits:
+    """The service's own were held when the originals were drawn; a variant is as large as its original."""
+    formats = take_heif() if find_spec("pillow_heif") else FORMATS
+    return Limits(max_pixels=89_000_000, min_side=1, max_bytes=2**31, formats=formats)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from service.contract import Completion
@@ -55,17 +54,13 @@ class Updater:
     def _pass(self, images: Group, answers: Answers, advantage: NDArray[np.float64]) -> GroupLoss:
         """The loss of some images' answers; `advantage` is (N, K)."""
         tokens = [[completion.token_ids for completion in group] for group in answers]
-        pictures = [[self._picture(image)] for image in images]
+        pictures = [[self._pool.open(image)] for image in images]
         current, reference = self._policy.with_reference("score", pictures, tokens)
         return group_loss(
             current.chosen, _sampled_logprobs(answers, current.mask), reference.chosen,
             torch.tensor(advantage, dtype=torch.float32, device=current.mask.device), current.mask,
             beta=self._settings.beta, clipping=Clipping(self._settings.clip_low, self._settings.clip_high),
         )  # fmt: skip
-
-    def _picture(self, image: str) -> Image.Image:
-        with Image.open(self._pool.by_id[image].path) as picture:
-            return picture.convert("RGB")
 
 
 def _sampled_logprobs(answers: Answers, mask: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""The distortions and the truth of the synthetic benchmarks."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.demo import truth
+from trainer.demo.contents import Split, content
+from trainer.demo.truth import CALIBRATION_CONTENTS, calibrate, measured_quality, quality, severity_of
+from trainer.pool.distortions import FAMILIES, LEVELS, TYPES, distort
+
+drawn = cache(content)
+"""Drawn once for all distortions, which leave their picture as it is."""
+
+
+def test_there_are_35_distortion_types_in_eight_families() -> None:
+    assert len(TYPES) == 35
+    assert sum(len(kinds) for kinds in FAMILIES.values()) == 35
+    assert len(FAMILIES) == 8
+
+
+@pytest.mark.parametrize("kind", list(TYPES))
+def test_a_distortion_repeats_itself_and_gets_worse_with_its_level(kind: str) -> None:
+    references = [drawn("train", index) for index in range(4)]
+
+    def mean_quality(level: int) -> float:
+        damaged = [distort(picture, kind, level, np.random.default_rng(n)) for n, picture in enumerate(references)]
+        assert all(one.size == other.size for one, other in zip(damaged, references, strict=True))
+        return float(np.mean([measured_quality(one, other) for one, other in zip(damaged, references, strict=True)]))
+
+    qualities = [mean_quality(level) for level in LEVELS]
+    assert qualities == sorted(qualities, reverse=True)
+    assert qualities[0] - qualities[-1] > 0.4
+    again = [distort(references[0], kind, 3, np.random.default_rng(5)).tobytes() for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="level 6"):
+        distort(Image.new("RGB", (32, 32)), "jpeg", 6, np.random.default_rng(0))
+
+
+def test_an_untouched_picture_has_the_highest_quality() -> None:
+    assert measured_quality(content("train", 1), content("train", 1)) == 5
+    assert quality([]) == 5
+
+
+@pytest.mark.parametrize("kind", ["gaussian_blur", "block_loss"])
+def test_the_truths_table_is_what_calibration_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truth, "content", drawn)
+    table = [severity_of(kind, level) for level in LEVELS]
+    assert table == pytest.approx(calibrate(kind, CALIBRATION_CONTENTS), abs=1e-3)
+
+
+def test_every_distortion_is_truly_worse_at_a_higher_level() -> None:
+    for kind in TYPES:
+        severities = [severity_of(kind, level) for level in LEVELS]
+        assert severities == sorted(severities)
+    assert quality([("jpeg", 1), ("darken", 5)]) < quality([("darken", 5)]) < quality([("jpeg", 1)]) < 5
+
+
+def test_the_splits_of_contents_share_no_picture() -> None:
+    splits: tuple[Split, ...] = ("train", "pool", "benchmark")
+    assert len({content(split, index).tobytes() for split in splits for index in range(10)}) == 30

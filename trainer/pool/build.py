@@ -1,0 +1,119 @@
+"""Draws a round's originals from all that the pool holds, and plans their variants."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from service.errors import InvalidImage
+from service.images.picture import Limits, decode
+from trainer.files import write_json, write_jsonl
+from trainer.pool.image import PoolImage, content_id
+from trainer.pool.pool import Pool
+from trainer.pool.sample import Sample
+from trainer.pool.sources import Entry
+from trainer.pool.variants import planned
+
+ORIGINALS, UNREADABLE = "originals", "unreadable.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a scan of the pool met."""
+
+    files: int
+    originals: int
+    unreadable: int
+    """Of those that were drawn and opened; `unreadable.jsonl` lists them. Files that were not drawn are not opened."""
+
+
+def build(
+    sources: Iterable[Entry],
+    folder: Path,
+    *,
+    images: int,
+    variants: int,
+    limits: Limits,
+    draw_seed: int,
+    variant_seed: int,
+    advance: Callable[[int, str], None],
+) -> tuple[Pool, Drawn]:
+    """Draws at most `images` originals uniformly, and writes the round's `pool.jsonl` last.
+
+    The same contents and seeds give the same pool, in whatever order they come; content that occurs twice is taken
+    once. Memory is that of the sample. What is no plain file is copied into `<folder>/originals`; variants, which are
+    planned here and made later, go into `<folder>/../variants`, for all rounds.
+
+    Raises:
+        ValueError: no readable image was found.
+    """
+    scan = _Scan(Sample(images, draw_seed), folder, limits)
+    drawn = scan.run(sources, advance)
+    if not drawn.originals:
+        raise ValueError(
+            f"no readable image in the pool: {drawn.files} files, {drawn.unreadable} of them unreadable "
+            f"; expected a folder, pattern, list, Parquet file or shard of images"
+        )
+    work = folder.parent / "variants"
+    pool = Pool(
+        [one for image in scan.originals() for one in (image, *planned(image.id, work, variants, variant_seed))]
+    )
+    write_json(folder / "pool.json", {**asdict(drawn), "images": len(pool.images)})
+    write_jsonl(folder / "pool.jsonl", map(asdict, pool.images))
+    return pool, drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    name: str
+    path: Path
+
+
+class _Scan:
+    def __init__(self, sample: Sample[_Original], folder: Path, limits: Limits) -> None:
+        self._sample = sample
+        self._limits = limits
+        self._folder = folder
+
+    def run(self, sources: Iterable[Entry], advance: Callable[[int, str], None]) -> Drawn:
+        """Looks at every entry once; what a killed scan left is thrown away first."""
+        shutil.rmtree(self._folder / ORIGINALS, ignore_errors=True)
+        (self._folder / ORIGINALS).mkdir(parents=True)
+        files = unreadable = 0
+        with (self._folder / UNREADABLE).open("w", encoding="utf-8") as listing:
+            for entry in sources:
+                files += 1
+                if problem := self._take(entry):
+                    unreadable += 1
+                    listing.write(json.dumps({"file": entry.name, "problem": problem}) + "\n")
+                advance(1, f"{unreadable} unreadable" if unreadable else "")
+        return Drawn(files, len(self._sample), unreadable)
+
+    def originals(self) -> list[PoolImage]:
+        """Those drawn, in an order that the seed decides."""
+        return [PoolImage(content, str(original.path), content) for content, original in self._sample]
+
+    def _take(self, entry: Entry) -> str | None:
+        """Keeps an entry that is drawn. Returns why it cannot be, if it cannot."""
+        try:
+            data = entry.read()
+            content = content_id(data)
+            known = self._sample.get(content)
+            if drawn := known is None and self._sample.wants(content):
+                decode(data, self._limits)
+        except (OSError, InvalidImage) as error:
+            return str(error)
+        if drawn or (known and entry.name < known.name):
+            self._keep(content, entry, data)
+        return None
+
+    def _keep(self, content: str, entry: Entry, data: bytes) -> None:
+        copy = self._folder / ORIGINALS / content
+        if not entry.file:
+            copy.write_bytes(data)
+        gone = self._sample.put(content, _Original(entry.name, (entry.file or copy).absolute()))
+        if gone:
+            (self._folder / ORIGINALS / gone.path.name).unlink(missing_ok=True)

@@ -1,0 +1,171 @@
+"""The images that `--pool` names, one after another: none is held, and their order means nothing.
+
+photos/                  a folder and those below it; Parquet files and tar shards in it too
+'photos/**/*.jpg'        a pattern; {a,b} and {000..127} are alternatives
+photos.txt               a list: one path a line, relative to the list
+photos.parquet           a column of image bytes, of Hugging Face's {bytes, path}, or of paths
+shards-{000..127}.tar    WebDataset shards, compressed or not
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from glob import has_magic, iglob
+from pathlib import Path
+from typing import Any
+
+from braceexpand import braceexpand
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+PARQUET, LIST = ".parquet", ".txt"
+_BATCH_ROWS = 64
+_PATH_COLUMNS = {"path", "image", "image_path", "file", "file_name", "filename"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that should be an image. `read` gives its bytes, or raises OSError."""
+
+    name: str
+    read: Callable[[], bytes]
+    file: Path | None = None
+    """The plain file that it is, if it is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a pool holds. Of anything longer than `max_bytes` only so much, and a byte, is read."""
+
+    pool: Path
+    max_bytes: int
+    column: str | None = None
+    """The column of Parquet files; unset, it is found."""
+    without: Path | None = None
+    """A folder that is passed over: the run's own, should it lie in the pool."""
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every entry; what is broken as a whole (a shard, say) is an entry that cannot be read.
+
+        Raises:
+            ValueError: a Parquet file has no column of images, or pyarrow is missing.
+        """
+        for path in paths(self.pool):
+            yield from self._listed(path) if _ends(path, LIST) else self._of(path)
+
+    def _of(self, path: Path) -> Iterator[Entry]:
+        if path.is_dir():
+            yield from self._folder(path)
+        elif _ends(path, PARQUET):
+            yield from self._parquet(path)
+        elif _ends(path, *SHARDS):
+            yield from self._shard(path)
+        else:
+            yield self._file(path)
+
+    def _file(self, path: Path) -> Entry:
+        return Entry(str(path), partial(_read, path, self.max_bytes), path)
+
+    def _folder(self, folder: Path) -> Iterator[Entry]:
+        if self.without and folder.absolute() == self.without.absolute():
+            return
+        try:
+            with os.scandir(folder) as found:
+                for item in found:
+                    path = Path(item.path)
+                    if item.is_dir(follow_symlinks=False) or _ends(path, *IMAGES, *SHARDS, PARQUET):
+                        yield from self._of(path)
+        except OSError as error:
+            yield _broken(folder, error)
+
+    def _listed(self, file: Path) -> Iterator[Entry]:
+        with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                if line.strip():
+                    yield self._file(file.parent / line.rstrip("\r\n"))
+
+    def _shard(self, file: Path) -> Iterator[Entry]:
+        try:
+            with tarfile.open(file, "r|*") as shard:
+                for member in shard:
+                    shard.members.clear()  # type: ignore[attr-defined]  # or it holds the whole shard's list
+                    content = shard.extractfile(member) if member.isfile() else None
+                    if content and _ends(Path(member.name), *IMAGES):
+                        yield _loaded(f"{file}/{member.name}", content.read(self.max_bytes + 1))
+        except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+            yield _broken(file, error)
+
+    def _parquet(self, file: Path) -> Iterator[Entry]:
+        arrow = _arrow()
+        try:
+            with arrow.parquet.ParquetFile(file) as table:
+                column = self.column or _image_column(file, table.schema_arrow)
+                rows = (cell for batch in table.iter_batches(_BATCH_ROWS, columns=[column]) for cell in batch.column(0))
+                for row, cell in enumerate(rows):
+                    yield self._cell(file, row, cell.as_py())
+        except (OSError, arrow.ArrowException) as error:
+            yield _broken(file, error)
+
+    def _cell(self, file: Path, row: int, cell: Any) -> Entry:
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, str):
+            return self._file(file.parent / cell)
+        name = f"{file}#{row}"
+        return _loaded(name, cell) if isinstance(cell, bytes) else _broken(name, OSError("the cell holds no image"))
+
+
+def paths(pool: Path) -> Iterator[Path]:
+    """The paths that a pool's name stands for: itself, its alternatives, what its patterns match."""
+    for name in [str(pool)] if pool.exists() else braceexpand(str(pool)):
+        yield from map(Path, iglob(name, recursive=True)) if has_magic(name) and not pool.exists() else [Path(name)]
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    if not path.is_file():  # a pipe, for example, would be waited for
+        raise FileNotFoundError(f"{path} is not a file")
+    with path.open("rb") as file:
+        return file.read(max_bytes + 1)
+
+
+def _loaded(name: str, data: bytes) -> Entry:
+    return Entry(name, lambda: data)
+
+
+def _broken(name: Path | str, error: Exception) -> Entry:
+    def read() -> bytes:
+        raise OSError(str(error))
+
+    return Entry(str(name), read)
+
+
+def _ends(path: Path, *suffixes: str) -> bool:
+    return path.name.lower().endswith(suffixes)
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError("a pool in Parquet needs the extra `parquet`: pip install pyarrow") from None
+    return pyarrow
+
+
+def _image_column(file: Path, schema: Any) -> str:
+    """The first column with image bytes, or else with paths."""
+    types = _arrow().types
+    structs = [f.name for f in schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    binary = [f.name for f in schema if types.is_binary(f.type) or types.is_large_binary(f.type)]
+    texts = [
+        f.name for f in schema if f.name in _PATH_COLUMNS and (types.is_string(f.type) or types.is_large_string(f.type))
+    ]
+    if not (found := structs + binary + texts):
+        raise ValueError(f"{file} has no column of images among {', '.join(schema.names)}; name one with --pool-column")
+    return found[0]
