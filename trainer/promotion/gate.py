@@ -34,12 +34,31 @@ class Behaviour:
 
 
 @dataclass(frozen=True, slots=True)
+class Criterion:
+    """One figure that a candidate is judged by."""
+
+    name: str
+    before: float
+    after: float
+    limit: float
+    """What `after` may not pass."""
+    passed: bool
+    reason: str
+    """In words, why it fails if it does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """The gate's decision; `reasons` is empty if the candidate may serve."""
+    """The gate's decision: the candidate may serve if it passes every criterion."""
 
     before: Behaviour
     after: Behaviour
-    reasons: list[str]
+    criteria: list[Criterion]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the candidate may not serve; empty if it may."""
+        return [criterion.reason for criterion in self.criteria if not criterion.passed]
 
     @property
     def passed(self) -> bool:
@@ -48,19 +67,32 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """For `gate.json`."""
-        return {"passed": self.passed, **asdict(self)}
+        return {"passed": self.passed, **asdict(self), "reasons": self.reasons}
 
 
 def judge(before: Behaviour, after: Behaviour, settings: EvolveSettings) -> Verdict:
     """Compares the candidate with the version it came from."""
-    reasons = []
-    if after.unreadable > settings.gate_unreadable:
-        reasons.append(f"{after.unreadable:.1%} of its answers are unreadable (limit {settings.gate_unreadable:.1%})")
-    if after.agreement < before.agreement - settings.gate_agreement_loss:
-        reasons.append(f"its scores agree with {after.agreement:.1%} of the votes, {before.agreement:.1%} before")
-    if after.spread < before.spread * settings.gate_spread:
-        reasons.append(f"its scores have collapsed to a spread of {after.spread:.3f}, {before.spread:.3f} before")
-    return Verdict(before, after, reasons)
+    unreadable = settings.gate_unreadable
+    agreement = before.agreement - settings.gate_agreement_loss
+    spread = before.spread * settings.gate_spread
+    return Verdict(
+        before,
+        after,
+        [
+            Criterion(
+                "unreadable answers", before.unreadable, after.unreadable, unreadable, after.unreadable <= unreadable,
+                f"{after.unreadable:.1%} of its answers are unreadable (limit {unreadable:.1%})",
+            ),
+            Criterion(
+                "agreement with the votes", before.agreement, after.agreement, agreement, after.agreement >= agreement,
+                f"its scores agree with {after.agreement:.1%} of the votes, {before.agreement:.1%} before",
+            ),
+            Criterion(
+                "spread of the scores", before.spread, after.spread, spread, after.spread >= spread,
+                f"its scores have collapsed to a spread of {after.spread:.3f}, {before.spread:.3f} before",
+            ),
+        ],
+    )  # fmt: skip
 
 
 def observe(
