@@ -31,7 +31,7 @@ from trainer.pool.sources import Sources
 from trainer.progress import Stages
 from trainer.promotion import candidate, gate
 from trainer.settings import EvolveSettings
-from trainer.training.handover import served_adapter
+from trainer.training.handover import Handover, handover
 from trainer.training.online import OnlineStage
 from trainer.training.policies import load_policy
 from trainer.training.policy import Policy
@@ -177,14 +177,10 @@ class Round:
             return
         s = self.settings
         policy = load_policy(self.store.path(self.base), self.profile, s, self.seed)
-        stage = OnlineStage(
-            policy, images, labels, self.profile, self.workers, self.store, self.base, s, self.seed,
-            self.folder / "train",
-        )  # fmt: skip
-        with self.stages.stage(f"round {self.number}: GRPO", total=len(training) * s.epochs, unit="steps") as advance:
-            stage.run(training, lambda metrics, steps: advance(steps, _summary(metrics)))
-        with self.stages.stage(f"round {self.number}: gate", total=None):
-            verdict = self._ask_gate(policy, images, held_back, labels)
+        with handover(s, self.workers, self.store, self.base, self.stages.say) as way:
+            self._train(policy, way, images, training, labels)
+            with self.stages.stage(f"round {self.number}: gate", total=None):
+                verdict = self._ask_gate(policy, way, images, held_back, labels)
         write_json(self.folder / "gate.json", verdict.as_dict())
         info = candidate.add_candidate(
             policy, self.store, parent=self.base, profile=self.profile.name,
@@ -194,18 +190,26 @@ class Round:
         )  # fmt: skip
         write_json(self.folder / "candidate.json", info.model_dump(mode="json"))
 
+    def _train(
+        self, policy: Policy, way: Handover, images: Pool, groups: list[Group], labels: dict[vote.Pair, float]
+    ) -> None:
+        s = self.settings
+        stage = OnlineStage(policy, images, labels, self.profile, way, s, self.seed, self.folder / "train")
+        with self.stages.stage(f"round {self.number}: GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
+            stage.run(groups, lambda metrics, steps: advance(steps, _summary(metrics)))
+
     def _ask_gate(
-        self, policy: Policy, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]
+        self, policy: Policy, way: Handover, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]
     ) -> gate.Verdict:
-        def observe(served: Served) -> gate.Behaviour:
+        def observe(workers: Workers, served: Served) -> gate.Behaviour:
             return gate.observe(
-                self.workers, images, held_back, labels, self.profile, served, samples=self.settings.samples,
+                workers, images, held_back, labels, self.profile, served, samples=self.settings.samples,
                 seed=self.seed,
             )  # fmt: skip
 
-        before = observe(Served(self.base))
-        with served_adapter(policy, self.store, self.workers, self.base, "gate") as served:
-            return gate.judge(before, observe(served), self.settings)
+        before = observe(self.workers, Served(self.base))
+        with way.served(policy, "gate") as served:
+            return gate.judge(before, observe(way.workers, served), self.settings)
 
     def _promote(self) -> None:
         verdict = read_json(self.folder / "gate.json")

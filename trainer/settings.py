@@ -115,7 +115,7 @@ class EvolveSettings(ServiceSettings):
     rank: int = Field(default=32, ge=1, le=64)
     """Policy lora: rank of the adapter."""
     rollout_operator: str | None = None
-    """Policy full: address of the rollout engine's operators' routes."""
+    """Policy full: address of the rollout engine's operators' routes; of several, separated by commas."""
     handover: Path | None = None
     """Policy full: folder in which it is handed weights, its own `--handover`. Default: handover in the store."""
     train_vision: CliImplicitFlag[bool] = False

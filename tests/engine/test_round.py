@@ -21,7 +21,7 @@ from service.prompts import PROFILES
 from tests.engine.running import Running
 from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
-from trainer.training.handover import served_adapter
+from trainer.training.handover import AdapterHandover
 from trainer.training.lora import LoraPolicy
 from trainer.voting.vote import labels_of, load
 
@@ -90,7 +90,7 @@ def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: st
             for row, completion in enumerate(result.completions)
         )
 
-    with served_adapter(policy, service.store, service.operators, first, "agree") as served:
+    with AdapterHandover(service.operators, service.store, first).served(policy, "agree") as served:
         assert difference(served.adapter) < 1e-4
     with policy.reference():
         assert difference(None) < 1e-4

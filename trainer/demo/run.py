@@ -1,9 +1,9 @@
 """`make demo`: evolves the embedded checkpoint over two rounds under live traffic, and measures the gain.
 
-    python -m trainer.demo.run [--run runs/demo] [--seed 0]
+    python -m trainer.demo.run [--run runs/demo] [--seed 0] [--policy lora|full]
 
-Starts the service, a client that keeps asking, and the trainer, each as its own process; evaluates before, between
-and after; writes report.json and report.html; stops everything it started.
+Starts the service (and for policy full a rollout engine), a client that keeps asking, and the trainer, each as its
+own process; evaluates before, between and after; writes report.json and report.html; stops everything it started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -48,6 +48,9 @@ CONSOLE = Console()
 def main(
     run: Annotated[Path, typer.Option(help="Folder for everything the demo makes; emptied first.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="The trainer's seed.")] = 0,
+    policy: Annotated[
+        Literal["lora", "full"], typer.Option(help="What is trained: an adapter, or all weights.")
+    ] = "lora",
     rounds: Annotated[int, typer.Option(help="Evolution rounds.")] = 2,
     extra: Annotated[list[str] | None, typer.Option(help="One more flag for the trainer, as --flag=value.")] = None,
 ) -> None:
@@ -64,9 +67,14 @@ def main(
     with ExitStack() as running:
         public, operator = running.enter_context(service(run, stages))
         _evaluate(run, 0, public, operator, stages)
+        flags = [
+            *SCALE,
+            *(running.enter_context(rollout_engine(run, stages)) if policy == "full" else ()),
+            *(extra or ()),
+        ]
         running.enter_context(traffic(run, public))
         for number in range(1, rounds + 1):
-            _evolve(run, number, seed, public, operator, extra or [])
+            _evolve(run, number, seed, public, operator, flags)
             _evaluate(run, number, public, operator, stages)
     with stages.stage("audit of the votes", total=None):
         for number in range(1, rounds + 1):
@@ -78,15 +86,28 @@ def main(
 @contextmanager
 def service(run: Path, stages: Stages) -> Iterator[tuple[str, str]]:
     """A service on the embedded checkpoint and an empty store. Yields its public and operators' addresses."""
+    # without a cache the traffic asks the engine
+    with _serving(run, "service", stages, "--checkpoint", str(CHECKPOINT), "--cache-entries", "0") as addresses:
+        yield addresses
+
+
+@contextmanager
+def rollout_engine(run: Path, stages: Stages) -> Iterator[list[str]]:
+    """An engine that the trainer may overwrite. Yields the trainer's flags for it."""
+    with _serving(run, "rollout engine", stages, "--role", "rollout") as (_, operator):
+        yield ["--policy=full", f"--rollout-operator={operator}"]
+
+
+@contextmanager
+def _serving(run: Path, name: str, stages: Stages, *flags: str) -> Iterator[tuple[str, str]]:
     ports = _free_ports(2)
     command = [
         str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(run / "store"),
-        "--checkpoint", str(CHECKPOINT), "--port", str(ports[0]), "--operator-port", str(ports[1]),
-        "--cache-entries", "0",  # the traffic asks the engine, not the cache
+        "--port", str(ports[0]), "--operator-port", str(ports[1]), *flags,
     ]  # fmt: skip
     public, operator = (f"http://127.0.0.1:{port}" for port in ports)
-    with _process(command, run / "service.log"):
-        with stages.stage("service starts", total=None), Client(public) as client:
+    with _process(command, run / f"{name.replace(' ', '-')}.log"):
+        with stages.stage(f"{name} starts", total=None), Client(public) as client:
             client.wait_ready()
         yield public, operator
 
@@ -118,12 +139,12 @@ def _process(command: list[str], log: Path) -> Iterator[None]:
                 process.wait()
 
 
-def _evolve(run: Path, number: int, seed: int, public: str, operator: str, extra: list[str]) -> None:
+def _evolve(run: Path, number: int, seed: int, public: str, operator: str, flags: list[str]) -> None:
     """The trainer up to round `number`: what is done already it passes over."""
     command = [
         sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(run / "pool"), "--run", str(run),
         "--store", str(run / "store"), "--service", public, "--operator", operator, "--rounds", str(number),
-        "--seed", str(seed), *SCALE, *extra,
+        "--seed", str(seed), *flags,
     ]  # fmt: skip
     code = subprocess.run(command, check=False).returncode
     if code:

@@ -3,30 +3,93 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 from service.versions.store import VersionStore
-from trainer.training.policy import Policy
+from trainer.settings import EvolveSettings
 from trainer.training.served import Served
 from trainer.workers.workers import Workers
 
 
-@contextmanager
-def served_adapter(policy: Policy, store: VersionStore, workers: Workers, version: str, label: str) -> Iterator[Served]:
-    """Serves the policy as it is now, as an adapter beside the active version, for the length of the block.
+class Sampled(Protocol):
+    """What is handed over."""
 
-    Every adapter has a name never used before: an engine that is given new weights under an old name goes on
-    serving the old ones.
-    """
+    def hand_over(self, directory: Path) -> None:
+        """Writes what the engine loads."""
+
+
+class Handover(ABC):
+    """A way to the engine; `workers` are those to ask for its answers."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+
+    @abstractmethod
+    def served(self, policy: Sampled, label: str) -> AbstractContextManager[Served]:
+        """Serves the policy as it is now for the length of the block.
+
+        Its name begins with `label` and was never used before: an engine that is given new weights under an old name
+        goes on serving the old ones.
+        """
+
+
+class AdapterHandover(Handover):
+    """An adapter beside the version that users are answered by."""
+
+    def __init__(self, workers: Workers, store: VersionStore, version: str) -> None:
+        super().__init__(workers)
+        self._adapters = store.root / "adapters"
+        self._version = version
+
+    @contextmanager
+    def served(self, policy: Sampled, label: str) -> Iterator[Served]:
+        directory = _written(policy, self._adapters, label)
+        try:
+            self.workers.load_adapter(directory.name)
+            yield Served(self._version, directory.name)
+        finally:
+            self.workers.unload_adapter(directory.name)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class WeightsHandover(Handover):
+    """All weights, which overwrite those of a rollout engine; its users are this trainer alone."""
+
+    def __init__(self, workers: Workers, folder: Path) -> None:
+        super().__init__(workers)
+        self._folder = folder
+
+    @contextmanager
+    def served(self, policy: Sampled, label: str) -> Iterator[Served]:
+        """The weights before are kept until these have answered: the engine goes back to them should these not load."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        directory = _written(policy, self._folder, label)
+        yield Served(directory.name)
+        for older in self._folder.iterdir():
+            if older != directory:
+                shutil.rmtree(older, ignore_errors=True)
+
+
+@contextmanager
+def handover(
+    settings: EvolveSettings, workers: Workers, store: VersionStore, version: str, say: Callable[[str], None]
+) -> Iterator[Handover]:
+    """The way that goes with the kind of policy; `version` is the one it began as."""
+    if settings.rollout_operator is None or settings.policy == "lora":
+        yield AdapterHandover(workers, store, version)
+        return
+    engines = [url.strip() for url in settings.rollout_operator.split(",")]
+    with Workers(engines, settings.operator_key(), store, settings.patience, say, overwritten=True) as rollout:
+        yield WeightsHandover(rollout, settings.handover_folder)
+
+
+def _written(policy: Sampled, folder: Path, label: str) -> Path:
+    """A new directory, whole or not there."""
     name = f"{label}-{uuid4().hex[:8]}"
-    beside = store.root / "adapters" / f".{name}"
-    policy.hand_over(beside)
-    beside.rename(store.root / "adapters" / name)
-    try:
-        workers.load_adapter(name)
-        yield Served(version, name)
-    finally:
-        workers.unload_adapter(name)
-        shutil.rmtree(store.root / "adapters" / name, ignore_errors=True)
+    policy.hand_over(folder / f".{name}")
+    return (folder / f".{name}").rename(folder / name)

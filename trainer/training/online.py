@@ -13,18 +13,16 @@ from numpy.typing import NDArray
 
 from service.contract import Completion
 from service.prompts import Profile
-from service.versions.store import VersionStore
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
 from trainer.training import checkpoint, scores
-from trainer.training.handover import served_adapter
+from trainer.training.handover import Handover
 from trainer.training.policy import Policy
 from trainer.training.reward import advantages, rewards
 from trainer.training.update import Updater
 from trainer.voting.pairs import Group
 from trainer.voting.vote import Pair
-from trainer.workers.workers import Workers
 
 
 @dataclass(slots=True)
@@ -35,9 +33,7 @@ class OnlineStage:
     pool: Pool
     labels: dict[Pair, float]
     profile: Profile
-    workers: Workers
-    store: VersionStore
-    version: str
+    handover: Handover
     settings: EvolveSettings
     seed: int
     folder: Path
@@ -71,9 +67,9 @@ class OnlineStage:
         }
 
     def _roll_out(self, group: Group, step: int) -> list[list[Completion]]:
-        with served_adapter(self.policy, self.store, self.workers, self.version, f"s{step:05d}") as served:
+        with self.handover.served(self.policy, f"s{step:05d}") as served:
             return scores.sample(
-                self.workers, self.pool, group, served, samples=self.settings.samples,
+                self.handover.workers, self.pool, group, served, samples=self.settings.samples,
                 seed=self.seed * 7919 + step * 104_729,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""One replica of the service as a rollout worker: whether to ask it, and the adapters it has loaded."""
+"""One replica of the service as a rollout worker: whether to ask it, and the adapters or weights it has loaded."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ class Replica:
     url: str
     client: AsyncClient
     adapters: Path
+    overwritten: bool = False
+    """Whether it runs in the role rollout: its weights are those of the version that is asked for."""
     trouble: Trouble | None = None
     _rests_until: float = 0.0
     _loaded: dict[str, str] = field(default_factory=dict)
     """The replica's own name of every adapter: an engine never takes a name twice."""
+    _holds: str | None = None
+    """The weights it was overwritten with."""
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -45,7 +49,8 @@ class Replica:
     @property
     def has_another_version(self) -> bool:
         """Whether it refused because it serves another version than was asked for."""
-        return isinstance(self.trouble, ServiceError) and self.trouble.problem.code == "version_conflict"
+        conflict = isinstance(self.trouble, ServiceError) and self.trouble.problem.code == "version_conflict"
+        return conflict and not self.overwritten
 
     def note(self, trouble: Trouble) -> None:
         """Writes down that it cannot answer now. Raises `trouble` if waiting would not help."""
@@ -53,10 +58,19 @@ class Replica:
             code = trouble.problem.code
             if code == "unknown_adapter":  # it was restarted, or has swapped
                 self._loaded.clear()
-            elif code != "version_conflict" and (trouble.problem.status not in _BUSY or code == "drain_timeout"):
+            elif code == "version_conflict":
+                self._holds = None
+            elif trouble.problem.status not in _BUSY or code == "drain_timeout":
                 raise trouble
         self.trouble = trouble
         self._rests_until = monotonic() + _REST_SECONDS
+
+    async def hold(self, version: str) -> None:
+        """Overwrites the weights by those handed over as `version`, if the replica is one to overwrite."""
+        async with self._loading:
+            if self.overwritten and self._holds != version:
+                await self.client.overwrite_weights(version)
+                self._holds = version
 
     async def own_name(self, adapter: str | None) -> str | None:
         """The name to ask this replica by for `<store>/adapters/<adapter>`, loaded first if it is not."""

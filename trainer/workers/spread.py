@@ -29,10 +29,17 @@ class AsyncWorkers:
     """The asynchronous side: lives on one event loop."""
 
     def __init__(
-        self, urls: Sequence[str], key: str, store: VersionStore, patience: float, say: Callable[[str], None]
+        self,
+        urls: Sequence[str],
+        key: str,
+        store: VersionStore,
+        patience: float,
+        say: Callable[[str], None],
+        *,
+        overwritten: bool = False,
     ) -> None:
         adapters = store.root / "adapters"
-        self._replicas = [Replica(url, AsyncClient(url, key), adapters) for url in urls]
+        self._replicas = [Replica(url, AsyncClient(url, key), adapters, overwritten) for url in urls]
         self._patience = patience
         self._say = say
 
@@ -45,7 +52,8 @@ class AsyncWorkers:
         return dict(await self._patiently(self._each, serving))
 
     async def rollouts(self, request: RolloutRequest) -> RolloutResponse:
-        """As the client's, spread over the replicas. The request must name its version.
+        """As the client's, spread over the replicas. The request must name its version, which rollout engines are
+        overwritten with first.
 
         Raises:
             WrongVersion: every replica serves another version.
@@ -55,14 +63,17 @@ class AsyncWorkers:
         if request.version is None:
             raise ValueError("rollouts of several replicas must be of one version")
 
+        version = request.version
+
         async def ask(replica: Replica, prompts: Sequence[Any]) -> Sequence[Any]:
+            await replica.hold(version)
             shown = {image: request.images[image] for prompt in prompts for image in prompt.images}
             adapter = await replica.own_name(request.adapter)
             part = request.model_copy(update={"prompts": prompts, "images": shown, "adapter": adapter})
             return (await replica.client.rollouts(part)).results
 
         results = await self._spread(request.prompts, ask)
-        return RolloutResponse(results=results, adapter=request.adapter, version=request.version)
+        return RolloutResponse(results=results, adapter=request.adapter, version=version)
 
     async def load_adapter(self, name: str) -> None:
         """Loads `<store>/adapters/<name>` wherever it can be loaded now; the others load it when they are asked."""

@@ -22,9 +22,17 @@ class Workers:
     """
 
     def __init__(
-        self, urls: Sequence[str], key: str, store: VersionStore, patience: float, say: Callable[[str], None]
+        self,
+        urls: Sequence[str],
+        key: str,
+        store: VersionStore,
+        patience: float,
+        say: Callable[[str], None],
+        *,
+        overwritten: bool = False,
     ) -> None:
-        self.asynchronous = AsyncWorkers(urls, key, store, patience, say)
+        """`overwritten`: they are rollout engines, whose weights are this trainer's to replace."""
+        self.asynchronous = AsyncWorkers(urls, key, store, patience, say, overwritten=overwritten)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Runs a coroutine function on the workers' loop and waits for it."""
