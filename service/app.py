@@ -28,6 +28,7 @@ from service.images.decoder import Decoder
 from service.images.picture import FORMATS, Limits, take_heif
 from service.images.remote import Remote
 from service.judging.cache import AnswerCache
+from service.judging.exact_votes import ExactVoting
 from service.judging.judge import Judge
 from service.judging.rollouts import Rollouts
 from service.observability.tracing import trace_requests
@@ -51,6 +52,7 @@ class Service:
     adapters: Adapters
     judge: Judge
     rollouts: Rollouts
+    exact_votes: ExactVoting
     swapper: Swapper
     decoder: Decoder
     keys: Keys | None
@@ -74,6 +76,7 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         adapters=adapters,
         judge=Judge(engine, gate, traffic, settings.model_name, cache),
         rollouts=Rollouts(engine, gate, traffic, adapters),
+        exact_votes=ExactVoting(engine, gate, traffic),
         swapper=Swapper(engine, store, gate, adapters, cache.clear, settings),
         decoder=_decoder(settings),
         keys=Keys(settings.keys_file) if settings.keys_file else None,
@@ -102,7 +105,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def create_operator_app(service: Service) -> FastAPI:
-    """The operators' application: promotion, rollback, adapters, rollouts, all behind the key; metrics, open."""
+    """The operators' application: promotion, rollback, adapters, the trainer's questions; metrics, open."""
     app = _bare_app("EvoQuality Service: operators", service)
     app.add_middleware(OperatorCorsMiddleware, origins=service.settings.operator_origins)
     _add_outer_middleware(app, service.settings.max_operator_bytes, {})

@@ -30,6 +30,7 @@ EvenSamples = Annotated[int, Field(ge=2, le=64, multiple_of=2, description="Vote
 Temperature = Annotated[float, Field(ge=0.0, le=2.0, description="0 is greedy decoding.")]
 Seed = Annotated[int, Field(ge=0, lt=2**31, description="Makes the sampled answers repeatable.")]
 Margin = Annotated[float, Field(ge=0.0, le=0.5, description="A tie is a probability at most this far from one half.")]
+Priority = Annotated[int, Field(ge=0, le=100, description="Higher waits longer; users have 0.")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -316,7 +317,7 @@ class RolloutRequest(Message):
     temperature: Temperature = 1.0
     adapter: str | None = Field(default=None, description="A loaded adapter; none means the active version.")
     version: str | None = Field(default=None, description="Refuse (409) unless this version is the active one.")
-    priority: int = Field(default=10, ge=0, le=100, description="Higher waits longer; users have 0.")
+    priority: Priority = 10
 
 
 class Completion(Message):
@@ -347,6 +348,36 @@ class WeightsRequest(Message):
     """`PUT /internal/weights`: the safetensors in `<handover>/<name>`; rollouts then give `name` as their version."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class ExactVotesRequest(Message):
+    """`POST /internal/exact-votes`: pairs of images that the batch carries, answered by one version of the weights."""
+
+    images: dict[str, Base64Image]
+    pairs: Annotated[list[tuple[str, str]], Field(min_length=1, max_length=1024, description="Keys into `images`.")]
+    version: str | None = Field(default=None, description="Refuse (409) unless this version is the active one.")
+    priority: Priority = 10
+
+
+class VoteProbabilities(Message):
+    """One order of presentation: the probability of a vote for each of the pair; what is missing to 1 is no vote."""
+
+    first: Probability
+    second: Probability
+
+
+class ExactVotes(Message):
+    """What infinitely many votes at temperature 1 on one pair would be, in both orders of presentation."""
+
+    forward: VoteProbabilities = Field(description="The pair's first was shown first.")
+    backward: VoteProbabilities = Field(description="The pair's second was shown first.")
+
+
+class ExactVotesResponse(Message):
+    """Results in the order of the request's pairs."""
+
+    results: list[ExactVotes]
+    version: str
 
 
 class AdapterRequest(Message):

@@ -2,6 +2,8 @@
 
 ServiceError
 ├── InvalidRequest      422  fields
+│   └── NotSpelled           a model whose tokenizer does not spell numbers digit by digit
+├── NoExactVotes        422  a model that can only be asked for samples
 ├── InvalidImage        422  bytes that are no acceptable picture
 ├── UrlRefused          422  an image's address that this service does not fetch
 ├── UrlFailed           422  an image's address that gave no image
@@ -47,6 +49,14 @@ class ServiceError(Exception):
 
 class InvalidRequest(ServiceError):
     status, code, title = 422, "invalid_request", "Invalid request"
+
+
+class NotSpelled(InvalidRequest):
+    """Its probabilities of digits are not those of its answers; callers see an invalid request."""
+
+
+class NoExactVotes(ServiceError):
+    status, code, title = 422, "no_exact_votes", "The model has no exact votes"
 
 
 class InvalidImage(ServiceError):

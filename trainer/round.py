@@ -2,7 +2,7 @@
 
     pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
-    votes.jsonl     K votes a pair, appended as they come;  votes.done ends the stage
+    votes.jsonl     the votes on each pair, appended as they come;  votes.done ends the stage
     train/          steps.jsonl, checkpoint.pt;              train.json ends the stage
     gate.json       may the candidate serve?
     candidate.json  the merged checkpoint in the version store
@@ -36,7 +36,8 @@ from trainer.training.online import OnlineStage
 from trainer.training.policies import load_policy
 from trainer.training.policy import Policy
 from trainer.training.served import Served
-from trainer.voting import pairs, vote
+from trainer.voting import pairs, vote, voter
+from trainer.voting.cast import cast
 from trainer.voting.pairs import Group
 from trainer.workers.workers import Workers
 
@@ -161,13 +162,14 @@ class Round:
         return vote.load(votes)
 
     def _cast(self, asked: list[vote.Pair], images: Pool, file: Path, advance: Any) -> None:
-        self.workers.call(
-            partial(
-                vote.cast, asked, images, self.workers.asynchronous, file, profile=self.profile,
-                votes=self.settings.votes, temperature=self.settings.vote_temperature, seed=self.seed,
-                version=self.base, advance=advance,
-            )
+        self.workers.call(partial(self._cast_asynchronously, asked, images, file, advance))
+
+    async def _cast_asynchronously(self, asked: list[vote.Pair], images: Pool, file: Path, advance: Any) -> None:
+        chosen = await voter.choose(
+            self.settings, images, self.workers.asynchronous, version=self.base, profile=self.profile,
+            seed=self.seed, probe=asked[0],
         )  # fmt: skip
+        await cast(asked, chosen, file, advance=advance)
 
     def _train_and_judge(
         self, images: Pool, training: list[Group], held_back: list[Group], labels: dict[vote.Pair, float]

@@ -86,10 +86,16 @@ class EvolveSettings(ServiceSettings):
     """Groups voted on but not trained on, for the gate."""
     same_reference_share: Share = 0.5
     """From round 2 on: share of groups drawn from few originals, so that their distortions are compared."""
-    votes: int = Field(default=16, ge=2, le=128, multiple_of=2)
-    """K of the offline stage: votes a pair, half of them in each order (the paper: 32)."""
+    votes_by: Literal["auto", "exact", "samples"] = "auto"
+    """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
+    sampled votes. auto: exact where the model can."""
+    votes: int = Field(default=32, ge=2, le=128, multiple_of=2)
+    """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32)."""
+    vote_error: Share = 0.05
+    """Sampled votes on a pair end once their majority differs from that of all K with this probability at most;
+    0 goes on while any vote could change it."""
     vote_temperature: float = Field(default=1.0, gt=0, le=2)
-    """Sampling temperature of votes."""
+    """Temperature of sampled votes."""
 
     samples: int = Field(default=16, ge=2, le=64)
     """K of the online stage: scores sampled for each image of a step (the paper: 32)."""

@@ -18,6 +18,8 @@ from service.contract import (
     BenchmarksRequest,
     CompareOptions,
     CompareResponse,
+    ExactVotesRequest,
+    ExactVotesResponse,
     HealthResponse,
     InfoResponse,
     Message,
@@ -124,8 +126,13 @@ def rollouts(request: RolloutRequest) -> Call[RolloutResponse]:
     return Call("POST", "/internal/rollouts", RolloutResponse, _json(request))
 
 
+def exact_votes(request: ExactVotesRequest) -> Call[ExactVotesResponse]:
+    """The probabilities of both votes on a batch of pairs, in both orders of presentation. Operators' port."""
+    return Call("POST", "/internal/exact-votes", ExactVotesResponse, _json(request))
+
+
 def encode_image(image: ImageSource) -> str:
-    """An image file as a `RolloutRequest` wants it."""
+    """An image file as a `RolloutRequest` or an `ExactVotesRequest` wants it."""
     return base64.b64encode(_bytes(image)).decode()
 
 

@@ -58,6 +58,7 @@ class Client:
     load_adapter = _blocking(calls.load_adapter)
     unload_adapter = _blocking(calls.unload_adapter)
     rollouts = _blocking(calls.rollouts)
+    exact_votes = _blocking(calls.exact_votes)
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
         self._http = httpx.Client(base_url=url, headers=_authorization(key), timeout=_timeout(timeout_s))
@@ -119,6 +120,7 @@ class AsyncClient:
     load_adapter = _awaited(calls.load_adapter)
     unload_adapter = _awaited(calls.unload_adapter)
     rollouts = _awaited(calls.rollouts)
+    exact_votes = _awaited(calls.exact_votes)
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
         limits = httpx.Limits(max_connections=None)

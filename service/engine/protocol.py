@@ -102,11 +102,13 @@ class Engine(Protocol):
     ) -> Generation:
         """Answers a prompt; lower priorities go first. Raises EngineFailure if this request failed."""
 
-    async def follow(self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int) -> Paths:
+    async def follow(
+        self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int, *, priority: int = 0
+    ) -> Paths:
         """Follows the likeliest answer from each of `beginnings`, all over one shared prompt.
 
         `tokens` are those whose probabilities are told: texts of one token each, or END. At most `steps` steps.
-        Raises InvalidRequest if a text is not one token of this model, EngineFailure if this request failed.
+        Raises NotSpelled if a text is not one token of this model, EngineFailure if this request failed.
         """
 
     async def load_adapter(self, adapter: Adapter) -> None:

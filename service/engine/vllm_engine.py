@@ -29,7 +29,7 @@ from service.configuration.settings import Settings
 from service.contract import Task
 from service.engine.canary import canary_images
 from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
-from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest
+from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled
 from service.prompts import Profile, chat_messages, max_tokens
 from service.together import together
 
@@ -86,7 +86,9 @@ class VllmEngine:
                     return _generation(output, sampling.n)
         raise EngineFailure("The engine failed this request twice.")
 
-    async def follow(self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int) -> Paths:
+    async def follow(
+        self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int, *, priority: int = 0
+    ) -> Paths:
         ids = {token: self._token(token) for token in tokens}
         params = SamplingParams(
             max_tokens=steps,
@@ -100,7 +102,7 @@ class VllmEngine:
             for _ in range(2):
                 [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
                 asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
-                outputs = await together(*(self._finish(one, params) for one in asked))
+                outputs = await together(*(self._finish(one, params, priority=priority) for one in asked))
                 answers = [output.outputs[0] for output in outputs]
                 if not any(answer.finish_reason == "error" for answer in answers):
                     return Paths([_steps(answer, ids) for answer in answers], _versions(answers))
@@ -174,11 +176,11 @@ class VllmEngine:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)
 
     def _one_id(self, token: str) -> int:
-        """A token's id. Raises InvalidRequest where scores are not spelled digit by digit."""
+        """A token's id. Raises NotSpelled where scores are not spelled digit by digit."""
         if token == END:
             return self._processor.tokenizer.eos_token_id
         if len(self._ids(token)) != 1 or len(self._ids(SPELLED)) != len(SPELLED):
-            raise InvalidRequest("mode: the serving model does not spell digit by digit; ask with mode=sampled.")
+            raise NotSpelled("mode: the serving model does not spell digit by digit; ask with mode=sampled.")
         return self._ids(token)[0]
 
     def _render(self, task: Task, profile: Profile) -> str:

@@ -33,10 +33,11 @@ class Expected:
                 tree.grow(beginning, path)
         return _estimate(tree.scores())
 
-    async def vote(self, version: VersionInfo, shown: tuple[Image, Image]) -> VoteEstimate:
+    async def vote(self, version: VersionInfo, shown: tuple[Image, Image], priority: int = 0) -> VoteEstimate:
         """The probabilities of "0" and "1" in one order of presentation."""
         prompt = Prompt("compare", shown, PROFILES[version.profile])
-        paths = only_from(version.id, await self._engine.follow(prompt, [""], (*VOTES, END), steps=1))
+        followed = await self._engine.follow(prompt, [""], (*VOTES, END), steps=1, priority=priority)
+        paths = only_from(version.id, followed)
         first, second = (paths.steps[0][0].probabilities[vote] for vote in VOTES)
         return VoteEstimate(first, second, max(0.0, 1 - first - second))
 

@@ -53,9 +53,11 @@ class FakeEngine:
         samples = [Sample(text, [1], logprobs, "stop") for text in texts]
         return Generation([1, 2, 3], samples, frozenset({version, self.version}))
 
-    async def follow(self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int) -> Paths:
+    async def follow(
+        self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int, *, priority: int = 0
+    ) -> Paths:
         """As certain as a model can be of what `answer` would say."""
-        generation = await self.generate(prompt, Sampling(1))
+        generation = await self.generate(prompt, Sampling(1), priority=priority)
         text = generation.samples[0].text
         return Paths([_path(text, beginning, tokens, steps) for beginning in beginnings], generation.versions)
 

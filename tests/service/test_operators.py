@@ -16,6 +16,7 @@ ROUTES = [
     ("PUT", "/internal/versions/v0123456789ab/benchmarks"),
     ("PUT", "/internal/weights"),
     ("POST", "/internal/rollouts"),
+    ("POST", "/internal/exact-votes"),
     ("POST", "/internal/adapters"),
     ("GET", "/internal/adapters"),
     ("DELETE", "/internal/adapters/one"),

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
+from trainer.files import write_json, write_jsonl
 from trainer.pool.image import PoolImage
 from trainer.pool.pool import Pool
+from trainer.reporting.report import write_report
 from trainer.voting.pairs import pairs_of, random_groups, same_reference_groups, shuffled
-from trainer.voting.vote import PairVotes, labels_of
+from trainer.voting.vote import PairVotes, agreement, labels_of
 
 POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n in range(5)])
 
 
 def votes(first: int, second: int, unreadable: int = 0) -> PairVotes:
     return PairVotes("x", "y", [first, 0], [0, second], unreadable, "v1")
+
+
+def exact(forward: float, backward: float, first: str = "x") -> PairVotes:
+    """Probabilities of a vote for `first` in both orders, all readable."""
+    return PairVotes(first, "y", [forward, 1 - forward], [backward, 1 - backward], 0.0, "v1", by="exact")
 
 
 def test_groups_hold_different_images_and_use_every_image_about_equally() -> None:
@@ -63,3 +72,30 @@ def test_a_pair_without_a_readable_answer_has_no_label() -> None:
 
 def test_labels_of_the_two_directions_add_up_to_one() -> None:
     assert labels_of([votes(5, 3)]) == {("x", "y"): 1.0, ("y", "x"): 0.0}
+
+
+@pytest.mark.parametrize(("forward", "backward", "label"), [(0.9, 0.2, 1.0), (0.8, 0.1, 0.0), (0.75, 0.25, 0.5)])
+def test_exact_votes_are_labelled_by_the_mean_of_both_orders(forward: float, backward: float, label: float) -> None:
+    assert exact(forward, backward).label == label
+
+
+def test_questions_asked_are_samples_or_readings_of_probabilities() -> None:
+    assert votes(5, 3, unreadable=8).asked == 16
+    assert exact(0.9, 0.2).asked == 2
+
+
+def test_agreement_counts_a_tie_against_a_decided_label_half_and_leaves_out_pairs_without_a_label() -> None:
+    mine = [exact(0.9, 0.9, "a"), exact(0.9, 0.9, "b"), exact(0.1, 0.1, "c"), exact(0.9, 0.9, "d")]
+    theirs = [exact(0.9, 0.9, "a"), exact(0.5, 0.5, "b"), exact(0.9, 0.9, "c")]
+    assert agreement(mine, [*theirs, PairVotes("d", "y", [0, 0], [0, 0], 8, "v1")]) == 0.5
+
+
+def test_a_report_counts_and_plots_votes_of_both_kinds(tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", {})
+    write_jsonl(tmp_path / "round-1" / "votes.jsonl", [asdict(exact(0.9, 0.2)), asdict(votes(5, 3, unreadable=2))])
+    report = write_report(tmp_path)
+    assert report["rounds"][1]["vote"] == {
+        "pairs": 2, "votes": 12, "exact": 1, "unreadable": 2, "ties": 0,
+        "share_for_the_image_shown_first": pytest.approx((0.9 + 0.8 + 5 + 3) / 10),
+    }  # fmt: skip
+    assert "Vote margins" in (tmp_path / "report.html").read_text()

@@ -38,7 +38,7 @@ from trainer.voting.vote import load
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64
-SCALE = ("--groups=60", "--votes=8", "--samples=12")
+SCALE = ("--groups=60", "--samples=12")
 """What two cores do in some ten minutes; the trainer's own defaults are larger."""
 AUDITED_PAIRS = 1000
 SAMPLES = 16

@@ -93,12 +93,12 @@ def _round(run: Path, number: int, folder: Path) -> dict[str, Any]:
 
 def _votes(votes: list[PairVotes]) -> dict[str, Any]:
     readable = sum(vote.first_votes + vote.second_votes for vote in votes)
-    unreadable = sum(vote.unreadable for vote in votes)
     shown_first = sum(vote.forward[0] + vote.backward[1] for vote in votes)
     return {
         "pairs": len(votes),
-        "votes": readable + unreadable,
-        "unreadable": unreadable,
+        "votes": sum(vote.asked for vote in votes),
+        "unreadable": sum(vote.unreadable for vote in votes),
+        "exact": sum(1 for vote in votes if vote.by == "exact"),
         "ties": sum(1 for vote in votes if vote.label == 0.5),
         "share_for_the_image_shown_first": shown_first / readable if readable else None,
     }

@@ -1,61 +1,63 @@
-"""The offline stage (arXiv 2509.25787, Eq. 1): every pair is asked K times, and the majority is its pseudo-label.
-
-Half of a pair's votes are asked in each order of presentation, against position bias. Votes are appended to a file
-as they come, so a killed stage goes on where it stopped.
-"""
+"""The votes on pairs of images and the pseudo-labels they make (arXiv 2509.25787, Eq. 1)."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from service.answers import parse_vote
-from service.contract import RolloutPrompt, RolloutRequest, RolloutResult
-from service.prompts import Profile
-from trainer.files import append_jsonl, read_jsonl
-from trainer.pool.pool import Pool
-from trainer.workers.spread import AsyncWorkers
+from trainer.files import read_jsonl
 
 Pair = tuple[str, str]
-_STRIDE = 64
-"""Between the seeds of two prompts: sample i of a prompt is drawn with seed + i."""
+By = Literal["samples", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
 class PairVotes:
-    """The votes on one pair of images (content ids)."""
+    """The votes on one pair of images (content ids).
+
+    By `samples` they are counts of sampled answers. By `exact` they are the probabilities of the two answers, one of
+    each order in all, `unreadable` included: what a share of infinitely many samples would be.
+    """
 
     first: str
     second: str
-    forward: list[int]
+    forward: list[float]
     """Votes for `first` and for `second` while `first` was shown first."""
-    backward: list[int]
+    backward: list[float]
     """Votes for `first` and for `second` while `second` was shown first."""
-    unreadable: int
+    unreadable: float
     version: str
+    by: By = "samples"
 
     @property
-    def first_votes(self) -> int:
+    def first_votes(self) -> float:
         """Votes for `first` over both orders."""
         return self.forward[0] + self.backward[0]
 
     @property
-    def second_votes(self) -> int:
+    def second_votes(self) -> float:
         """Votes for `second` over both orders."""
         return self.forward[1] + self.backward[1]
 
     @property
+    def asked(self) -> int:
+        """Questions asked: every sampled answer is one, and so is either order's reading of probabilities."""
+        return round(self.first_votes + self.second_votes + self.unreadable)
+
+    @property
     def label(self) -> float | None:
-        """Eq. 1: p*(first, second) is 1, 0.5 or 0 by majority; None if no answer was readable."""
+        """Eq. 1: p*(first, second) is 1, 0.5 or 0 by majority; None if no answer was readable.
+
+        Exact votes are its limit of many samples; they tie only where both sides are equal to the last digit.
+        """
         if self.first_votes + self.second_votes == 0:
             return None
         return 0.5 + 0.5 * ((self.first_votes > self.second_votes) - (self.first_votes < self.second_votes))
 
 
-def labels_of(votes: list[PairVotes]) -> dict[Pair, float]:
+def labels_of(votes: Sequence[PairVotes]) -> dict[Pair, float]:
     """p* of every voted pair, in both directions; pairs without a readable answer are left out."""
     labels: dict[Pair, float] = {}
     for vote in votes:
@@ -65,80 +67,16 @@ def labels_of(votes: list[PairVotes]) -> dict[Pair, float]:
     return labels
 
 
+def agreement(votes: Sequence[PairVotes], others: Sequence[PairVotes]) -> float:
+    """How alike the labels of the same pairs are: 1 for equal ones, 0 for opposite ones, half for a tie against a
+    decided one. Pairs without a label on either side are left out.
+    """
+    labels = labels_of(others)
+    found = [(vote.label, labels.get((vote.first, vote.second))) for vote in votes]
+    known = [1 - abs(one - other) for one, other in found if one is not None and other is not None]
+    return sum(known) / len(known)
+
+
 def load(path: Path) -> list[PairVotes]:
     """The votes cast so far."""
     return [PairVotes(**row) for row in read_jsonl(path)]
-
-
-async def cast(
-    pairs: list[Pair],
-    pool: Pool,
-    workers: AsyncWorkers,
-    path: Path,
-    *,
-    profile: Profile,
-    votes: int,
-    temperature: float,
-    seed: int,
-    version: str,
-    advance: Callable[[int], None],
-    batch: int = 24,
-    concurrency: int = 3,
-) -> list[PairVotes]:
-    """Asks every pair not yet in `path`, `votes` times in all, and appends the results.
-
-    Each pair's answers are seeded by the round's seed and the pair's place, so a resumed stage casts the same
-    votes. All votes are of one `version`: the service refuses once another is active.
-
-    Raises:
-        WrongVersion, Unreachable, ServiceError: see `AsyncWorkers.rollouts`.
-    """
-    done = {(vote.first, vote.second) for vote in load(path)}
-    advance(len(done))
-    numbered = [(number, pair) for number, pair in enumerate(pairs) if pair not in done]
-    limit = asyncio.Semaphore(concurrency)
-
-    async def ask(chunk: list[tuple[int, Pair]]) -> None:
-        async with limit:
-            request = _request(chunk, pool, votes // 2, temperature, seed, version)
-            response = await workers.rollouts(request)
-        results = iter(response.results)
-        rows = [_count(pair, next(results), next(results), profile, response.version) for _, pair in chunk]
-        append_jsonl(path, map(asdict, rows))
-        advance(len(rows))
-
-    await asyncio.gather(*(ask(numbered[start : start + batch]) for start in range(0, len(numbered), batch)))
-    return load(path)
-
-
-def _request(
-    chunk: list[tuple[int, Pair]], pool: Pool, votes: int, temperature: float, seed: int, version: str
-) -> RolloutRequest:
-    """Both orders of every pair of the chunk."""
-    ids = {image for _, pair in chunk for image in pair}
-    prompts = []
-    for number, (first, second) in chunk:
-        for order, images in enumerate(([first, second], [second, first])):
-            prompts.append(
-                RolloutPrompt(
-                    task="compare",
-                    images=images,
-                    samples=votes,
-                    seed=(seed * 1_000_003 + _STRIDE * (2 * number + order)) % 2**31,
-                )
-            )
-    encoded = {image: base64.b64encode(pool.bytes_of(image)).decode() for image in ids}
-    return RolloutRequest(images=encoded, prompts=prompts, temperature=temperature, version=version)
-
-
-def _count(pair: Pair, forward: RolloutResult, backward: RolloutResult, profile: Profile, version: str) -> PairVotes:
-    straight = [parse_vote(completion.text, profile) for completion in forward.completions]
-    swapped = [parse_vote(completion.text, profile) for completion in backward.completions]
-    return PairVotes(
-        first=pair[0],
-        second=pair[1],
-        forward=[straight.count(0), straight.count(1)],
-        backward=[swapped.count(1), swapped.count(0)],
-        unreadable=straight.count(None) + swapped.count(None),
-        version=version,
-    )

@@ -13,7 +13,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from service.client import AsyncClient, ServiceError
-from service.contract import RolloutRequest, RolloutResponse, SwapResponse
+from service.contract import ExactVotesRequest, ExactVotesResponse, RolloutRequest, RolloutResponse, SwapResponse
 from service.together import together
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
@@ -74,6 +74,19 @@ class AsyncWorkers:
 
         results = await self._spread(request.prompts, ask)
         return RolloutResponse(results=results, adapter=request.adapter, version=version)
+
+    async def exact_votes(self, request: ExactVotesRequest) -> ExactVotesResponse:
+        """As the client's, spread over the replicas. The request must name its version. Raises as `rollouts`."""
+        if request.version is None:
+            raise ValueError("exact votes of several replicas must be of one version")
+
+        async def ask(replica: Replica, pairs: Sequence[Any]) -> Sequence[Any]:
+            shown = {image: request.images[image] for pair in pairs for image in pair}
+            part = request.model_copy(update={"pairs": pairs, "images": shown})
+            return (await replica.client.exact_votes(part)).results
+
+        results = await self._spread(request.pairs, ask)
+        return ExactVotesResponse(results=results, version=request.version)
 
     async def load_adapter(self, name: str) -> None:
         """Loads `<store>/adapters/<name>` wherever it can be loaded now; the others load it when they are asked."""

@@ -1,4 +1,4 @@
-"""Operators' and internal routes: promotion, rollback, weights, adapters, rollouts. All want the key.
+"""Operators' and internal routes: promotion, rollback, weights, adapters, rollouts, exact votes. All want the key.
 
 Bodies are read by the routes themselves, after the key was checked: nobody else may fill the memory.
 """
@@ -23,6 +23,8 @@ from service.contract import (
     AdapterRequest,
     AdapterResponse,
     BenchmarksRequest,
+    ExactVotesRequest,
+    ExactVotesResponse,
     RolloutRequest,
     RolloutResponse,
     SwapResponse,
@@ -92,6 +94,16 @@ async def rollouts(request: Request) -> RolloutResponse:
     async with service.decoder.opened(batch.images.values()) as pictures:
         images = await together(*(picture.pixels() for picture in pictures))
         return await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
+
+
+@watched.post("/exact-votes", openapi_extra=json_form(ExactVotesRequest))
+async def exact_votes(request: Request) -> ExactVotesResponse:
+    """The probabilities of both votes on many pairs, each in both orders, by one version of the weights."""
+    service = service_of(request)
+    batch = parse(ExactVotesRequest, await request.body())
+    async with service.decoder.opened(batch.images.values()) as pictures:
+        images = await together(*(picture.pixels() for picture in pictures))
+        return await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
 
 
 @router.post("/adapters", status_code=HTTPStatus.CREATED, dependencies=SERVING, openapi_extra=json_form(AdapterRequest))

@@ -1,0 +1,62 @@
+"""Batches of exact votes for the trainer: probabilities instead of samples, one pass for each order of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from PIL.Image import Image
+
+from service.contract import ExactVotes, ExactVotesRequest, ExactVotesResponse, VersionInfo, VoteProbabilities
+from service.engine.protocol import Engine
+from service.engine.traffic import Traffic
+from service.errors import InvalidRequest, NoExactVotes, NotSpelled, VersionConflict
+from service.judging.estimates import VoteEstimate
+from service.judging.expected import Expected
+from service.prompts import PROFILES
+from service.together import together
+from service.versions.gate import VersionGate
+
+
+class ExactVoting:
+    """Asks the engine behind the gate, at the priority of the batch. No answer is kept: a round asks each pair once."""
+
+    def __init__(self, engine: Engine, gate: VersionGate, traffic: Traffic) -> None:
+        self._expected = Expected(engine)
+        self._gate = gate
+        self._traffic = traffic
+
+    async def answer(self, request: ExactVotesRequest, images: Mapping[str, Image]) -> ExactVotesResponse:
+        """Answers a batch by one version.
+
+        Raises VersionConflict, NoExactVotes where only samples can tell, and InvalidRequest if an image is missing.
+        """
+        _check_pairs(request, images)
+        async with self._gate.hold() as version:
+            if request.version not in (None, version.id):
+                raise VersionConflict(f"The active version is {version.id}.")
+            if PROFILES[version.profile].thinks:
+                raise NoExactVotes("The serving model thinks before it answers; vote by samples.")
+            try:
+                asked = (self._ask(version, (images[a], images[b]), request.priority) for a, b in request.pairs)
+                return ExactVotesResponse(results=list(await together(*asked)), version=version.id)
+            except NotSpelled as failure:
+                raise NoExactVotes("The serving model does not spell digit by digit; vote by samples.") from failure
+
+    async def _ask(self, version: VersionInfo, pair: tuple[Image, Image], priority: int) -> ExactVotes:
+        forward, backward = await together(
+            self._vote(version, pair, priority), self._vote(version, pair[::-1], priority)
+        )
+        return ExactVotes(
+            forward=VoteProbabilities(first=forward.shown_first, second=forward.shown_second),
+            backward=VoteProbabilities(first=backward.shown_second, second=backward.shown_first),
+        )
+
+    async def _vote(self, version: VersionInfo, shown: tuple[Image, Image], priority: int) -> VoteEstimate:
+        async with self._traffic.rollout():
+            return await self._expected.vote(version, shown, priority)
+
+
+def _check_pairs(request: ExactVotesRequest, images: Mapping[str, Image]) -> None:
+    for index, pair in enumerate(request.pairs):
+        if not images.keys() >= set(pair):
+            raise InvalidRequest(f"pairs.{index}: an image it names is not in the batch.")

@@ -1,0 +1,188 @@
+"""The trainer's voters against the service's routes: how a model is asked by its profile, when it stops, resuming."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from service.client import ServiceError
+from service.engine.protocol import Prompt, Sampling
+from service.prompts import PROFILES
+from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked
+from trainer.errors import WrongVersion
+from trainer.pool.pool import Pool, PoolImage
+from trainer.settings import EvolveSettings
+from trainer.voting.cast import cast
+from trainer.voting.exact import ExactVoter
+from trainer.voting.sampled import SampledVoter
+from trainer.voting.vote import Pair, PairVotes, labels_of
+from trainer.voting.voter import Voter, choose
+from trainer.workers.spread import AsyncWorkers
+
+__all__ = ["listening", "make_listening", "make_world", "stocked"]
+
+IMAGES = ("dark", "middle", "light", "white")
+PAIRS = list(combinations(IMAGES, 2))
+ANSWERS = {"plain": "{}", "evoquality": r"<think>0, or 1?</think> \boxed{{{}}}"}
+ANSWERS["visualquality-r1"] = "<think>The first, <answer>0</answer>.</think> <answer>{}</answer>"
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    images = []
+    for name, value in zip(IMAGES, (20, 90, 160, 255), strict=True):
+        (tmp_path / name).write_bytes(picture(value))
+        images.append(PoolImage(name, str(tmp_path / name), name))
+    return Pool(images)
+
+
+def brighter(profile: str, certainty: float = 1.0) -> Callable[[Prompt, Sampling, int], str]:
+    """Answers for the brighter picture with a probability, otherwise for the other; the seed decides."""
+
+    def answer(prompt: Prompt, sampling: Sampling, index: int) -> str:
+        first, second = (image.getpixel((0, 0))[0] for image in prompt.images)
+        draw = np.random.default_rng(((sampling.seed or 0) + index, first, second)).random()
+        return ANSWERS[profile].format(int((second > first) == (draw < certainty)))
+
+    return answer
+
+
+T = TypeVar("T")
+Ask = Callable[[AsyncWorkers], Voter]
+
+
+def with_workers(service: Listening, use: Callable[[AsyncWorkers], Awaitable[T]]) -> T:
+    """What `use` returns of the service as the only replica."""
+
+    async def story() -> T:
+        workers = AsyncWorkers([service.operator_url], KEY, service.world.store, 5, print)
+        try:
+            return await use(workers)
+        finally:
+            await workers.close()
+
+    return asyncio.run(story())
+
+
+def vote(service: Listening, ask: Ask, file: Path, pairs: Sequence[Pair] = PAIRS) -> list[PairVotes]:
+    return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None, batch=2))
+
+
+def exact(service: Listening, pool: Pool) -> Ask:
+    return lambda workers: ExactVoter(pool, workers, service.world.first)
+
+
+def sampled(service: Listening, pool: Pool, profile: str = "plain", votes: int = 32, error: float = 0.0) -> Ask:
+    version = service.world.first
+    return lambda workers: SampledVoter(pool, workers, version, PROFILES[profile], votes, error, 1.0, seed=3)
+
+
+def draws(service: Listening) -> dict[tuple[int, ...], list[int]]:
+    """The seeds of every answer by the pictures shown, in order; forgets them."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for prompt, sampling, *_ in service.world.engine.asked:
+        shown = tuple(image.getpixel((0, 0))[0] for image in prompt.images)
+        found.setdefault(shown, []).extend((sampling.seed or 0) + index for index in range(sampling.n))
+    service.world.engine.asked.clear()
+    return found
+
+
+def chosen(service: Listening, pool: Pool, profile: str, **settings: Any) -> Voter:
+    folder = Path(pool.images[0].path).parent
+    made = EvolveSettings(pool=folder, run=folder, **settings)
+    asked = {"version": service.world.first, "profile": PROFILES[profile], "seed": 0, "probe": PAIRS[0]}
+    return with_workers(service, lambda workers: choose(made, pool, workers, **asked))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_model_is_asked_exactly_if_it_can_and_its_answers_are_read_as_its_profile_says(
+    make_listening, pool: Pool, tmp_path: Path, profile: str
+) -> None:
+    service = make_listening(profile=profile)
+    service.world.engine.answer = brighter(profile)
+    voter = chosen(service, pool, profile)
+    assert isinstance(voter, SampledVoter if PROFILES[profile].thinks else ExactVoter)
+    votes = vote(service, sampled(service, pool, profile, error=0.05), tmp_path / "votes.jsonl")
+    assert {(one.first, one.second): one.label for one in votes} == dict.fromkeys(PAIRS, 0.0)
+    assert all(one.by == "samples" and one.unreadable == 0 for one in votes)
+
+
+def test_votes_by_names_the_way_whatever_the_model_can(listening: Listening, pool: Pool) -> None:
+    assert isinstance(chosen(listening, pool, "plain", votes_by="samples"), SampledVoter)
+    assert isinstance(chosen(listening, pool, "plain", votes_by="exact"), ExactVoter)
+
+
+def test_exact_votes_that_a_model_does_not_have_are_an_error_that_says_what_to_do(
+    make_listening, pool: Pool, tmp_path: Path
+) -> None:
+    service = make_listening(profile="evoquality")
+    with pytest.raises(ServiceError, match=r"no_exact_votes: .*vote by samples"):
+        vote(service, exact(service, pool), tmp_path / "votes.jsonl")
+
+
+def test_exact_votes_are_probabilities_and_what_is_missing_to_one_in_each_order(
+    listening: Listening, pool: Pool, tmp_path: Path
+) -> None:
+    votes = vote(listening, exact(listening, pool), tmp_path / "votes.jsonl")
+    assert {(one.first, one.second) for one in votes} == set(PAIRS)
+    for one in votes:
+        assert (one.by, one.label, one.asked) == ("exact", 0.0, 2)
+        assert sum(one.forward) + sum(one.backward) + one.unreadable == pytest.approx(2)
+
+
+@pytest.mark.parametrize("certainty", [0.6, 0.9])
+def test_votes_that_stop_are_the_first_ones_of_the_full_vote_and_as_many_in_each_order(
+    listening: Listening, pool: Pool, tmp_path: Path, certainty: float
+) -> None:
+    listening.world.engine.answer = brighter("plain", certainty)
+    stopped = vote(listening, sampled(listening, pool, error=0.05), tmp_path / "stopped.jsonl")
+    drawn = draws(listening)
+    full = vote(listening, sampled(listening, pool), tmp_path / "full.jsonl")
+    for one, other in zip(stopped, full, strict=True):
+        assert sum(one.forward) == sum(one.backward) == one.asked / 2
+        assert one.asked <= other.asked
+    for shown, seeds in draws(listening).items():
+        assert seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+        assert seeds[: len(drawn[shown])] == drawn[shown]
+
+
+def test_without_an_allowed_error_the_labels_are_those_of_all_votes(
+    listening: Listening, pool: Pool, tmp_path: Path
+) -> None:
+    listening.world.engine.answer = brighter("plain", 0.7)
+    curtailed = vote(listening, sampled(listening, pool), tmp_path / "curtailed.jsonl")
+    for one in curtailed:
+        decided_early = one.asked < 32
+        assert not decided_early or max(one.first_votes, one.second_votes) > 16
+
+
+def test_a_killed_stage_asks_what_is_missing_and_ends_in_the_same_votes(
+    listening: Listening, pool: Pool, tmp_path: Path
+) -> None:
+    listening.world.engine.answer = brighter("plain", 0.7)
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    expected = vote(listening, sampled(listening, pool, error=0.05), whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    killed.write_text("".join(lines[:2]) + lines[2][:20])
+    asked = len(listening.world.engine.asked)
+    resumed = vote(listening, sampled(listening, pool, error=0.05), killed)
+    assert len(listening.world.engine.asked) < 2 * asked
+    key = PairVotes.__repr__
+    assert sorted(resumed, key=key) == sorted(expected, key=key)
+    assert labels_of(resumed) == labels_of(expected)
+
+
+@pytest.mark.parametrize("way", [exact, sampled])
+def test_a_version_that_was_replaced_ends_the_stage(
+    listening: Listening, pool: Pool, tmp_path: Path, way: Callable[[Listening, Pool], Ask]
+) -> None:
+    promotion = listening.operators.post(f"/internal/versions/{listening.world.second}/promote")
+    promotion.raise_for_status()
+    with pytest.raises(WrongVersion):
+        vote(listening, way(listening, pool), tmp_path / "votes.jsonl")

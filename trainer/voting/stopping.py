@@ -1,0 +1,39 @@
+"""When a pair has enough votes: once the majority of all K is known, or as good as known.
+
+The rule is stochastic curtailment by predictive probability (Lan, Simon and Halperin, 1982; Lee and Liu, Clinical
+Trials 5:93, 2008), as Adaptive-Consistency (arXiv 2305.11860) stops sampling answers of language models, with the
+majority of K in place of that of infinitely many. Of a pair's votes so far, `first` and `second`, the next one is
+first's with a probability that has the posterior Beta(first + 1, second + 1); so how many of those left would be
+first's is beta-binomial, and with it the probability that they change the majority.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from scipy.stats import betabinom
+
+
+def decided(first: int, second: int, left: int, error: float) -> bool:
+    """Whether to stop: the majority of all K votes differs from the present one with a probability of `error` at most.
+
+    The label of a pair stopped so differs from the label of all K votes with a probability of at most `error`,
+    however often one looks, on average over pairs whose preferences are spread evenly from 0 to 1. An error of 0 stops
+    only when no vote could change the majority. Votes of both orders are taken as alike: if one position is
+    preferred, the sum of balanced orders varies less than is assumed here. Unreadable answers are neither side's;
+    those left are assumed to be readable, which stops later than needed.
+    """
+    return change(min(first, second), max(first, second), left) <= error
+
+
+@cache
+def change(fewer: int, more: int, left: int) -> float:
+    """The probability that `left` further votes undo the majority; 1 for a tie unless none is left."""
+    if left == 0 or fewer == more:
+        return float(left > 0)
+    return float(betabinom.cdf((left - more + fewer) // 2, left, more + 1, fewer + 1))
+
+
+def first_look(votes: int, error: float) -> int:
+    """The fewest votes, half in each order, that can decide a pair: by all being for one side."""
+    return next(asked for asked in range(2, votes + 1, 2) if decided(asked, 0, votes - asked, error))
