@@ -38,34 +38,32 @@ class SampledVoter:
         asked, wave = 0, first_look(self.votes, self.error)
         cast = [PairVotes(*pair, [0, 0], [0, 0], 0, self.version) for pair in pairs]
         while cast:
-            drawn = await self._draw(cast, asked // 2, wave // 2)
+            drawn = await self.draw([(one.first, one.second) for one in cast], asked // 2, wave // 2)
             cast = [_together(one, more) for one, more in zip(cast, drawn, strict=True)]
-            asked += wave
+            asked, wave = asked + wave, 2
             yield [one for one in cast if self._is_decided(one)]
             cast = [one for one in cast if not self._is_decided(one)]
-            wave = 2
 
-    def _is_decided(self, votes: PairVotes) -> bool:
-        return decided(int(votes.first_votes), int(votes.second_votes), self.votes - votes.asked, self.error)
-
-    async def _draw(self, cast: Sequence[PairVotes], start: int, samples: int) -> list[PairVotes]:
-        """The answers number `start` to `start + samples` of both orders of every pair."""
-        pairs = [(one.first, one.second) for one in cast]
+    async def draw(self, pairs: Sequence[Pair], start: int, samples: int) -> list[PairVotes]:
+        """The answers number `start` to `start + samples` of both orders of every pair. Raises as `ask`."""
         prompts = [self._prompt(shown, start, samples) for pair in pairs for shown in (pair, pair[::-1])]
         images = encoded(self.pool, pairs)
         response = await self.workers.rollouts(
             RolloutRequest(images=images, prompts=prompts, temperature=self.temperature, version=self.version)
         )
         results = iter(response.results)
-        return [count(pair, next(results), next(results), self.profile, response.version) for pair in pairs]
+        return [_count(pair, next(results), next(results), self.profile, response.version) for pair in pairs]
+
+    def _is_decided(self, votes: PairVotes) -> bool:
+        return decided(int(votes.first_votes), int(votes.second_votes), self.votes - votes.asked, self.error)
 
     def _prompt(self, shown: Pair, start: int, samples: int) -> RolloutPrompt:
         digest = hashlib.sha256(f"{self.seed}/{shown[0]}/{shown[1]}".encode()).digest()
-        seed = (int.from_bytes(digest[:4]) + start) % 2**31
-        return RolloutPrompt(task="compare", images=list(shown), samples=samples, seed=seed)
+        seed = int.from_bytes(digest[:4]) >> 2  # far enough below 2**31 for every sample of the pair
+        return RolloutPrompt(task="compare", images=list(shown), samples=samples, seed=seed + start)
 
 
-def count(pair: Pair, forward: RolloutResult, backward: RolloutResult, profile: Profile, version: str) -> PairVotes:
+def _count(pair: Pair, forward: RolloutResult, backward: RolloutResult, profile: Profile, version: str) -> PairVotes:
     """What the answers in both orders are votes for."""
     straight = [parse_vote(completion.text, profile) for completion in forward.completions]
     swapped = [parse_vote(completion.text, profile) for completion in backward.completions]
