@@ -144,9 +144,10 @@ def test_votes_that_stop_are_the_first_ones_of_the_full_vote_and_as_many_in_each
     stopped = vote(listening, sampled(listening, pool, error=0.05), tmp_path / "stopped.jsonl")
     drawn = draws(listening)
     full = vote(listening, sampled(listening, pool), tmp_path / "full.jsonl")
-    for one, other in zip(stopped, full, strict=True):
+    needed = {(one.first, one.second): one.asked for one in full}
+    for one in stopped:
         assert sum(one.forward) == sum(one.backward) == one.asked / 2
-        assert one.asked <= other.asked
+        assert one.asked <= needed[one.first, one.second]
     for shown, seeds in draws(listening).items():
         assert seeds == list(range(seeds[0], seeds[0] + len(seeds)))
         assert seeds[: len(drawn[shown])] == drawn[shown]
