@@ -105,7 +105,8 @@ def _votes(votes: list[PairVotes]) -> dict[str, Any]:
 
 
 def _total(votes: list[dict[str, Any]]) -> dict[str, Any]:
-    total: dict[str, Any] = {name: sum(vote[name] for vote in votes) for name in ("pairs", "votes", "exact", "unreadable")}
+    summed = ("pairs", "votes", "exact", "unreadable")
+    total: dict[str, Any] = {name: sum(vote[name] for vote in votes) for name in summed}
     audited = [vote for vote in votes if "accuracy_on_audit" in vote]
     if audited:
         pairs = sum(vote["pairs_audited"] for vote in audited)
