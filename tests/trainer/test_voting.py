@@ -16,7 +16,8 @@ from service.engine.protocol import Prompt, Sampling
 from service.prompts import PROFILES
 from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked
 from trainer.errors import WrongVersion
-from trainer.pool.pool import Pool, PoolImage
+from trainer.pool.image import PoolImage, content_id
+from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
 from trainer.voting.cast import cast
 from trainer.voting.exact import ExactVoter
@@ -27,19 +28,18 @@ from trainer.workers.spread import AsyncWorkers
 
 __all__ = ["listening", "make_listening", "make_world", "stocked"]
 
-IMAGES = ("dark", "middle", "light", "white")
-PAIRS = list(combinations(IMAGES, 2))
+FILES = {content_id(file): file for file in map(picture, (20, 90, 160, 255))}
+"""From dark to bright."""
+PAIRS = list(combinations(FILES, 2))
 ANSWERS = {"plain": "{}", "evoquality": r"<think>0, or 1?</think> \boxed{{{}}}"}
 ANSWERS["visualquality-r1"] = "<think>The first, <answer>0</answer>.</think> <answer>{}</answer>"
 
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    images = []
-    for name, value in zip(IMAGES, (20, 90, 160, 255), strict=True):
-        (tmp_path / name).write_bytes(picture(value))
-        images.append(PoolImage(name, str(tmp_path / name), name))
-    return Pool(images)
+    for name, file in FILES.items():
+        (tmp_path / name).write_bytes(file)
+    return Pool([PoolImage(name, str(tmp_path / name), name) for name in FILES])
 
 
 def brighter(profile: str, certainty: float = 1.0) -> Callable[[Prompt, Sampling, int], str]:
