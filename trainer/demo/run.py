@@ -27,7 +27,7 @@ from service.client import Client
 from service.configuration.settings import operator_key
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
-from trainer.evaluation.audit import vote_accuracy
+from trainer.evaluation.audit import audit
 from trainer.evaluation.benchmark import load_all
 from trainer.evaluation.evaluate import evaluate, record
 from trainer.files import write_json
@@ -164,8 +164,9 @@ def _evaluate(run: Path, number: int, public: str, operator: str, stages: Stages
 
 
 def _audit(folder: Path) -> None:
-    accuracy = vote_accuracy(load(folder / "votes.jsonl"), Pool.load(folder / "pool.jsonl"), AUDITED_PAIRS)
-    write_json(folder / "audit.json", {"accuracy_on_audit": accuracy, "pairs_audited": AUDITED_PAIRS})
+    found = audit(load(folder / "votes.jsonl"), Pool.load(folder / "pool.jsonl"), AUDITED_PAIRS)
+    shown = {"accuracy_on_audit": found.accuracy, "pairs_audited": AUDITED_PAIRS}
+    write_json(folder / "audit.json", {**shown, "right": found.right, "wrong": found.wrong})
 
 
 def _free_ports(count: int) -> list[int]:

@@ -6,20 +6,34 @@ The truth is `trainer/demo/truth.py`'s. It is looked up after the round, from it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from trainer.demo.truth import quality
 from trainer.pool.pool import Pool
-from trainer.voting.vote import PairVotes
+from trainer.voting.vote import Pair, PairVotes
 
 
-def vote_accuracy(votes: Sequence[PairVotes], pool: Pool, pairs: int, seed: int = 0) -> float:
-    """Share of right majorities among `pairs` voted pairs drawn at random; a tied vote counts half."""
-    drawn = np.random.default_rng(seed).permutation(len(votes))[:pairs]
-    truth = {image: true_quality(pool, image) for row in drawn for image in (votes[row].first, votes[row].second)}
-    right = [_right(votes[row], truth[votes[row].first] - truth[votes[row].second]) for row in drawn]
-    return float(np.mean([share for share in right if share is not None]))
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """How right the majority is on audited pairs, and the pairs of which it was surest, by whether it was."""
+
+    accuracy: float
+    """Share of right majorities; a tied vote counts half."""
+    right: list[Pair]
+    wrong: list[Pair]
+
+
+def audit(votes: Sequence[PairVotes], pool: Pool, pairs: int, *, examples: int = 24, seed: int = 0) -> Audit:
+    """Audits `pairs` voted pairs drawn at random; pairs that are truly a tie say nothing."""
+    drawn = [votes[row] for row in np.random.default_rng(seed).permutation(len(votes))[:pairs]]
+    truth = {image: true_quality(pool, image) for vote in drawn for image in (vote.first, vote.second)}
+    judged = [(vote, _right(vote, truth[vote.first] - truth[vote.second])) for vote in drawn]
+    surest = sorted(judged, key=lambda one: -abs(one[0].first_votes - one[0].second_votes))
+    right, wrong = ([(vote.first, vote.second) for vote, share in surest if share == wanted] for wanted in (1, 0))
+    accuracy = float(np.mean([share for _, share in judged if share is not None]))
+    return Audit(accuracy, right[:examples], wrong[:examples])
 
 
 def true_quality(pool: Pool, image_id: str) -> float:

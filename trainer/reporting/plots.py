@@ -1,9 +1,9 @@
-"""The report's plots, as SVG texts to put into a page."""
+"""The report's plots, as SVG texts to put into a page. Lines and letters take the page's own colour."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,93 +11,126 @@ from typing import Any
 import matplotlib
 
 from trainer.files import read_jsonl
+from trainer.reporting.rounds import folders, margin, steps
 from trainer.voting.vote import load
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-
-def of_run(run: Path, report: dict[str, Any]) -> dict[str, str]:
-    """Title -> SVG, for everything the run has data for."""
-    found = {}
-    if any("benchmarks" in entry for entry in report["rounds"]):
-        found["PLCC of each benchmark after each round"] = _draw(lambda axes: _plcc(axes, report["rounds"]))
-    steps = [(entry["round"], _steps(run, entry["round"])) for entry in report["rounds"]]
-    steps = [(number, rows) for number, rows in steps if rows]
-    for title, name in (
-        ("Reward a step", "reward"), ("KL to the round's start a step", "kl"), ("Entropy a token a step", "entropy"),
-        ("Unreadable answers a step", "unreadable"), ("Spread of the scores a step", "score_spread"),
-        ("Engine against torch: mean |ratio - 1| a step", "ratio_error"),
-    ):  # fmt: skip
-        if steps:
-            found[title] = _draw(partial(_lines, rounds=steps, name=name))
-    if (run / "round-1" / "votes.jsonl").exists():
-        found["Vote margins"] = _draw(lambda axes: _margins(axes, run, report["rounds"]))
-    if (run / "traffic.jsonl").exists():
-        found["Traffic: seconds a request over time, swaps marked"] = _draw(lambda axes: _traffic(axes, run, report))
-    return found
+COLOURS = ("#2f8f83", "#c98a2b", "#b4533c", "#5b7db1", "#8a6bb0")
+CURVES = {
+    "reward": "Reward", "kl": "KL to the round's start", "entropy": "Entropy a token",
+    "score_spread": "Spread of the scores", "unreadable": "Unreadable answers",
+    "ratio_error": "Engine against torch: mean |ratio - 1|",
+}  # fmt: skip
+"""What of a step's metrics has a title of its own; the others have their names."""
+_PAGE_COLOUR = "#010203"
+_STYLE: dict[str, Any] = {
+    **{f"{part}.color": _PAGE_COLOUR for part in ("text", "xtick", "ytick")},
+    "axes.labelcolor": _PAGE_COLOUR, "axes.edgecolor": _PAGE_COLOUR, "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.alpha": 0.15, "grid.color": _PAGE_COLOUR, "legend.frameon": False, "legend.fontsize": 9, "font.size": 10,
+    "svg.fonttype": "none", "font.family": "sans-serif", "savefig.transparent": True, "svg.hashsalt": "report",
+}  # fmt: skip
+_SMOOTHED = 10
 
 
-def _draw(plot: Callable[[Axes], None]) -> str:
-    figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
+def of_run(run: Path, report: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Part of the page -> title -> SVG, for everything the run has data for."""
+    with matplotlib.rc_context(_STYLE):
+        return {
+            "gains": _gains(report["rounds"]),
+            "votes": _votes(run),
+            "training": _training(run),
+            "traffic": _traffic(run, report),
+        }
+
+
+def _gains(rounds: list[dict[str, Any]]) -> dict[str, str]:
+    evaluated = [entry for entry in rounds if "benchmarks" in entry]
+    return {"PLCC of each set": _draw(lambda axes: _plcc(axes, evaluated), (9.0, 3.0))} if evaluated else {}
+
+
+def _votes(run: Path) -> dict[str, str]:
+    margins = {folder.name: [margin(vote) for vote in load(folder / "votes.jsonl")] for folder in folders(run)}
+    margins = {name: values for name, values in margins.items() if values}
+    return {"How decided the pairs are": _draw(lambda axes: _margins(axes, margins))} if margins else {}
+
+
+def _training(run: Path) -> dict[str, str]:
+    rounds = {folder.name: rows for folder in folders(run) if (rows := steps(folder))}
+    names = dict.fromkeys(name for rows in rounds.values() for name, value in rows[-1].items() if name != "step")
+    ordered = [name for name in CURVES if name in names] + [name for name in names if name not in CURVES]
+    return {CURVES.get(name, name.replace("_", " ")): _draw(partial(_curves, rounds, name)) for name in ordered}
+
+
+def _traffic(run: Path, report: dict[str, Any]) -> dict[str, str]:
+    rows = list(read_jsonl(run / "traffic.jsonl"))
+    swaps = [stage for stage in report["stages"] if "promotion" in stage["stage"]]
+    return (
+        {"Seconds a request, swaps marked": _draw(lambda axes: _requests(axes, rows, swaps), (9.0, 3.0))}
+        if rows
+        else {}
+    )
+
+
+def _draw(plot: Callable[[Axes], None], size: tuple[float, float] = (4.6, 2.7)) -> str:
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
     plot(axes)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :].replace(_PAGE_COLOUR, "currentColor")
 
 
-def _steps(run: Path, number: int) -> list[dict[str, Any]]:
-    return list(read_jsonl(run / f"round-{number}" / "train" / "steps.jsonl"))
-
-
-def _plcc(axes: Axes, rounds: list[dict[str, Any]]) -> None:
-    evaluated = [entry for entry in rounds if "benchmarks" in entry]
+def _plcc(axes: Axes, evaluated: list[dict[str, Any]]) -> None:
     names = [*evaluated[0]["benchmarks"], "weighted"]
     width = 0.8 / len(evaluated)
     for place, entry in enumerate(evaluated):
         heights = [metrics["plcc"] for metrics in entry["benchmarks"].values()] + [entry["weighted_plcc"]]
         label = f"round {entry['round']}" if entry["round"] else "base"
-        axes.bar([n + place * width for n in range(len(names))], heights, width, label=label)
-    axes.set_xticks([n + 0.4 - width / 2 for n in range(len(names))], names, rotation=25, ha="right", fontsize=8)
+        axes.bar([n + place * width for n in range(len(names))], heights, 0.9 * width, label=label)
+    axes.set_xticks([n + 0.4 - width / 2 for n in range(len(names))], [name.replace("_", "\n") for name in names])
+    axes.grid(visible=False, axis="x")
     axes.set_ylabel("PLCC (raw)")
-    axes.legend(fontsize=8, ncols=3)
+    axes.legend(ncols=len(evaluated), loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _lines(axes: Axes, rounds: list[tuple[int, list[dict[str, Any]]]], name: str) -> None:
-    for number, rows in rounds:
-        axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=f"round {number}", linewidth=1)
+def _curves(rounds: dict[str, list[dict[str, Any]]], name: str, axes: Axes) -> None:
+    """Every step, faint, and a running mean."""
+    for number, (label, rows) in enumerate(rounds.items()):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        if points:
+            colour = COLOURS[number % len(COLOURS)]
+            places, values = zip(*points, strict=True)
+            axes.plot(places, values, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(places, _running(values), color=colour, linewidth=1.6, label=label.replace("-", " "))
     axes.set_xlabel("step")
-    axes.legend(fontsize=8)
+    axes.legend()
 
 
-def _margins(axes: Axes, run: Path, rounds: list[dict[str, Any]]) -> None:
-    for entry in rounds[1:]:
-        votes = load(run / f"round-{entry['round']}" / "votes.jsonl")
-        margins = [
-            abs(vote.first_votes - vote.second_votes) / (vote.first_votes + vote.second_votes)
-            for vote in votes
-            if vote.label is not None
-        ]
-        axes.hist(margins, bins=17, range=(0, 1), histtype="step", label=f"round {entry['round']}")
-    axes.set_xlabel("|votes for one - votes for the other| / readable votes")
+def _running(values: Sequence[float]) -> list[float]:
+    windows = [values[max(0, place - _SMOOTHED + 1) : place + 1] for place in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _margins(axes: Axes, margins: dict[str, list[float]]) -> None:
+    for name, values in margins.items():
+        axes.hist(values, bins=17, range=(0, 1), histtype="step", linewidth=1.6, label=name.replace("-", " "))
+    axes.set_xlabel("|votes for one - for the other| / readable votes")
     axes.set_ylabel("pairs")
-    axes.legend(fontsize=8)
+    axes.legend(loc="upper left")
 
 
-def _traffic(axes: Axes, run: Path, report: dict[str, Any]) -> None:
-    rows = list(read_jsonl(run / "traffic.jsonl"))
-    start = rows[0]["time"] if rows else 0.0
+def _requests(axes: Axes, rows: list[dict[str, Any]], swaps: list[dict[str, Any]]) -> None:
+    start = rows[0]["time"]
     for version in dict.fromkeys(row["version"] for row in rows):
         shown = [row for row in rows if row["version"] == version]
         label = version or "failed"
-        axes.plot([r["time"] - start for r in shown], [r["seconds"] for r in shown], ".", markersize=2, label=label)
-    for stage in report["stages"]:
-        if "promotion" in stage["stage"]:
-            axes.axvspan(stage["began"] - start, stage["ended"] - start, color="black", alpha=0.4, linewidth=1)
+        axes.plot([r["time"] - start for r in shown], [r["seconds"] for r in shown], ".", markersize=2.5, label=label)
+    for swap in swaps:
+        axes.axvspan(swap["began"] - start, swap["ended"] - start, color=_PAGE_COLOUR, alpha=0.5, linewidth=1)
     axes.set_yscale("log")
     axes.set_xlabel("seconds")
-    axes.set_ylabel("seconds a request")
-    axes.legend(fontsize=8)
+    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), markerscale=4)

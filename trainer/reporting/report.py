@@ -10,24 +10,22 @@ from typing import Any
 from trainer.evaluation.metrics import relative_gain_percent
 from trainer.files import read_json, read_jsonl, write_json, write_text
 from trainer.progress import stage_times
-from trainer.reporting import plots
-from trainer.voting.vote import PairVotes, load
-
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+from trainer.reporting.costs import costs
+from trainer.reporting.page import render
+from trainer.reporting.rounds import folders, of_round
 
 
 def write_report(run: Path) -> dict[str, Any]:
     """Writes both files from what the run has so far, and returns what `report.json` holds."""
     report = build(run)
     write_json(run / "report.json", report)
-    write_text(run / "report.html", _render(run, report))
+    write_text(run / "report.html", render(run, report))
     return report
 
 
 def build(run: Path) -> dict[str, Any]:
     """The figures of a run. Parts that the run does not have (yet) are left out."""
-    folders = sorted(run.glob("round-*"), key=lambda folder: int(folder.name.removeprefix("round-")))
-    rounds = [_round(run, number, folder) for number, folder in enumerate([run, *folders])]
+    rounds = [of_round(run, number, folder) for number, folder in enumerate([run, *folders(run)])]
     report: dict[str, Any] = {"settings": read_json(run / "settings.json"), "rounds": rounds}
     evaluated = [entry for entry in rounds if "benchmarks" in entry]
     for entry in evaluated:
@@ -37,14 +35,11 @@ def build(run: Path) -> dict[str, Any]:
     votes = [entry["vote"] for entry in rounds if "vote" in entry]
     if votes:
         report["vote"] = _total(votes)
-    report["swaps"] = [
-        {"round": number, **read_json(folder / "promotion.json")}
-        for number, folder in enumerate(folders, start=1)
-        if (folder / "promotion.json").exists()
-    ]
+    report["swaps"] = [{"round": entry["round"], **entry["promotion"]} for entry in rounds if "promotion" in entry]
     if (run / "traffic.jsonl").exists():
         report["traffic"] = traffic(read_jsonl(run / "traffic.jsonl"))
     report["stages"] = stage_times(run / "stages.jsonl")
+    report["costs"] = costs(report["stages"], rounds)
     if (run / "seconds.json").exists():
         report["seconds_total"] = read_json(run / "seconds.json")["total"]
     return report
@@ -72,38 +67,6 @@ def traffic(answers: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _round(run: Path, number: int, folder: Path) -> dict[str, Any]:
-    """What is known of round `number`; 0 is the base, of which only the evaluation exists."""
-    entry: dict[str, Any] = {"round": number}
-    evaluation = run / "evaluations" / f"round-{number}.json"
-    if evaluation.exists():
-        entry |= read_json(evaluation)
-    if number == 0:
-        return entry
-    votes = load(folder / "votes.jsonl")
-    if votes:
-        entry["vote"] = _votes(votes)
-        if (folder / "audit.json").exists():
-            entry["vote"] |= read_json(folder / "audit.json")
-    for name in ("gate", "promotion"):
-        if (folder / f"{name}.json").exists():
-            entry[name] = read_json(folder / f"{name}.json")
-    return entry
-
-
-def _votes(votes: list[PairVotes]) -> dict[str, Any]:
-    readable = sum(vote.first_votes + vote.second_votes for vote in votes)
-    shown_first = sum(vote.forward[0] + vote.backward[1] for vote in votes)
-    return {
-        "pairs": len(votes),
-        "votes": sum(vote.asked for vote in votes),
-        "unreadable": sum(vote.unreadable for vote in votes),
-        "exact": sum(1 for vote in votes if vote.by == "exact"),
-        "ties": sum(1 for vote in votes if vote.label == 0.5),
-        "share_for_the_image_shown_first": shown_first / readable if readable else None,
-    }
-
-
 def _total(votes: list[dict[str, Any]]) -> dict[str, Any]:
     summed = ("pairs", "votes", "exact", "unreadable")
     total: dict[str, Any] = {name: sum(vote[name] for vote in votes) for name in summed}
@@ -117,10 +80,3 @@ def _total(votes: list[dict[str, Any]]) -> dict[str, Any]:
 def _gain(base: dict[str, Any], entry: dict[str, Any]) -> float:
     before, after = ({name: m["plcc"] for name, m in e["benchmarks"].items()} for e in (base, entry))
     return relative_gain_percent(before, after, {name: m["n"] for name, m in base["benchmarks"].items()})
-
-
-def _render(run: Path, report: dict[str, Any]) -> str:
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, plots=plots.of_run(run, report))

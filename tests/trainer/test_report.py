@@ -1,0 +1,170 @@
+"""The report of a run, from its files alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from trainer.files import append_jsonl, write_json, write_jsonl
+from trainer.pool.image import content_id
+from trainer.reporting.costs import costs
+from trainer.reporting.examples import examples
+from trainer.reporting.report import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NAMES = "abcdef"
+SETS = {"<b>blur</b>": 0.5, "noise": 0.4}
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """Six pictures by their names, and the manifest of a pool of them."""
+    ids, rows = {}, []
+    for number, name in enumerate(NAMES):
+        path = folder / f"{name}.png"
+        Image.new("RGB", (40, 30), (40 * number, 90, 200)).save(path)
+        ids[name] = content_id(path.read_bytes())
+        rows.append({"id": ids[name], "path": str(path), "source": ids[name], "kind": None, "level": None})
+    write_jsonl(folder / "pool.jsonl", rows)
+    return ids
+
+
+def vote(ids: dict[str, str], pair: str, first: int, second: int) -> dict[str, object]:
+    one, other = (ids[name] for name in pair)
+    votes = {"forward": [first, second], "backward": [0, 0], "unreadable": 1, "version": "v1"}
+    return {"first": one, "second": other, **votes}
+
+
+def evaluation(version: str, gain: float) -> dict[str, object]:
+    sets = {name: {"plcc": plcc + gain, "plcc_fitted": plcc, "srcc": plcc, "n": 10} for name, plcc in SETS.items()}
+    return {"version": version, "benchmarks": sets, "weighted_plcc": 0.45 + gain, "unreadable": 0}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run whose first round was promoted and whose second the gate refused."""
+    write_json(tmp_path / "settings.json", {"pool": "photos", "seed": 0})
+    write_json(tmp_path / "evaluations" / "round-0.json", evaluation("v1", 0.0))
+    write_json(tmp_path / "evaluations" / "round-1.json", evaluation("v2", 0.09))
+    for number in (1, 2):
+        folder = tmp_path / f"round-{number}"
+        folder.mkdir()
+        ids = pictures(folder)
+        write_jsonl(folder / "votes.jsonl", [vote(ids, *row) for row in (("ab", 8, 0), ("cd", 4, 4), ("ef", 1, 6))])
+        steps = [{"step": n, "reward": 0.5 + n / 100, "kl": 0.0, "rollout_seconds": 1.0} for n in range(30)]
+        append_jsonl(folder / "train" / "steps.jsonl", steps)
+        criterion = {
+            "name": "spread",
+            "before": 0.5,
+            "after": 0.1,
+            "limit": 0.2,
+            "passed": number == 1,
+            "reason": "flat",
+        }
+        reasons = [] if number == 1 else ["its scores are flat"]
+        write_json(folder / "gate.json", {"passed": number == 1, "criteria": [criterion], "reasons": reasons})
+        began = 100.0 * number
+        append_jsonl(
+            tmp_path / "stages.jsonl", [{"stage": f"round {number}: votes", "began": began, "ended": began + 30}]
+        )
+    swap = {"version": "v2", "previous": "v1", "blackout_ms": 150.0, "reload_ms": 60.0, "drain_ms": 9.0}
+    write_json(tmp_path / "round-1" / "promotion.json", swap)
+    audit = {
+        "accuracy_on_audit": 0.5,
+        "pairs_audited": 2,
+        "right": [[ids["e"], ids["f"]]],
+        "wrong": [[ids["a"], ids["b"]]],
+    }
+    write_json(tmp_path / "round-1" / "audit.json", audit)
+    return tmp_path
+
+
+def test_the_page_holds_everything_itself_and_asks_nothing_of_others(run: Path) -> None:
+    write_report(run)
+    page = (run / "report.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
+    assert "<link" not in page and "@import" not in page and "<script" not in page
+    assert "<b>blur</b>" not in page
+
+
+def test_figures_are_those_of_the_files(run: Path) -> None:
+    report = write_report(run)
+    assert report["relative_gain_percent"] == pytest.approx(100 * (0.09 / 0.5 + 0.09 / 0.4) / 2)
+    first = report["rounds"][1]["vote"]
+    assert (first["pairs"], first["ties"], first["accuracy_on_audit"]) == (3, 1, 0.5)
+    assert first["mean_margin"] == pytest.approx((1 + 0 + 5 / 7) / 3)
+    assert report["rounds"][1]["training"]["last"]["reward"] == pytest.approx(0.78)
+    assert [swap["version"] for swap in report["swaps"]] == ["v2"]
+
+
+def test_a_refusal_is_told_with_its_reason_and_every_criterion(run: Path) -> None:
+    write_report(run)
+    page = (run / "report.html").read_text()
+    assert "Refused, because its scores are flat." in page
+    assert re.search(r"spread</th><td>0.500</td><td>0.100</td><td>0.200</td><td class=\"bad\">failed", page)
+
+
+def test_examples_are_the_most_decided_the_closest_and_those_an_audit_knows(run: Path) -> None:
+    shown = examples(run / "round-1")
+    shares = {
+        title: [[round(share, 2) for share in pair["shares"]] for pair in pairs] for title, pairs in shown.items()
+    }
+    assert shares == {
+        "Most decided": [[1.0, 0.0], [0.14, 0.86], [0.5, 0.5]],
+        "Closest": [[0.5, 0.5], [0.14, 0.86], [1.0, 0.0]],
+        "Known to be right": [[0.14, 0.86]],
+        "Known to be wrong": [[1.0, 0.0]],
+    }
+    assert set(examples(run / "round-2")) == {"Most decided", "Closest"}
+
+
+def test_a_pair_whose_picture_is_gone_is_left_out(run: Path) -> None:
+    (run / "round-1" / "a.png").unlink()
+    assert [len(pairs) for pairs in examples(run / "round-1").values()] == [2, 2, 1]
+
+
+def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", {"pool": "photos"})
+    (tmp_path / "round-1").mkdir()
+    assert write_report(tmp_path)["rounds"] == [{"round": 0}, {"round": 1}]
+    assert "photos" in (tmp_path / "report.html").read_text()
+
+
+def test_a_stage_that_was_taken_up_again_costs_all_its_attempts() -> None:
+    attempts = [("votes", 0.0, 10.0), ("gate", 10.0, 20.0), ("votes", 30.0, 50.0)]
+    stages = [{"stage": f"round 1: {name}", "began": began, "ended": ended} for name, began, ended in attempts]
+    found = costs(stages, [{"round": 1, "vote": {"pairs": 3, "votes": 24}}])
+    assert [(row["seconds"], row["share"], row["counts"]) for row in found] == [
+        (30.0, 0.75, {"pairs": 3, "votes": 24}), (10.0, 0.25, {}),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-dev-shm-usage"]  # root in a container has neither
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("dark", 360)])
+def test_a_browser_shows_the_page_without_a_complaint(run: Path, browser: Browser, scheme: str, width: int) -> None:
+    write_report(run)
+    said: list[str] = []
+    with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800}) as window:
+        page = window.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+        page.goto((run / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        assert page.locator("img").count() == 2 * (3 + 3 + 1 + 1 + 3 + 3)
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert said == []
+    assert colour == {"light": "rgb(247, 246, 243)", "dark": "rgb(18, 19, 20)"}[scheme]

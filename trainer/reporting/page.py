@@ -1,0 +1,36 @@
+"""The report's page: one file, light and dark, that asks nothing of any other host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.reporting import plots
+from trainer.reporting.examples import examples
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def render(run: Path, report: dict[str, Any]) -> str:
+    """The page of what `report.json` holds, with plots and example pairs from the run's files."""
+    from jinja2 import Environment, FileSystemLoader
+
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATES))
+    page.filters |= {"signed": "{:+.1f} %".format, "percent": _percent, "count": _count, "duration": _duration}
+    shown = {e["round"]: examples(run / f"round-{e['round']}") for e in report["rounds"] if "vote" in e}
+    return page.get_template("page.html.jinja").render(report=report, plots=plots.of_run(run, report), examples=shown)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _count(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds below two minutes, minutes below two hours, then hours."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

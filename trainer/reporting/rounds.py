@@ -1,0 +1,79 @@
+"""The figures of one round, from the files in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.files import read_json, read_jsonl
+from trainer.voting.vote import PairVotes, load
+
+
+def folders(run: Path) -> list[Path]:
+    """The rounds' folders, first to last."""
+    return sorted(run.glob("round-*"), key=lambda folder: int(folder.name.removeprefix("round-")))
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a round's training, a row a step."""
+    return list(read_jsonl(folder / "train" / "steps.jsonl"))
+
+
+def margin(vote: PairVotes) -> float:
+    """How decided a pair is: 0 for a tie, 1 where nobody disagrees."""
+    readable = vote.first_votes + vote.second_votes
+    return abs(vote.first_votes - vote.second_votes) / readable if readable else 0.0
+
+
+def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
+    """What is known of round `number`; 0 is the base, of which only the evaluation exists."""
+    entry: dict[str, Any] = {"round": number}
+    evaluation = run / "evaluations" / f"round-{number}.json"
+    if evaluation.exists():
+        entry |= read_json(evaluation)
+    if number == 0:
+        return entry
+    votes, trained = load(folder / "votes.jsonl"), steps(folder)
+    if votes:
+        entry["vote"] = _votes(votes)
+        if (folder / "audit.json").exists():
+            audit = read_json(folder / "audit.json")
+            entry["vote"] |= {name: audit[name] for name in ("accuracy_on_audit", "pairs_audited")}
+    if trained:
+        entry["training"] = _training(trained)
+    for name in ("pool", "gate", "promotion", "collapse", "rollback"):
+        if (folder / f"{name}.json").exists():
+            entry[name] = read_json(folder / f"{name}.json")
+    return entry
+
+
+def _votes(votes: list[PairVotes]) -> dict[str, Any]:
+    readable = sum(vote.first_votes + vote.second_votes for vote in votes)
+    shown_first = sum(vote.forward[0] + vote.backward[1] for vote in votes)
+    margins = [margin(vote) for vote in votes]
+    return {
+        "pairs": len(votes),
+        "votes": sum(vote.asked for vote in votes),
+        "unreadable": sum(vote.unreadable for vote in votes),
+        "exact": sum(1 for vote in votes if vote.by == "exact"),
+        "ties": sum(1 for vote in votes if vote.label == 0.5),
+        "mean_margin": sum(margins) / len(margins),
+        "share_for_the_image_shown_first": shown_first / readable if readable else None,
+    }
+
+
+def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first and the last tenth of the steps, and what they cost."""
+    tenth = max(1, len(rows) // 10)
+    return {
+        "steps": len(rows),
+        "first": _means(rows[:tenth]),
+        "last": _means(rows[-tenth:]),
+        "rollout_seconds": sum(row.get("rollout_seconds", 0) for row in rows),
+        "update_seconds": sum(row.get("update_seconds", 0) for row in rows),
+    }
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    names = [name for name, value in rows[-1].items() if isinstance(value, float) and all(name in row for row in rows)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
