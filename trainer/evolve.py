@@ -6,6 +6,7 @@ from service.versions.store import VersionStore
 from trainer.files import write_json
 from trainer.progress import Stages
 from trainer.reporting.report import write_report
+from trainer.reporting.trackers import trackers
 from trainer.round import Round
 from trainer.settings import EvolveSettings
 from trainer.workers.workers import Workers
@@ -22,9 +23,10 @@ def evolve(settings: EvolveSettings) -> None:
     write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     stages = Stages(settings.run / "stages.jsonl")
     key, store = settings.operator_key(), VersionStore(settings.store)
+    followers = trackers(settings, stages.say)
     with Workers(settings.operators, key, store, settings.patience, stages.say) as workers:
         for number in range(1, settings.rounds + 1):
             try:
-                Round(number, settings, workers, stages).run()
+                Round(number, settings, workers, stages, followers).run()
             finally:
-                write_report(settings.run)
+                followers.report(write_report(settings.run), settings.run)

@@ -30,6 +30,7 @@ from trainer.pool.pool import Pool
 from trainer.pool.sources import Sources
 from trainer.progress import Stages
 from trainer.promotion import candidate, gate
+from trainer.reporting.trackers import Trackers
 from trainer.settings import EvolveSettings
 from trainer.training.handover import Handover, handover
 from trainer.training.online import OnlineStage
@@ -50,6 +51,7 @@ class Round:
     settings: EvolveSettings
     workers: Workers
     stages: Stages
+    trackers: Trackers
 
     def run(self) -> None:
         """Runs what is not done yet.
@@ -198,7 +200,12 @@ class Round:
         s = self.settings
         stage = OnlineStage(policy, images, labels, self.profile, way, s, self.seed, self.folder / "train")
         with self.stages.stage(f"round {self.number}: GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
-            stage.run(groups, lambda metrics, steps: advance(steps, _summary(metrics)))
+
+            def follow(metrics: dict[str, Any] | None, steps: int) -> None:
+                advance(steps, _summary(metrics))
+                self.trackers.follow(self.number, metrics, steps)
+
+            stage.run(groups, follow)
 
     def _ask_gate(
         self, policy: Policy, way: Handover, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]

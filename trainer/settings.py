@@ -137,6 +137,11 @@ class EvolveSettings(ServiceSettings):
     gradient_checkpointing: CliImplicitFlag[bool] = False
     """Compute activations again for the backward pass: less memory, more time, the same gradients."""
 
+    tensorboard: CliImplicitFlag[bool] = True
+    """Write TensorBoard's event files; look at them with `tensorboard --logdir <run>/tensorboard`."""
+    mlflow: str | None = None
+    """Tracking URI of an MLflow to follow the run too: a run a round, in the experiment `evoquality`."""
+
     gate_unreadable: Share = 0.05
     """Gate: largest share of unreadable scores."""
     gate_agreement_loss: Share = 0.02

@@ -22,8 +22,9 @@ _SIDE = 176
 def examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Title -> pairs of a round, with their pictures as data: URLs. A pair whose pictures are gone is left out."""
     votes, pool = load(folder / "votes.jsonl"), Pool.load(folder / "pool.jsonl")
-    decided = sorted((vote for vote in votes if vote.label is not None), key=margin)
-    chosen = {"Most decided": decided[::-1], "Closest": decided, **_audited(folder, votes)}
+    known = [vote for vote in votes if vote.label is not None and {vote.first, vote.second} <= pool.by_id.keys()]
+    decided = sorted(known, key=margin)
+    chosen = {"Most decided": decided[::-1], "Closest": decided, **_audited(folder, known)}
     shown = {title: _shown(pairs, pool) for title, pairs in chosen.items()}
     return {title: pairs for title, pairs in shown.items() if pairs}
 
@@ -34,7 +35,10 @@ def _audited(folder: Path, votes: Sequence[PairVotes]) -> dict[str, list[PairVot
         return {}
     audit, by_pair = read_json(folder / "audit.json"), {(vote.first, vote.second): vote for vote in votes}
     titles = {"Known to be right": "right", "Known to be wrong": "wrong"}
-    return {title: [by_pair[first, second] for first, second in audit.get(name, [])] for title, name in titles.items()}
+    return {
+        title: [by_pair[first, second] for first, second in audit.get(name, []) if (first, second) in by_pair]
+        for title, name in titles.items()
+    }
 
 
 def _shown(votes: Sequence[PairVotes], pool: Pool) -> list[dict[str, Any]]:
