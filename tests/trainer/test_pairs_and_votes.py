@@ -96,7 +96,7 @@ def test_a_report_counts_and_plots_votes_of_both_kinds(tmp_path: Path) -> None:
     report = write_report(tmp_path)
     assert report["rounds"][1]["vote"] == {
         "pairs": 2, "votes": 12, "exact": 1, "unreadable": 2, "ties": 0,
-        "mean_margin": pytest.approx((0.7 + 0.25) / 2),
+        "mean_margin": pytest.approx((0.1 + 0.25) / 2),
         "share_for_the_image_shown_first": pytest.approx((0.9 + 0.8 + 5 + 3) / 10),
     }  # fmt: skip
     assert "How decided the pairs are" in (tmp_path / "report.html").read_text()
