@@ -32,12 +32,13 @@ from trainer.progress import Stages
 from trainer.promotion import candidate, gate
 from trainer.reporting.trackers import Trackers
 from trainer.settings import EvolveSettings
+from trainer.training import scores
 from trainer.training.handover import Handover, handover
 from trainer.training.online import OnlineStage
 from trainer.training.policies import load_policy
 from trainer.training.policy import Policy
 from trainer.training.served import Served
-from trainer.voting import pairs, vote, voter
+from trainer.voting import informative, pairs, vote, voter
 from trainer.voting.cast import cast
 from trainer.voting.pairs import Group
 from trainer.workers.workers import Workers
@@ -147,12 +148,24 @@ class Round:
             s = self.settings
             same = round(s.groups * s.same_reference_share) if self.number > 1 else 0
             mixed = pairs.random_groups(images, s.groups - same + s.held_back_groups, s.group_size, self.seed)
-            own = pairs.same_reference_groups(images, same, s.group_size, self.seed)
-            training = mixed[s.held_back_groups :] + own
-            order = pairs.shuffled(training, self.seed)
-            write_json(file, {"training": order, "held_back": mixed[: s.held_back_groups]})
+            held_back, training = mixed[: s.held_back_groups], mixed[s.held_back_groups :]
+            if s.pairs == "informative" and training:
+                training = self._informative_groups(images, len(training))
+            training = training + pairs.same_reference_groups(images, same, s.group_size, self.seed)
+            write_json(file, {"training": pairs.shuffled(training, self.seed), "held_back": held_back})
         groups = read_json(file)
         return groups["training"], groups["held_back"]
+
+    def _informative_groups(self, images: Pool, count: int) -> list[Group]:
+        """Groups by the scores that the model gives now."""
+        drawn = informative.drawn(images, count, self.settings.group_size, self.seed)
+        self._make_variants(images, [drawn])
+        with self.stages.stage(f"round {self.number}: scores", total=None):
+            answers = scores.sample(
+                self.workers, images, drawn, Served(self.base), samples=informative.SAMPLES, seed=self.seed
+            )
+        strength = informative.strengths(drawn, scores.to_scores(answers, self.profile))
+        return informative.chained_groups(strength, count, self.settings.group_size, self.seed)
 
     def _votes(self, images: Pool, groups: Sequence[Group]) -> list[vote.PairVotes]:
         votes, done = self.folder / "votes.jsonl", self.folder / "votes.done"

@@ -84,8 +84,10 @@ class EvolveSettings(ServiceSettings):
     """Images a group, all paired: 12 give 66 pairs. They are each other's partners in a step."""
     held_back_groups: int = Field(default=4, ge=1)
     """Groups voted on but not trained on, for the gate."""
+    pairs: Literal["random", "informative"] = "random"
+    """How groups are drawn: at random, as the paper does, or of images that the model scores alike now."""
     same_reference_share: Share = 0.5
-    """From round 2 on: share of groups drawn from few originals, so that their distortions are compared."""
+    """From round 2 on: share of groups that compare the distortions of one original."""
     votes_by: Literal["auto", "exact", "samples"] = "auto"
     """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
     sampled votes. auto: exact where the model can."""

@@ -43,10 +43,20 @@ def test_a_pool_smaller_than_a_group_is_an_error_that_says_so() -> None:
         random_groups(POOL, 1, 40, seed=0)
 
 
-def test_groups_of_the_same_reference_come_from_few_originals() -> None:
-    for group in same_reference_groups(POOL, count=5, size=8, seed=0, references=2):
-        assert len({image.split("-")[0] for image in group}) <= 2
-        assert len(set(group)) == 8
+def test_groups_of_the_same_reference_compare_its_distortions_and_take_turns() -> None:
+    groups = same_reference_groups(POOL, count=12, size=4, seed=0)
+    references = [{image.split("-")[0] for image in group} for group in groups]
+    assert all(len(reference) == 1 for reference in references)
+    assert all(len(set(group)) == 4 for group in groups)
+    assert sorted(min(reference) for reference in references) == sorted(2 * "abcdef")
+
+
+def test_a_reference_with_few_variants_makes_a_smaller_group_and_one_without_makes_none() -> None:
+    lonely = Pool([*POOL.images, PoolImage("g-0", "", "g")])
+    groups = same_reference_groups(lonely, count=6, size=12, seed=0)
+    assert {len(group) for group in groups} == {5}
+    with pytest.raises(ValueError, match="make variants"):
+        same_reference_groups(Pool([PoolImage("g-0", "", "g")]), 1, 12, seed=0)
 
 
 def test_every_pair_inside_a_group_is_asked_once() -> None:

@@ -19,9 +19,7 @@ def random_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
     Raises:
         ValueError: the pool has fewer images than a group.
     """
-    ids = [image.id for image in pool.images]
-    if len(ids) < size:
-        raise ValueError(f"the pool has {len(ids)} images, fewer than a group of {size}; add images or variants")
+    ids = ids_of(pool, size)
     rng = np.random.default_rng(seed)
     groups: list[Group] = []
     deck: list[str] = []
@@ -33,18 +31,31 @@ def random_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
     return groups
 
 
-def same_reference_groups(pool: Pool, count: int, size: int, seed: int, references: int = 3) -> list[Group]:
-    """Round 2's own pairs: groups drawn from a few references only, so that many pairs share their content."""
-    rng = np.random.default_rng(seed)
+def ids_of(pool: Pool, size: int) -> list[str]:
+    """All images' ids. Raises ValueError if they are fewer than a group of `size`."""
+    ids = [image.id for image in pool.images]
+    if len(ids) < size:
+        raise ValueError(f"the pool has {len(ids)} images, fewer than a group of {size}; add images or variants")
+    return ids
+
+
+def same_reference_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
+    """Round 2's own pairs: every group holds images of one reference, each with another distortion.
+
+    References take turns; a group has fewer than `size` images where its reference has no more.
+
+    Raises:
+        ValueError: no image has a variant.
+    """
     by_source: dict[str, list[str]] = {}
     for image in pool.images:
         by_source.setdefault(image.source, []).append(image.id)
-    groups: list[Group] = []
-    for _ in range(count):
-        sources = rng.choice(list(by_source), min(references, len(by_source)), replace=False)
-        members = [image for source in sources for image in by_source[str(source)]]
-        groups.append([str(image) for image in rng.choice(members, min(size, len(members)), replace=False)])
-    return groups
+    families = [members for members in by_source.values() if len(members) > 1]
+    if count and not families:
+        raise ValueError("no image of the pool has a distorted variant to be compared with; make variants")
+    rng = np.random.default_rng(seed)
+    turns = [place for _ in range(0, count, max(1, len(families))) for place in rng.permutation(len(families))]
+    return [[str(image) for image in rng.permutation(families[place])[:size]] for place in turns[:count]]
 
 
 def pairs_of(groups: Sequence[Group]) -> list[tuple[str, str]]:
