@@ -93,11 +93,12 @@ class EvolveSettings(ServiceSettings):
     sampled votes. auto: exact where the model can."""
     votes: int = Field(default=32, ge=2, le=128, multiple_of=2)
     """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32)."""
-    vote_error: Share = 0.05
+    vote_error: Share = 0.06
     """Sampled votes on a pair end once their majority differs from that of all K with this probability at most;
     0 goes on while any vote could change it."""
-    vote_temperature: float = Field(default=1.0, gt=0, le=2)
-    """Temperature of sampled votes."""
+    vote_temperature: float = Field(default=0.5, gt=0, le=2)
+    """Temperature of sampled votes. Of a model that answers without thinking the majority of infinitely many votes is
+    the same at any temperature; below 1 fewer show it."""
 
     samples: int = Field(default=16, ge=2, le=64)
     """K of the online stage: scores sampled for each image of a step (the paper: 32)."""

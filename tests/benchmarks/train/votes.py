@@ -1,0 +1,141 @@
+"""How many votes a pair's label takes, and how often it is the label of all K = 32, on pairs of the demo's pool.
+
+Agreement counts a tie against a decided label half. A label by 32 samples is itself drawn: of a pair that the model
+finds about even it is a toss. So beside each agreement stands that with the full votes that are `settled`, whose
+majority a fair coin would bring in one of twenty cases at most (two-sided binomial test), and the agreement of two
+full votes with seeds of their own: no label that is drawn or read otherwise than from the same samples can agree
+better with the full vote than the model's own majority does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from service.prompts import PROFILES
+from tests.engine.running import Running
+from trainer.demo.contents import content
+from trainer.evaluation.audit import vote_accuracy
+from trainer.pool.image import PoolImage, content_id
+from trainer.pool.pool import Pool
+from trainer.pool.variants import planned
+from trainer.settings import EvolveSettings
+from trainer.voting.cast import cast
+from trainer.voting.exact import ExactVoter
+from trainer.voting.sampled import SampledVoter
+from trainer.voting.vote import Pair, PairVotes, agreement
+from trainer.voting.voter import Voter
+from trainer.workers.spread import AsyncWorkers
+
+PAIRS, CONTENTS, VARIANTS = 400, 64, 10
+TEMPERATURES = (1.0, 0.5)
+_CHUNK = 24
+
+
+def measure_votes(service: Running, folder: Path) -> dict[str, Any]:
+    """The figures of the trainer's default settings; `folder` keeps pictures and votes.
+
+    `per_pair_over_full` and `agreement` are those of sampled votes that stop when decided, against all 32 of the same
+    stream; `exact` is what a model that answers without thinking is asked by.
+    """
+    return asyncio.run(_measure(service, folder))
+
+
+async def _measure(service: Running, folder: Path) -> dict[str, Any]:
+    workers = AsyncWorkers([service.operator_url], service.key, service.store, 60, print)
+    try:
+        bench = _Bench(demo_pool(folder), workers, service.active, folder)
+        sides = {f"temperature {temperature}": await bench.sampled(temperature) for temperature in TEMPERATURES}
+    finally:
+        await workers.close()
+    default = sides[f"temperature {_field('vote_temperature')}"]
+    return {
+        "per_pair_over_full": default["stopped"]["per_pair_over_full"],
+        "agreement": default["stopped"]["agreement"],
+        "pairs": len(random_pairs(bench.pool)),
+        **{name: _field(name) for name in ("votes", "vote_error", "vote_temperature")},
+        **sides,
+    }
+
+
+@dataclass(frozen=True)
+class _Bench:
+    pool: Pool
+    workers: AsyncWorkers
+    version: str
+    folder: Path
+
+    async def sampled(self, temperature: float) -> dict[str, dict[str, float]]:
+        """Votes that stop, exact ones, and a second full vote, each against the full vote at a temperature."""
+        voter = SampledVoter(
+            self.pool, self.workers, self.version, PROFILES["plain"], _field("votes"), _field("vote_error"),
+            temperature, seed=0,
+        )  # fmt: skip
+        full, again = await self._full(voter), await self._full(replace(voter, seed=1))
+        others = {
+            "full": full,
+            "stopped": await self._cast(voter, f"stopped-{temperature}"),
+            "exact": await self._cast(ExactVoter(self.pool, self.workers, self.version), f"exact-{temperature}"),
+            "another_full": again,
+        }
+        return {name: self._figures(votes, full) for name, votes in others.items()}
+
+    async def _full(self, voter: SampledVoter) -> list[PairVotes]:
+        """All K votes on every pair, also where fewer would decide."""
+        pairs, found = random_pairs(self.pool), []
+        for start in range(0, len(pairs), _CHUNK):
+            found += await voter.draw(pairs[start : start + _CHUNK], 0, voter.votes // 2)
+        return found
+
+    async def _cast(self, voter: Voter, name: str) -> list[PairVotes]:
+        file = self.folder / f"{name}.jsonl"
+        file.unlink(missing_ok=True)
+        return await cast(random_pairs(self.pool), voter, file, advance=lambda count: None)
+
+    def _figures(self, votes: Sequence[PairVotes], full: Sequence[PairVotes]) -> dict[str, float]:
+        clear = [one for one in full if settled(one)]
+        asked = float(np.mean([one.asked for one in votes]))
+        return {
+            "votes_a_pair": asked,
+            "per_pair_over_full": asked / _field("votes"),
+            "agreement": agreement(votes, full),
+            "agreement_where_settled": agreement(votes, clear),
+            "settled": len(clear) / len(full),
+            "accuracy": vote_accuracy(votes, self.pool, len(votes)),
+        }
+
+
+def settled(votes: PairVotes) -> bool:
+    """Whether a fair coin would seldom bring this majority."""
+    first, second = int(votes.first_votes), int(votes.second_votes)
+    return first + second > 0 and float(binomtest(first, first + second).pvalue) <= 0.05
+
+
+def demo_pool(folder: Path) -> Pool:
+    """The pictures that the demo evolves on, and variants of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images: list[PoolImage] = []
+    for index in range(CONTENTS):
+        path = folder / f"{index:03d}.png"
+        content("pool", index).save(path)
+        name = content_id(path.read_bytes())
+        images += [PoolImage(name, str(path), name), *planned(name, folder / "variants", VARIANTS, seed=0)]
+    return Pool(images)
+
+
+def random_pairs(pool: Pool) -> list[Pair]:
+    """Pairs of different images, the same ones every time."""
+    rng, ids = np.random.default_rng(0), [image.id for image in pool.images]
+    drawn = (rng.choice(len(ids), 2, replace=False) for _ in range(PAIRS))
+    return list(dict.fromkeys((ids[min(pair)], ids[max(pair)]) for pair in drawn))
+
+
+def _field(name: str) -> Any:
+    """A default of the trainer's settings."""
+    return EvolveSettings.model_fields[name].default
