@@ -6,12 +6,14 @@ from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trainer.files import write_json, write_jsonl
 from trainer.pool.image import PoolImage
 from trainer.pool.pool import Pool
 from trainer.reporting.report import write_report
+from trainer.voting.full_vote import expected_agreement
 from trainer.voting.pairs import pairs_of, random_groups, same_reference_groups, shuffled
 from trainer.voting.vote import PairVotes, agreement, labels_of
 
@@ -20,6 +22,11 @@ POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n
 
 def votes(first: int, second: int, unreadable: int = 0) -> PairVotes:
     return PairVotes("x", "y", [first, 0], [0, second], unreadable, "v1")
+
+
+def split(first: int) -> tuple[int, int]:
+    """A full vote with so many votes for `first`."""
+    return int(first), 32 - int(first)
 
 
 def exact(forward: float, backward: float, first: str = "x") -> PairVotes:
@@ -103,10 +110,26 @@ def test_agreement_counts_a_tie_against_a_decided_label_half_and_leaves_out_pair
 def test_a_report_counts_and_plots_votes_of_both_kinds(tmp_path: Path) -> None:
     write_json(tmp_path / "settings.json", {})
     write_jsonl(tmp_path / "round-1" / "votes.jsonl", [asdict(exact(0.9, 0.2)), asdict(votes(5, 3, unreadable=2))])
-    report = write_report(tmp_path)
-    assert report["rounds"][1]["vote"] == {
-        "pairs": 2, "votes": 12, "exact": 1, "unreadable": 2, "ties": 0,
-        "mean_margin": pytest.approx((0.1 + 0.25) / 2),
-        "share_for_the_image_shown_first": pytest.approx((0.9 + 0.8 + 5 + 3) / 10),
-    }  # fmt: skip
+    found = write_report(tmp_path)["rounds"][1]["vote"]
+    assert (found["pairs"], found["votes"], found["exact"], found["unreadable"]) == (2, 12, 1, 2)
+    assert found["share_for_the_image_shown_first"] == pytest.approx((0.9 + 0.8 + 5 + 3) / 10)
+    assert found["mean_margin"] == pytest.approx((0.1 + 0.25) / 2)
+    assert 0.5 < found["agreement_with_full_vote"] < 1
     assert "How decided the pairs are" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("forward", "backward"), [(0.95, 0.9), (0.55, 0.5), (0.9, 0.15)])
+def test_the_agreement_of_exact_votes_with_a_full_vote_is_what_drawing_it_gives(
+    forward: float, backward: float
+) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [votes(*split(rng.binomial(16, [forward, backward]).sum())) for _ in range(4000)]
+    asked = exact(forward, backward)
+    found = np.mean([1 - abs(one.label - asked.label) for one in drawn])
+    assert expected_agreement([asked]) == pytest.approx(found, abs=0.02)
+
+
+def test_a_full_vote_agrees_with_itself_and_labels_that_do_not_exist_are_left_out() -> None:
+    assert expected_agreement([votes(20, 12), votes(0, 0, unreadable=32)]) == 1
+    assert expected_agreement([votes(0, 0, unreadable=32)]) is None
+    assert 0.9 < expected_agreement([votes(4, 0)]) < 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.files import read_json, read_jsonl
+from trainer.voting.full_vote import expected_agreement
 from trainer.voting.vote import PairVotes, load
 
 
@@ -58,6 +59,7 @@ def _votes(votes: list[PairVotes]) -> dict[str, Any]:
         "exact": sum(1 for vote in votes if vote.by == "exact"),
         "ties": sum(1 for vote in votes if vote.label == 0.5),
         "mean_margin": sum(margins) / len(margins),
+        "agreement_with_full_vote": expected_agreement(votes),
         "share_for_the_image_shown_first": shown_first / readable if readable else None,
     }
 
