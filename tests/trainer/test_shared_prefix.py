@@ -98,6 +98,27 @@ def test_all_weights_gradients_equal_the_plain_forwards(checkpoint: Path) -> Non
     assert all(grad.norm() > 0 for grad in of_the_tower if grad.ndim > 1)
 
 
+LONG = [[[300 + (place + 7 * row) % 40 for place in range(length)] for row, length in enumerate((90, 60))]]
+
+
+def test_answers_longer_than_the_prompt(policy: LoraPolicy, checkpoint: Path) -> None:
+    prompts = policy.encode_batch("score", PICTURES[:1])
+    found = policy.logprobs(prompts, LONG).chosen[0]
+    expected = [plain_logprobs(policy._peft, checkpoint, PICTURES[0], answer) for answer in LONG[0]]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one[: len(other)], other, atol=1e-4, rtol=0)
+    shared, plain = (
+        torch.autograd.grad(sum(row.sum() for row in rows), policy.trainable()) for rows in (found, expected)
+    )
+    assert_same_gradients(list(shared), list(plain))
+
+
+def test_short_answers_share_a_block_long_ones_have_their_own() -> None:
+    lengths = torch.tensor([80, 60])
+    assert not shared_prefix._layout(lengths, torch.zeros(2, 8, 10)).apart
+    assert shared_prefix._layout(lengths, torch.zeros(2, 8, 11)).apart
+
+
 def test_two_pictures_in_a_prompt(policy: LoraPolicy, checkpoint: Path) -> None:
     pair = [picture(4, 112, 112), picture(5, 84, 112)]
     found = policy.logprobs([policy.encode("compare", pair)], ANSWERS[:1])

@@ -3,7 +3,12 @@
 A row of the batch is `[prompt | answer 1 | ... | answer K]`; the rotary positions of every answer begin again where
 the prompt's end. All that works token by token (projections, norms, MLPs) sees the row as it is. Attention alone is
 done in two: the prompt attends to itself, each answer to the prompt and to itself (Prefix Grouper, arXiv 2506.05433).
-Exact, gradients included; its memory grows with the answers' length, not with its square times K.
+Exact, gradients included.
+
+Short answers attend in one block over the whole row, masked to their own part: nothing is copied. Answers that
+together are longer than their prompt would waste the most of that block; theirs is a block each, with a copy of the
+prompt's keys and values. Measured on 8 layers of width 128, prompt 310: 5 tokens, K = 32: 0.14 s against 0.22 s;
+255 tokens, K = 8: 1.7 s against 0.8 s.
 """
 
 from __future__ import annotations
@@ -30,8 +35,10 @@ class Layout(NamedTuple):
     """P, columns of the longest prompt; shorter ones are padded on their right."""
     answers: int
     """K"""
+    apart: bool
+    """Whether every answer attends in a block of its own."""
     visible: Tensor
-    """(N * K, 1, T, P + T) bool: which columns of its prompt and of itself each token of an answer sees."""
+    """Which columns each token of an answer sees: (N, 1, K T, P + K T) bool; apart, (N K, 1, T, P + T)."""
 
 
 def install(language_model: PreTrainedModel) -> None:
@@ -77,9 +84,12 @@ def states(
 def _layout(lengths: Tensor, fed: Tensor) -> Layout:
     """Of prompts of these (N,) lengths and the (N, K, T) answers' tokens that are fed."""
     longest, (_, answers, width) = int(lengths.max()), fed.shape
-    prompt = (torch.arange(longest, device=fed.device) < lengths[:, None])[:, None].expand(-1, width, -1)
-    own = torch.ones(width, width, dtype=torch.bool, device=fed.device).tril().expand(len(lengths), -1, -1)
-    return Layout(longest, answers, torch.cat([prompt, own], -1).repeat_interleave(answers, 0)[:, None])
+    apart = answers * width > longest
+    one = torch.ones(width, width, dtype=torch.bool, device=fed.device).tril()
+    own = one if apart else torch.block_diag(*[one] * answers)
+    prompt = (torch.arange(longest, device=fed.device) < lengths[:, None])[:, None].expand(-1, len(own), -1)
+    visible = torch.cat([prompt, own.expand(len(lengths), -1, -1)], -1)[:, None]
+    return Layout(longest, answers, apart, visible.repeat_interleave(answers, 0) if apart else visible)
 
 
 def _embeddings(language_model: PreTrainedModel, prompts: Sequence[Prompt], fed: Tensor) -> Tensor:
@@ -110,12 +120,19 @@ def _attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     prompts = [each[:, :, : layout.prompt] for each in (query, key, value)]
     on_prompts, _ = sdpa_attention_forward(module, *prompts, None, is_causal=True, **options)
-    if layout.visible.shape[2] == 0:
+    if query.shape[2] == layout.prompt:
         return on_prompts, None
-    queries, keys, values = (_by_answer(each[:, :, layout.prompt :], layout) for each in (query, key, value))
-    keys, values = (_after(prompt, own) for prompt, own in zip(prompts[1:], (keys, values), strict=True))
-    on_answers, _ = sdpa_attention_forward(module, queries.flatten(0, 1), keys, values, layout.visible, **options)
+    blocks = _blocks(query, key, value, layout)
+    on_answers, _ = sdpa_attention_forward(module, *blocks, layout.visible, **options)
     return torch.cat([on_prompts, on_answers.reshape(len(query), -1, *on_answers.shape[2:])], 1), None
+
+
+def _blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """The answers' queries, with the keys and values that they may see."""
+    if not layout.apart:
+        return query[:, :, layout.prompt :], key, value
+    queries, keys, values = (_by_answer(each[:, :, layout.prompt :], layout) for each in (query, key, value))
+    return queries.flatten(0, 1), _after(key[:, :, : layout.prompt], keys), _after(value[:, :, : layout.prompt], values)
 
 
 def _by_answer(each: Tensor, layout: Layout) -> Tensor:
