@@ -110,7 +110,9 @@ def create_operator_app(service: Service) -> FastAPI:
     app.add_middleware(OperatorCorsMiddleware, origins=service.settings.operator_origins)
     _add_outer_middleware(app, service.settings.max_operator_bytes, {})
     app.include_router(health.scraped)
-    app.include_router(internal.router, dependencies=[Depends(internal.require_key(service.key)), Depends(check_open)])
+    operators = [Depends(internal.require_key(service.key)), Depends(check_open)]
+    for router in (internal.router, info.router):  # the trainer has the operators' key, but may lack a caller's
+        app.include_router(router, dependencies=operators)
     return app
 
 

@@ -246,6 +246,8 @@ class InfoResponse(Message):
     max_image_pixels: int
     max_image_side: int
     min_image_side: int
+    min_pixels: int | None = Field(description="The model sees pictures scaled up to this; null: its own limit.")
+    max_pixels: int | None = Field(description="The model sees pictures scaled down to this; null: its own limit.")
     max_batch: int
     max_ranked: int
     url_hosts: list[str] = Field(description="Hosts that images may be fetched from.")

@@ -295,6 +295,19 @@ def test_info_tells_what_serves_and_what_it_takes(make_world: Callable[..., Worl
     assert "JPEG" in told["formats"]
 
 
+def test_info_tells_the_models_pixel_limits_to_operators_too(make_world: Callable[..., World], run):
+    async def told(world: World) -> dict[str, object]:
+        async with world.operators() as client:
+            return (await client.get("/v1/info")).json()
+
+    body = run(told(make_world(min_pixels=3136, max_pixels=50_176)))
+    assert (body["min_pixels"], body["max_pixels"]) == (3136, 50_176)
+
+
+def test_pixel_limits_of_the_models_own_are_told_as_null(world: World, run):
+    assert ask(world, run, "GET", "/v1/info").json()["max_pixels"] is None
+
+
 def test_a_model_that_thinks_only_samples(make_world: Callable[..., World], run):
     told = ask(make_world(profile="evoquality"), run, "GET", "/v1/info").json()
     assert (told["thinks"], told["modes"]) == (True, ["sampled"])

@@ -31,6 +31,8 @@ async def info(request: Request) -> InfoResponse:
         max_image_pixels=settings.max_image_pixels,
         max_image_side=settings.max_image_side,
         min_image_side=settings.min_image_side,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
         max_batch=MAX_BATCH,
         max_ranked=MAX_RANKED,
         url_hosts=list(settings.url_hosts),
