@@ -7,6 +7,10 @@ class GateRefused(Exception):
     """The candidate may not serve; the version it came from goes on serving."""
 
 
+class PromptMismatch(ValueError):
+    """Engine and trainer read the same image or question as different prompts."""
+
+
 class WrongVersion(Exception):
     """The service no longer serves the version that this round started from."""
 

@@ -193,8 +193,8 @@ class Round:
         if (self.folder / "candidate.json").exists():
             return
         s = self.settings
-        policy = load_policy(self.store.path(self.base), self.profile, s, self.seed)
         with handover(s, self.workers, self.store, self.base, self.stages.say) as way:
+            policy = load_policy(self.store.path(self.base), self.profile, s, self.seed, way.workers.info())
             self._train(policy, way, images, training, labels)
             with self.stages.stage(f"round {self.number}: gate", total=None):
                 verdict = self._ask_gate(policy, way, images, held_back, labels)

@@ -119,6 +119,11 @@ class EvolveSettings(ServiceSettings):
     """Trust region: the probability ratio may fall to 1 - this."""
     clip_high: float = Field(default=0.28, gt=0)
     """Trust region: the probability ratio may rise to 1 + this."""
+    truncation: float = Field(default=2.0, ge=1)
+    """Largest weight of a token by its probability ratio (truncated importance sampling)."""
+    overlap: bool = True
+    """Sample the next step's scores while this one updates, from the policy one step behind. Off: strictly on-policy,
+    and slower."""
     images_per_pass: Count = 16
     """Images of a step in one forward and backward pass; fewer need less memory and change nothing else."""
     rank: int = Field(default=32, ge=1, le=64)
@@ -135,6 +140,9 @@ class EvolveSettings(ServiceSettings):
     """Steps between the checkpoints a killed run resumes from."""
     device: str = "cpu"
     """Where the torch policy computes, for example cuda:1; under torchrun cuda, each process on its own."""
+    threads: Count | None = None
+    """Threads of the torch policy on CPU; unset: half the cores, the others are the service's. Too many threads wait
+    for each other longer than they work."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the passes through the policy: bfloat16 on a GPU. What is trained stays float32."""
     gradient_checkpointing: CliImplicitFlag[bool] = False

@@ -22,7 +22,8 @@ COLOURS = ("#2f8f83", "#c98a2b", "#b4533c", "#5b7db1", "#8a6bb0")
 CURVES = {
     "reward": "Reward", "kl": "KL to the round's start", "entropy": "Entropy a token",
     "score_spread": "Spread of the scores", "unreadable": "Unreadable answers",
-    "ratio_error": "Engine against torch: mean |ratio - 1|",
+    "mismatch": "Engine against torch, same weights: mean |ratio - 1|",
+    "ratio": "Policy against the one that sampled: mean ratio", "ratio_max": "The same: largest ratio",
 }  # fmt: skip
 """What of a step's metrics has a title of its own; the others have their names."""
 _PAGE_COLOUR = "#010203"

@@ -1,4 +1,5 @@
-"""What a killed training resumes from: the policy's trainable weights, the optimizer, the steps done.
+"""What a killed training resumes from: the policy's trainable weights, the optimizer, the steps done, and the rollouts
+that the next step trains on: the policy that they were sampled from may be gone.
 
 The file holds whole tensors: any number of processes may resume it.
 """
@@ -7,17 +8,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trainer.training import distributed
 from trainer.training.policy import Policy
 
+Ahead = dict[str, Any] | None
+"""Rollouts as plain values, if any overlap."""
 
-def save(file: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    """Replaces the checkpoint atomically. All ranks must call it."""
+
+def save(file: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps: int, ahead: Ahead) -> None:
+    """Replaces the checkpoint atomically. `ahead` are the next step's rollouts. All ranks must call it."""
     kept = distributed.gathered_optimizer(policy.network, optimizer)
-    state = {"steps": steps, "policy": policy.state(), "optimizer": kept}
+    state = {"steps": steps, "policy": policy.state(), "optimizer": kept, "ahead": ahead}
     if not distributed.leads():
         return
     beside = file.with_name(f".{file.name}.partial")
@@ -28,12 +33,16 @@ def save(file: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps: in
     beside.replace(file)
 
 
-def resume(file: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
-    """Takes up the last checkpoint, if rank 0 finds one. Returns the steps done. All ranks must call it."""
+def resume(file: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> tuple[int, Ahead]:
+    """Takes up the last checkpoint, if rank 0 finds one. All ranks must call it.
+
+    Returns:
+        The steps done, and on rank 0 the next step's rollouts.
+    """
     state = torch.load(file, weights_only=True, map_location="cpu") if distributed.leads() and file.exists() else None
     steps = distributed.from_leader(state and state["steps"])
     if steps is None:
-        return 0
+        return 0, None
     policy.set_state(state["policy"] if state else {})
     distributed.scatter_optimizer(policy.network, optimizer, state["optimizer"] if state else {})
-    return int(steps)
+    return int(steps), state and state["ahead"]

@@ -12,7 +12,7 @@ from service.contract import Task
 from service.prompts import Profile
 from trainer.training import distributed
 from trainer.training.logprobs import Answers, Logprobs
-from trainer.training.network import Network, load_model
+from trainer.training.network import Network, Pixels, load_model
 from trainer.training.policy import Policy
 from trainer.training.prompt import Pictures
 
@@ -33,26 +33,29 @@ class FullPolicy(Policy):
         reference_device: str | None = None,
         dtype: torch.dtype = torch.float32,
         recompute: bool = False,
+        pixels: Pixels | None = None,
     ) -> None:
         model = load_model(checkpoint, torch.float32, device)
         if not train_vision:
             _freeze_tower(model)
-        network = Network(model, checkpoint, profile, vision_gradient=True)
+        network = Network(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
         if recompute:
             network.recompute_activations()
         network.shard(dtype)
         frozen = load_model(checkpoint, dtype, reference_device or device).requires_grad_(False)
-        self._reference = Network(frozen, checkpoint, profile, vision_gradient=False)
+        self._reference = Network(frozen, checkpoint, profile, vision_gradient=False, pixels=pixels)
         self._reference.shard(dtype)
         super().__init__(network, checkpoint, device)
 
     def with_reference(
-        self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers]
-    ) -> tuple[Logprobs, Logprobs]:
+        self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers], *, reference: bool = True
+    ) -> tuple[Logprobs, Logprobs | None]:
         current = self.network(task, batch, answers)
+        if not reference:
+            return current, None
         with torch.no_grad():
-            reference = self._reference(task, batch, answers)
-        return current, Logprobs(*(tensor.to(self.device) for tensor in reference))
+            frozen = self._reference(task, batch, answers)
+        return current, frozen._replace(chosen=frozen.chosen.to(self.device))
 
     def hand_over(self, directory: Path) -> None:
         """Writes all weights as safetensors."""

@@ -1,8 +1,17 @@
-"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image."""
+"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image.
+
+The ratio is that of the policy being trained to the one that sampled, whose log-probabilities are the engine's own.
+It holds both what the policy has learned since (one step, when rollouts overlap updates) and what engine and torch
+compute differently, and corrects for both: it is an importance weight inside a trust region (PPO, arXiv 1707.06347).
+The trust region leaves one side open: a token that became likelier although its answer was worse than the others may
+have any ratio. There the ratio is truncated at C (truncated importance sampling: Ionides 2008; for GRPO with a
+separate engine Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,52 +19,55 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Clipping:
-    """The trust region of the probability ratio: 1 - low to 1 + high (DAPO's, arXiv 2503.14476)."""
+    """Bounds of the probability ratio: a trust region of 1 - low to 1 + high (DAPO's, arXiv 2503.14476), and C."""
 
     low: float = 0.2
     high: float = 0.28
+    truncation: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class GroupLoss:
-    """The loss of some groups and what to plot about it. Sums over tokens, detached except `loss`."""
+class GroupLoss(NamedTuple):
+    """The loss of some groups and what to plot about it. Sums over tokens but `ratio_max`, detached but `loss`."""
 
     loss: Tensor
     kl: Tensor
-    entropy: Tensor
     clipped: Tensor
-    ratio_error: Tensor
+    truncated: Tensor
+    ratio: Tensor
+    ratio_max: Tensor
 
 
 def group_loss(
     policy: Tensor,
     rollout: Tensor,
-    reference: Tensor,
+    reference: Tensor | None,
     advantages: Tensor,
     mask: Tensor,
     *,
     beta: float,
     clipping: Clipping,
 ) -> GroupLoss:
-    """-sum over tokens of min(ratio a, clip(ratio) a) - beta KL, to be divided by the batch's token count.
+    """-sum over tokens of w min(ratio a, clip(ratio) a) - beta KL, to be divided by the batch's token count.
+
+    w = min(1, C / ratio), without gradient: a truncated token weighs as one of ratio C.
 
     Args:
         policy: (N, K, T) log-probabilities of the sampled tokens under the policy being trained.
         rollout: (N, K, T) the same under the policy that sampled them, as the engine reported.
-        reference: (N, K, T) the same under the frozen initial model.
+        reference: (N, K, T) the same under the frozen initial model; None leaves the KL penalty out.
         advantages: (N, K) one for each answer.
         mask: (N, K, T) 1 for answer tokens, 0 for padding.
         beta: weight of the KL penalty to the reference (the k3 estimator, r - log r - 1 with r = ref / policy).
-        clipping: the trust region.
+        clipping: the bounds of the ratio.
     """
     ratio = torch.exp(policy - rollout)
     weight = advantages[..., None]
     clipped = ratio.clamp(1 - clipping.low, 1 + clipping.high)
     surrogate = torch.minimum(ratio * weight, clipped * weight)
-    kl = torch.exp(reference - policy) - (reference - policy) - 1
+    truncation = (clipping.truncation / ratio.detach()).clamp(max=1)
+    r = torch.zeros_like(policy) if reference is None else reference - policy
+    kl = torch.exp(r) - r - 1
+    loss = -((truncation * surrogate - beta * kl) * mask).sum()
     with torch.no_grad():
-        entropy = -(policy * mask).sum()
-        outside = ((ratio != clipped) * mask).sum()
-        ratio_error = ((ratio - 1).abs() * mask).sum()
-    loss = -((surrogate - beta * kl) * mask).sum()
-    return GroupLoss(loss, (kl * mask).sum().detach(), entropy, outside, ratio_error)
+        outside, truncated = ((ratio != clipped) * mask).sum(), ((truncation < 1) * mask).sum()
+        return GroupLoss(loss, (kl * mask).sum(), outside, truncated, (ratio * mask).sum(), (ratio * mask).max())

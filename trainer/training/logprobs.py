@@ -24,7 +24,7 @@ _ROUNDING = 0.1
 
 
 class Logprobs(NamedTuple):
-    """Of N prompts and K answers of at most T tokens each. All (N, K, T), zero where an answer has ended."""
+    """Of N prompts and K answers of at most T tokens each. Tensors are (N, K, T), zero where an answer has ended."""
 
     chosen: Tensor
     """Natural log-probability of each token, float32."""
@@ -32,6 +32,8 @@ class Logprobs(NamedTuple):
     """Of the distribution that each token was drawn from, in nats; without gradient."""
     mask: Tensor
     """1 for the answers' tokens, 0 for padding; float32."""
+    prompts: list[list[int]]
+    """The prompts' token ids, as the model saw them."""
 
 
 class AnswerLogprobs:
@@ -89,7 +91,7 @@ def answer_logprobs(
     chosen = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(mask, every[rows[mask], tokens[mask]])
     with torch.no_grad():
         entropy = -(every.exp() * every).sum(-1)[rows] * mask
-    return Logprobs(chosen, entropy, mask.float())
+    return Logprobs(chosen, entropy, mask.float(), [prompt.token_ids for prompt in prompts])
 
 
 def padded(answers: Sequence[Answers], device: torch.device) -> tuple[Tensor, Tensor]:

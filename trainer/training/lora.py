@@ -15,7 +15,7 @@ from service.contract import Task
 from service.prompts import Profile
 from trainer.training import distributed
 from trainer.training.logprobs import Answers, Logprobs
-from trainer.training.network import Network, load_model
+from trainer.training.network import Network, Pixels, load_model
 from trainer.training.policy import Policy
 from trainer.training.prompt import Pictures
 
@@ -36,12 +36,13 @@ class LoraPolicy(Policy):
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         recompute: bool = False,
+        pixels: Pixels | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self._config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LANGUAGE_LINEAR, bias="none")
         base = load_model(checkpoint, dtype, device)
         self._peft = self._adapted(base)
-        network = Network(base, checkpoint, profile, vision_gradient=False)
+        network = Network(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
         if recompute:
             network.recompute_activations()
         network.shard(dtype)
@@ -52,10 +53,12 @@ class LoraPolicy(Policy):
         return self._peft.disable_adapter()
 
     def with_reference(
-        self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers]
-    ) -> tuple[Logprobs, Logprobs]:
+        self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers], *, reference: bool = True
+    ) -> tuple[Logprobs, Logprobs | None]:
         prompts = self.encode_batch(task, batch)
         current = self.logprobs(prompts, answers)
+        if not reference:
+            return current, None
         with torch.no_grad(), self.reference():
             return current, self.logprobs(prompts, answers)
 

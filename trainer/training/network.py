@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,15 +15,27 @@ from trainer.training import distributed
 from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
 from trainer.training.prompt import Pictures, Prompt, encode
 
+Pixels = Mapping[str, int | None]
+"""`min_pixels` and `max_pixels` of the image processor; None: the checkpoint's own."""
+
 
 class Network(nn.Module):
-    """A Qwen2.5-VL over a checkpoint's weights. `vision_gradient`: whether prompts keep the graph of their pictures."""
+    """A Qwen2.5-VL over a checkpoint's weights. `vision_gradient`: whether prompts keep the graph of their pictures.
+    `pixels`: the limits that pictures are scaled to."""
 
-    def __init__(self, model: PreTrainedModel, checkpoint: Path, profile: Profile, *, vision_gradient: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        checkpoint: Path,
+        profile: Profile,
+        *,
+        vision_gradient: bool,
+        pixels: Pixels | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.vision_gradient = vision_gradient
-        self._processor = AutoProcessor.from_pretrained(checkpoint)
+        self._processor = AutoProcessor.from_pretrained(checkpoint, **_given(pixels or {}))
         self._profile = profile
         self._logprobs = AnswerLogprobs(model.model.language_model, model.lm_head)
 
@@ -48,6 +60,10 @@ class Network(nn.Module):
         """Gives every process its part of every layer, if there are many (or `dtype` is not the weights' own)."""
         layers = [*self.model.model.language_model.layers, *self.model.model.visual.blocks]
         distributed.shard(self, layers, ("encode_batch", "logprobs"), dtype)
+
+
+def _given(pixels: Pixels) -> dict[str, int]:
+    return {name: value for name, value in pixels.items() if value is not None}
 
 
 def load_model(checkpoint: Path, dtype: torch.dtype | str, device: str) -> PreTrainedModel:

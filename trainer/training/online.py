@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import Completion
+from service.contract import RolloutResult
 from service.prompts import Profile
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
@@ -20,6 +21,8 @@ from trainer.training import checkpoint, scores
 from trainer.training.handover import Handover
 from trainer.training.policy import Policy
 from trainer.training.reward import advantages, rewards
+from trainer.training.rollouts import SampledGroup, Sampler
+from trainer.training.served import Served
 from trainer.training.update import Updater
 from trainer.voting.pairs import Group
 from trainer.voting.vote import Pair
@@ -39,49 +42,77 @@ class OnlineStage:
     folder: Path
 
     def run(self, groups: Sequence[Group], advance: Callable[[dict[str, Any] | None, int], None]) -> None:
-        """Trains on every group, `settings.epochs` times; `advance` gets each step's metrics and the steps done."""
+        """Trains on every group, `settings.epochs` times; `advance` gets each step's metrics and the steps done.
+
+        With `settings.overlap` the rollouts of a step are always those of the policy one step behind (the first's
+        excepted), whatever takes how long, so that a run can be repeated.
+        """
         plan = [group for _ in range(self.settings.epochs) for group in groups]
         updater = Updater(self.policy, self.pool, self.settings)
-        done = self._resume(updater)
+        done, ahead = self._resume(updater)
         advance(None, done)
-        for step in range(done, len(plan)):
-            metrics = {"step": step, **self._step(plan[step], step, 1 - step / len(plan), updater)}
-            append_jsonl(self.folder / "steps.jsonl", [metrics])
-            if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
-                checkpoint.save(self.folder / "checkpoint.pt", self.policy, updater.optimizer, step + 1)
-            advance(metrics, 1)
+        with Sampler() as sampler:
+            for step in range(done, len(plan)):
+                rollouts = ahead or self._collect(self._begin(plan, step, sampler), plan[step], updater)
+                metrics, ahead = self._step(plan, step, rollouts, updater, sampler)
+                append_jsonl(self.folder / "steps.jsonl", [metrics])
+                if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
+                    self._save(updater, step + 1, ahead)
+                advance(metrics, 1)
 
-    def _step(self, group: Group, step: int, left: float, updater: Updater) -> dict[str, float]:
+    def _step(
+        self, plan: list[Group], step: int, rollouts: SampledGroup, updater: Updater, sampler: Sampler
+    ) -> tuple[dict[str, float], SampledGroup | None]:
+        """Trains on the rollouts of a step. Returns what to plot, and the next step's rollouts if they overlap."""
         began = time.monotonic()
-        answers = self._roll_out(group, step)
-        rolled_out = time.monotonic()
-        sampled = scores.to_scores(answers, self.profile)
-        reward = rewards(sampled, self._label_matrix(group), self.settings.gamma)
+        overlaps = self.settings.overlap and step + 1 < len(plan)
+        sampling = self._begin(plan, step + 1, sampler) if overlaps else None
+        sampled = scores.to_scores(rollouts.results, self.profile)
+        reward = rewards(sampled, self._label_matrix(plan[step]), self.settings.gamma)
         advantage = advantages(reward, normalise=self.settings.normalise)
-        update = updater.update(group, answers, advantage, left)
-        return {
-            **_describe(sampled, reward, advantage),
-            **update,
-            "rollout_seconds": rolled_out - began,
-            "update_seconds": time.monotonic() - rolled_out,
-        }
+        update = updater.accumulate(plan[step], rollouts.results, advantage)
+        updated = time.monotonic()
+        ahead = self._collect(sampling, plan[step + 1], updater) if sampling else None  # before the weights move
+        norm = updater.step(1 - step / len(plan))
+        metrics = {
+            "step": step, **_describe(sampled, reward, advantage), **update, "gradient_norm": norm,
+            "mismatch": rollouts.mismatch, "rollout_seconds": rollouts.seconds, "update_seconds": updated - began,
+            "step_seconds": time.monotonic() - began,
+        }  # fmt: skip
+        return metrics, ahead
 
-    def _roll_out(self, group: Group, step: int) -> list[list[Completion]]:
-        with self.handover.served(self.policy, f"s{step:05d}") as served:
-            return scores.sample(
-                self.handover.workers, self.pool, group, served, samples=self.settings.samples,
-                seed=self.seed * 7919 + step * 104_729,
-            )  # fmt: skip
+    def _begin(self, plan: list[Group], step: int, sampler: Sampler) -> Future[SampledGroup]:
+        """Begins to sample a step's rollouts from the policy as it is now."""
+        serving = self.handover.served(self.policy, f"s{step:05d}")
+        return sampler.begin(serving, lambda served: self._roll_out(plan[step], step, served))
+
+    def _roll_out(self, group: Group, step: int, served: Served) -> list[RolloutResult]:
+        return scores.sample(
+            self.handover.workers, self.pool, group, served, samples=self.settings.samples,
+            seed=self.seed * 7919 + step * 104_729,
+        )  # fmt: skip
+
+    @staticmethod
+    def _collect(sampling: Future[SampledGroup], group: Group, updater: Updater) -> SampledGroup:
+        """Waits for rollouts of the policy as it still is, and compares engine with torch on the first image."""
+        sampled = sampling.result()
+        return sampled.model_copy(update={"mismatch": updater.mismatch(group[0], sampled.results[0])})
 
     def _label_matrix(self, group: Group) -> NDArray[np.float64]:
         return np.array([[self.labels.get((one, other), np.nan) for other in group] for one in group])
 
-    def _resume(self, updater: Updater) -> int:
-        """Takes up the last checkpoint, forgets the metrics of steps after it, returns the steps done."""
-        done = checkpoint.resume(self.folder / "checkpoint.pt", self.policy, updater.optimizer)
+    def _save(self, updater: Updater, done: int, ahead: SampledGroup | None) -> None:
+        checkpoint.save(
+            self.folder / "checkpoint.pt", self.policy, updater.optimizer, done, ahead.model_dump() if ahead else None
+        )
+
+    def _resume(self, updater: Updater) -> tuple[int, SampledGroup | None]:
+        """Takes up the last checkpoint, forgets the metrics of steps after it, returns the steps done and the next
+        step's rollouts."""
+        done, ahead = checkpoint.resume(self.folder / "checkpoint.pt", self.policy, updater.optimizer)
         log = self.folder / "steps.jsonl"
         write_jsonl(log, [row for row in read_jsonl(log) if row["step"] < done])
-        return done
+        return done, SampledGroup.model_validate(ahead) if ahead else None
 
 
 def _describe(

@@ -48,12 +48,12 @@ class Policy(ABC):
 
     @abstractmethod
     def with_reference(
-        self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers]
-    ) -> tuple[Logprobs, Logprobs]:
+        self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers], *, reference: bool = True
+    ) -> tuple[Logprobs, Logprobs | None]:
         """Log-probabilities of K answers to the task over each entry's pictures.
 
         Returns:
-            Those under the policy, with gradients, and those under the frozen model it began as.
+            Those under the policy, with gradients, and those under the frozen model it began as if `reference`.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.answers import parse_score
 from service.client import encode_image
-from service.contract import Completion, RolloutPrompt, RolloutRequest, RolloutResponse
+from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse, RolloutResult
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.training.served import Served
@@ -25,13 +25,13 @@ def sample(
     samples: int,
     seed: int,
     batch: int = 32,
-) -> list[list[Completion]]:
+) -> list[RolloutResult]:
     """`samples` answers to `c_score` for each image (content ids), at temperature 1, in the images' order.
 
     Raises:
         ServiceError: the service refused, for example because the version is no longer the active one.
     """
-    answers: list[list[Completion]] = []
+    results: list[RolloutResult] = []
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
         prompts = [
@@ -42,11 +42,11 @@ def sample(
         response: RolloutResponse = workers.rollouts(
             RolloutRequest(images=encoded, prompts=prompts, adapter=served.adapter, version=served.version)
         )
-        answers += [result.completions for result in response.results]
-    return answers
+        results += response.results
+    return results
 
 
-def to_scores(answers: Sequence[Sequence[Completion]], profile: Profile) -> NDArray[np.float64]:
+def to_scores(rollouts: Sequence[RolloutResult], profile: Profile) -> NDArray[np.float64]:
     """(B, K) scores, NaN where an answer is unreadable."""
-    parsed = [[parse_score(completion.text, profile) for completion in group] for group in answers]
+    parsed = [[parse_score(completion.text, profile) for completion in rollout.completions] for rollout in rollouts]
     return np.array([[np.nan if score is None else score for score in group] for group in parsed], dtype=np.float64)

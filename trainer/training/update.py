@@ -9,14 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.contract import Completion
+from service.contract import RolloutResult
+from trainer.errors import PromptMismatch
 from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
-from trainer.training.grpo import Clipping, GroupLoss, group_loss
+from trainer.training.grpo import Clipping, group_loss
+from trainer.training.logprobs import Logprobs
 from trainer.training.policy import Policy
 from trainer.voting.pairs import Group
 
-Answers = Sequence[Sequence[Completion]]
+Rollouts = Sequence[RolloutResult]
+"""The answers to one prompt an image."""
+_MEANS = ("loss", "kl", "entropy", "clipped", "truncated", "ratio")
+"""What is averaged over a step's tokens."""
 
 
 class Updater:
@@ -27,43 +32,82 @@ class Updater:
         self._policy = policy
         self._pool = pool
         self._settings = settings
+        self._clipping = Clipping(settings.clip_low, settings.clip_high, settings.truncation)
 
-    def update(self, group: Group, answers: Answers, advantage: NDArray[np.float64], left: float) -> dict[str, float]:
-        """One step over the images whose rewards have spread; `images_per_pass` of them in a backward pass.
+    def accumulate(self, group: Group, rollouts: Rollouts, advantage: NDArray[np.float64]) -> dict[str, float]:
+        """The gradients of one step over the images whose rewards have spread, `images_per_pass` at a time.
 
-        `left` is the share of the training still to come, which the learning rate falls with. `advantage` is
-        (B, K). Returns what to plot.
+        `advantage` is (B, K). Returns what to plot: means over the tokens.
+
+        Raises:
+            PromptMismatch: the engine saw another prompt than torch.
         """
+        self.optimizer.zero_grad()
+        rows = np.flatnonzero(np.abs(advantage).max(1) > 0)
+        tokens = sum(len(completion.token_ids) for row in rows for completion in rollouts[row].completions)
+        size = self._settings.images_per_pass
+        passes = [
+            self._pass([group[row] for row in chosen], [rollouts[row] for row in chosen], advantage[chosen], tokens)
+            for chosen in (rows[start : start + size] for start in range(0, len(rows), size))
+        ]
+        means = {name: sum(found[name] for found in passes) for name in _MEANS}
+        largest = max((found["ratio_max"] for found in passes), default=0.0)
+        return {**means, "ratio_max": largest, "images_trained": float(len(rows))}
+
+    def step(self, left: float) -> float:
+        """Moves the weights by the gradients; `left` is the share of the training still to come, which the learning
+        rate falls with. Returns the gradients' norm, 0 where no image had any."""
         for options in self.optimizer.param_groups:
             options["lr"] = self._settings.learning_rate * left
-        rows = np.flatnonzero(np.abs(advantage).max(1) > 0)
-        tokens = sum(len(completion.token_ids) for row in rows for completion in answers[row])
-        sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0, "ratio_error": 0.0}
-        self.optimizer.zero_grad()
-        size = self._settings.images_per_pass
-        for chosen in (rows[start : start + size] for start in range(0, len(rows), size)):
-            loss = self._pass([group[row] for row in chosen], [answers[row] for row in chosen], advantage[chosen])
-            torch.autograd.backward(loss.loss / tokens)
-            for name in sums:
-                sums[name] += float(getattr(loss, name).detach()) / tokens
-        norm = self._policy.gradient_norm(1.0) if len(rows) else 0.0
-        if len(rows):
-            self.optimizer.step()
-        return {**sums, "gradient_norm": norm, "images_trained": float(len(rows))}
+        norm = self._policy.gradient_norm(1.0)
+        self.optimizer.step()
+        return norm
 
-    def _pass(self, images: Group, answers: Answers, advantage: NDArray[np.float64]) -> GroupLoss:
-        """The loss of some images' answers; `advantage` is (N, K)."""
-        tokens = [[completion.token_ids for completion in group] for group in answers]
-        pictures = [[self._pool.open(image)] for image in images]
-        current, reference = self._policy.with_reference("score", pictures, tokens)
-        return group_loss(
-            current.chosen, _sampled_logprobs(answers, current.mask), reference.chosen,
+    @torch.no_grad()
+    def mismatch(self, image: str, rollout: RolloutResult) -> float:
+        """How far engine and torch are apart under the same weights: the mean |ratio - 1| of one image's tokens,
+        sampled from the policy as it is now."""
+        current, _ = self._logprobs([image], [rollout], reference=False)
+        ratio = torch.exp(current.chosen - _sampled_logprobs([rollout], current.mask))
+        return float(((ratio - 1).abs() * current.mask).sum() / current.mask.sum())
+
+    def _pass(self, images: Group, rollouts: Rollouts, advantage: NDArray[np.float64], tokens: int) -> dict[str, float]:
+        """One forward and backward pass; `advantage` is (N, K), `tokens` those of the whole step."""
+        current, reference = self._logprobs(images, rollouts, reference=self._settings.beta > 0)
+        found = group_loss(
+            current.chosen, _sampled_logprobs(rollouts, current.mask), reference and reference.chosen,
             torch.tensor(advantage, dtype=torch.float32, device=current.mask.device), current.mask,
-            beta=self._settings.beta, clipping=Clipping(self._settings.clip_low, self._settings.clip_high),
+            beta=self._settings.beta, clipping=self._clipping,
         )  # fmt: skip
+        torch.autograd.backward(found.loss / tokens)
+        sums = {**found._asdict(), "entropy": current.entropy.sum()}
+        return {name: float(value.detach()) / (1 if name == "ratio_max" else tokens) for name, value in sums.items()}
+
+    def _logprobs(self, images: Group, rollouts: Rollouts, *, reference: bool) -> tuple[Logprobs, Logprobs | None]:
+        pictures = [[self._pool.open(image)] for image in images]
+        answers = [[completion.token_ids for completion in rollout.completions] for rollout in rollouts]
+        found = self._policy.with_reference("score", pictures, answers, reference=reference)
+        for image, prompt, rollout in zip(images, found[0].prompts, rollouts, strict=True):
+            check_prompt(image, prompt, rollout.prompt_token_ids)
+        return found
 
 
-def _sampled_logprobs(answers: Answers, mask: Tensor) -> Tensor:
+def check_prompt(image: str, torch_saw: list[int], engine_saw: list[int]) -> None:
+    """Misaligned prompts would train on log-probabilities of something else, silently. Raises PromptMismatch."""
+    if len(torch_saw) != len(engine_saw):
+        raise PromptMismatch(
+            f"image {image}: the engine's prompt has {len(engine_saw)} tokens, the trainer's {len(torch_saw)}. They "
+            "scale pictures differently: every service that samples must run with the same --min-pixels and "
+            "--max-pixels as the one at --operator"
+        )
+    if torch_saw != engine_saw:
+        raise PromptMismatch(
+            f"image {image}: the engine's prompt has other tokens than the trainer's. Tokenizer or chat template "
+            "differ: service and trainer must read the same version from the same --store"
+        )
+
+
+def _sampled_logprobs(rollouts: Rollouts, mask: Tensor) -> Tensor:
     """(N, K, T) log-probabilities under the policy that sampled, as the engine reported them."""
-    values = [value for group in answers for completion in group for value in completion.logprobs]
+    values = [value for rollout in rollouts for completion in rollout.completions for value in completion.logprobs]
     return torch.zeros_like(mask).masked_scatter(mask.bool(), torch.tensor(values, device=mask.device))

@@ -13,7 +13,14 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from service.client import AsyncClient, ServiceError
-from service.contract import ExactVotesRequest, ExactVotesResponse, RolloutRequest, RolloutResponse, SwapResponse
+from service.contract import (
+    ExactVotesRequest,
+    ExactVotesResponse,
+    InfoResponse,
+    RolloutRequest,
+    RolloutResponse,
+    SwapResponse,
+)
 from service.together import together
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
@@ -50,6 +57,14 @@ class AsyncWorkers:
             return replica.url, (await replica.client.ready()).version
 
         return dict(await self._patiently(self._each, serving))
+
+    async def info(self) -> InfoResponse:
+        """What one of the replicas takes; the others should be run alike."""
+
+        async def told(replica: Replica) -> InfoResponse:
+            return await replica.client.info()
+
+        return (await self._patiently(self._each, told))[0]
 
     async def rollouts(self, request: RolloutRequest) -> RolloutResponse:
         """As the client's, spread over the replicas. The request must name its version, which rollout engines are

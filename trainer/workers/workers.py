@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from service.contract import RolloutRequest, RolloutResponse, SwapResponse
+from service.contract import InfoResponse, RolloutRequest, RolloutResponse, SwapResponse
 from service.versions.store import VersionStore
 from trainer.workers.spread import AsyncWorkers
 
@@ -41,6 +41,10 @@ class Workers:
     def versions(self) -> dict[str, str]:
         """See `AsyncWorkers.versions`."""
         return self.call(self.asynchronous.versions)
+
+    def info(self) -> InfoResponse:
+        """See `AsyncWorkers.info`."""
+        return self.call(self.asynchronous.info)
 
     def rollouts(self, request: RolloutRequest) -> RolloutResponse:
         """See `AsyncWorkers.rollouts`."""
