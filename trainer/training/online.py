@@ -53,8 +53,10 @@ class OnlineStage:
         advance(None, done)
         with Sampler() as sampler:
             for step in range(done, len(plan)):
+                began = time.monotonic()
                 rollouts = ahead or self._collect(self._begin(plan, step, sampler), plan[step], updater)
                 metrics, ahead = self._step(plan, step, rollouts, updater, sampler)
+                metrics = {"step": step, **metrics, "step_seconds": time.monotonic() - began}
                 append_jsonl(self.folder / "steps.jsonl", [metrics])
                 if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
                     self._save(updater, step + 1, ahead)
@@ -75,9 +77,8 @@ class OnlineStage:
         ahead = self._collect(sampling, plan[step + 1], updater) if sampling else None  # before the weights move
         norm = updater.step(1 - step / len(plan))
         metrics = {
-            "step": step, **_describe(sampled, reward, advantage), **update, "gradient_norm": norm,
-            "mismatch": rollouts.mismatch, "rollout_seconds": rollouts.seconds, "update_seconds": updated - began,
-            "step_seconds": time.monotonic() - began,
+            **_describe(sampled, reward, advantage), **update, "gradient_norm": norm, "mismatch": rollouts.mismatch,
+            "rollout_seconds": rollouts.seconds, "update_seconds": updated - began,
         }  # fmt: skip
         return metrics, ahead
 

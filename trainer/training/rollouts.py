@@ -20,11 +20,12 @@ class SampledGroup(BaseModel):
     seconds: float
     """How long sampling took."""
     mismatch: float = 0.0
-    """How far engine and torch were apart on the first image, see `Updater.mismatch`."""
+    """How far engine and torch were apart on the first image, before the weights moved: `Updater.mismatch`."""
 
 
 class Sampler:
-    """Samples in a thread of its own. A context manager: it ends once nothing is being sampled any more."""
+    """Samples in a thread of its own. A context manager: it ends once nothing is being sampled any more, but at once
+    after an error, as when the process shall end."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
@@ -32,8 +33,8 @@ class Sampler:
     def __enter__(self) -> Sampler:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=kind is None)
 
     def begin(
         self, serving: AbstractContextManager[Served], sample: Callable[[Served], list[RolloutResult]]

@@ -1,0 +1,172 @@
+"""The online stage over an engine made of a torch policy: what is sampled from which weights, and what is resumed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from peft.utils import set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoProcessor
+
+from service.contract import Completion, RolloutRequest, RolloutResponse, RolloutResult
+from service.images.picture import Limits
+from service.versions.store import VersionStore
+from tests.trainer.vision_models import PLAIN, embedded_shape, picture
+from trainer.errors import PromptMismatch
+from trainer.files import read_jsonl
+from trainer.pool.pool import Pool, PoolImage
+from trainer.settings import EvolveSettings
+from trainer.training.lora import LoraPolicy
+from trainer.training.online import OnlineStage
+from trainer.training.pictures import Pictures
+from trainer.training.update import Updater, check_prompt
+from trainer.workers.workers import Workers
+
+IMAGES = 6
+STEPS = [["0", "1", "2", "3"], ["2", "3", "4", "5"], ["0", "2", "4", "5"], ["1", "3", "4", "5"], ["0", "1", "4", "5"]]
+LABELS = {(a, b): float(a > b) for a in map(str, range(IMAGES)) for b in map(str, range(IMAGES)) if a != b}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return embedded_shape(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Pictures:
+    images = []
+    for number in range(IMAGES):
+        path = tmp_path / f"{number}.png"
+        picture(number, 56 + 28 * (number % 3), 84).save(path)
+        images.append(PoolImage(str(number), str(path), str(number)))
+    return Pictures(Pool(images), Limits(max_pixels=10**6, min_side=8))
+
+
+def policy(checkpoint: Path) -> LoraPolicy:
+    return LoraPolicy(checkpoint, PLAIN, rank=4, seed=0)
+
+
+@dataclass
+class TorchEngine:
+    """Answers any score, with the log-probability that the policy handed over gives it."""
+
+    checkpoint: Path
+    pictures: Pictures
+    adapters: Path
+    dies_at: int | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.policy = policy(self.checkpoint)
+        self.tokenizer = AutoProcessor.from_pretrained(self.checkpoint).tokenizer
+
+    def load_adapter(self, name: str) -> None:
+        set_peft_model_state_dict(self.policy._peft, load_file(self.adapters / name / "adapter_model.safetensors"))
+
+    def unload_adapter(self, name: str) -> None:
+        self.asked.append(name)
+
+    def rollouts(self, request: RolloutRequest) -> RolloutResponse:
+        if len(self.asked) == self.dies_at:
+            raise ConnectionError("killed")
+        results = []
+        for prompt in request.prompts:
+            rng = np.random.default_rng(prompt.seed)
+            texts = [f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
+            encoded = self.policy.encode("score", [self.pictures.picture(prompt.images[0])])
+            answers = [[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts]
+            with torch.no_grad():
+                chosen = self.policy.logprobs([encoded], [answers]).chosen[0].tolist()
+            completions = [
+                Completion(text=text, token_ids=tokens, logprobs=row[: len(tokens)], finish_reason="stop")
+                for text, tokens, row in zip(texts, answers, chosen, strict=True)
+            ]
+            results.append(RolloutResult(prompt_token_ids=encoded.token_ids, completions=completions))
+        return RolloutResponse(results=results, adapter=request.adapter, version="v")
+
+
+def train(checkpoint: Path, pictures: Pictures, run: Path, dies_at: int | None = None, **changes: Any) -> LoraPolicy:
+    store = VersionStore(run / "store")
+    (store.root / "adapters").mkdir(parents=True, exist_ok=True)
+    engine = TorchEngine(checkpoint, pictures, store.root / "adapters", dies_at)
+    settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
+    trained = policy(checkpoint)
+    stage = OnlineStage(
+        trained, pictures, LABELS, PLAIN, cast(Workers, engine), store, "v", settings, seed=1, folder=run / "train"
+    )
+    stage.run(STEPS, lambda metrics, steps: None)
+    assert [name.split("-")[0] for name in engine.asked] == [f"s{n:05d}" for n in range(len(STEPS))][
+        -len(engine.asked) :
+    ]
+    return trained
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return list(read_jsonl(run / "train" / "steps.jsonl"))
+
+
+def test_rollouts_overlap_one_step_behind(checkpoint: Path, pictures: Pictures, tmp_path: Path) -> None:
+    train(checkpoint, pictures, tmp_path)
+    rows = metrics(tmp_path)
+    assert [row["step"] for row in rows] == list(range(len(STEPS)))
+    assert all(row["mismatch"] < 1e-4 for row in rows), "engine and torch are compared under the same weights"
+    assert rows[0]["ratio_max"] == pytest.approx(1, abs=1e-4)
+    assert all(abs(row["ratio_max"] - 1) > 1e-3 for row in rows[1:]), "sampled before the last update"
+
+
+def test_without_overlap_every_step_is_on_policy(checkpoint: Path, pictures: Pictures, tmp_path: Path) -> None:
+    train(checkpoint, pictures, tmp_path, overlap=False)
+    assert all(row["ratio_max"] == pytest.approx(1, abs=1e-4) for row in metrics(tmp_path))
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_killed_training_ends_in_the_same_weights(
+    checkpoint: Path, pictures: Pictures, tmp_path: Path, overlap: bool
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    expected = train(checkpoint, pictures, whole, overlap=overlap).state()
+    with pytest.raises(ConnectionError, match="killed"):
+        train(checkpoint, pictures, killed, dies_at=3, overlap=overlap)
+    shutil.rmtree(killed / "store")
+    found = train(checkpoint, pictures, killed, overlap=overlap).state()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    ours, theirs = ([row["reward"] for row in metrics(folder)] for folder in (killed, whole))
+    assert ours == theirs
+
+
+def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pictures: Pictures, tmp_path: Path) -> None:
+    engine = TorchEngine(checkpoint, pictures, tmp_path)
+    advantage = np.array([[1.0, -1.0, 0.5, 0.2], [0.0] * 4, [0.3, 0.4, -2.0, 1.0], [-1.0, 1.0, 1.0, -1.0]])
+    found = []
+    for size in (1, 2, 16):
+        trained = policy(checkpoint)
+        updater = Updater(trained, pictures, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
+        told = updater.accumulate(STEPS[0], engine.rollouts(asked(STEPS[0])).results, advantage)
+        found.append((told, [parameter.grad for parameter in trained.trainable()]))
+    for told, gradients in found[1:]:
+        assert told == pytest.approx(found[0][0], abs=1e-5)
+        for one, other in zip(gradients, found[0][1], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    assert found[0][0]["images_trained"] == 3
+    assert found[0][0]["entropy"] > 1
+
+
+def asked(images: list[str]) -> RolloutRequest:
+    prompts = [{"task": "score", "images": [image], "samples": 4, "seed": 3} for image in images]
+    return RolloutRequest.model_validate({"images": dict.fromkeys(images, "AA=="), "prompts": prompts})
+
+
+def test_a_prompt_that_engine_and_trainer_read_differently_is_refused() -> None:
+    check_prompt("x", [1, 2, 3], [1, 2, 3])
+    with pytest.raises(PromptMismatch, match="max-pixels"):
+        check_prompt("x", [1, 2, 3], [1, 2, 2, 3])
+    with pytest.raises(PromptMismatch, match="chat template"):
+        check_prompt("x", [1, 2, 3], [1, 2, 4])
