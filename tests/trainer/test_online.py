@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,22 +16,21 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from service.contract import Completion, RolloutRequest, RolloutResponse, RolloutResult
-from service.images.picture import Limits
 from service.versions.store import VersionStore
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer.errors import PromptMismatch
 from trainer.files import read_jsonl
-from trainer.pool.pool import Pool, PoolImage
+from trainer.pool.image import PoolImage, content_id
+from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
+from trainer.training.handover import AdapterHandover
 from trainer.training.lora import LoraPolicy
 from trainer.training.online import OnlineStage
-from trainer.training.pictures import Pictures
 from trainer.training.update import Updater, check_prompt
 from trainer.workers.workers import Workers
 
-IMAGES = 6
-STEPS = [["0", "1", "2", "3"], ["2", "3", "4", "5"], ["0", "2", "4", "5"], ["1", "3", "4", "5"], ["0", "1", "4", "5"]]
-LABELS = {(a, b): float(a > b) for a in map(str, range(IMAGES)) for b in map(str, range(IMAGES)) if a != b}
+STEPS = [[0, 1, 2, 3], [2, 3, 4, 5], [0, 2, 4, 5], [1, 3, 4, 5], [0, 1, 4, 5]]
+"""Places in the pool."""
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
+def pool(tmp_path: Path) -> Pool:
     images = []
-    for number in range(IMAGES):
+    for number in range(6):
         path = tmp_path / f"{number}.png"
         picture(number, 56 + 28 * (number % 3), 84).save(path)
-        images.append(PoolImage(str(number), str(path), str(number)))
-    return Pictures(Pool(images), Limits(max_pixels=10**6, min_side=8))
+        own = content_id(path.read_bytes())
+        images.append(PoolImage(own, str(path), own))
+    return Pool(images)
+
+
+def group(pool: Pool, places: list[int]) -> list[str]:
+    return [pool.images[place].id for place in places]
 
 
 def policy(checkpoint: Path) -> LoraPolicy:
@@ -57,7 +62,7 @@ class TorchEngine:
     """Answers any score, with the log-probability that the policy handed over gives it."""
 
     checkpoint: Path
-    pictures: Pictures
+    pool: Pool
     adapters: Path
     dies_at: int | None = None
     asked: list[str] = field(default_factory=list)
@@ -79,7 +84,7 @@ class TorchEngine:
         for prompt in request.prompts:
             rng = np.random.default_rng(prompt.seed)
             texts = [f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
-            encoded = self.policy.encode("score", [self.pictures.picture(prompt.images[0])])
+            encoded = self.policy.encode("score", [self.pool.open(prompt.images[0])])
             answers = [[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts]
             with torch.no_grad():
                 chosen = self.policy.logprobs([encoded], [answers]).chosen[0].tolist()
@@ -91,16 +96,15 @@ class TorchEngine:
         return RolloutResponse(results=results, adapter=request.adapter, version="v")
 
 
-def train(checkpoint: Path, pictures: Pictures, run: Path, dies_at: int | None = None, **changes: Any) -> LoraPolicy:
+def train(checkpoint: Path, pool: Pool, run: Path, dies_at: int | None = None, **changes: Any) -> LoraPolicy:
     store = VersionStore(run / "store")
     (store.root / "adapters").mkdir(parents=True, exist_ok=True)
-    engine = TorchEngine(checkpoint, pictures, store.root / "adapters", dies_at)
+    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at)
     settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
-    trained = policy(checkpoint)
-    stage = OnlineStage(
-        trained, pictures, LABELS, PLAIN, cast(Workers, engine), store, "v", settings, seed=1, folder=run / "train"
-    )
-    stage.run(STEPS, lambda metrics, steps: None)
+    trained, labels = policy(checkpoint), {(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}
+    way = AdapterHandover(cast(Workers, engine), store, "v")
+    stage = OnlineStage(trained, pool, labels, PLAIN, way, settings, seed=1, folder=run / "train")
+    stage.run([group(pool, places) for places in STEPS], lambda metrics, steps: None)
     assert [name.split("-")[0] for name in engine.asked] == [f"s{n:05d}" for n in range(len(STEPS))][
         -len(engine.asked) :
     ]
@@ -111,8 +115,8 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return list(read_jsonl(run / "train" / "steps.jsonl"))
 
 
-def test_rollouts_overlap_one_step_behind(checkpoint: Path, pictures: Pictures, tmp_path: Path) -> None:
-    train(checkpoint, pictures, tmp_path)
+def test_rollouts_overlap_one_step_behind(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
+    train(checkpoint, pool, tmp_path)
     rows = metrics(tmp_path)
     assert [row["step"] for row in rows] == list(range(len(STEPS)))
     assert all(row["mismatch"] < 1e-4 for row in rows), "engine and torch are compared under the same weights"
@@ -120,36 +124,36 @@ def test_rollouts_overlap_one_step_behind(checkpoint: Path, pictures: Pictures, 
     assert all(abs(row["ratio_max"] - 1) > 1e-3 for row in rows[1:]), "sampled before the last update"
 
 
-def test_without_overlap_every_step_is_on_policy(checkpoint: Path, pictures: Pictures, tmp_path: Path) -> None:
-    train(checkpoint, pictures, tmp_path, overlap=False)
+def test_without_overlap_every_step_is_on_policy(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
+    train(checkpoint, pool, tmp_path, overlap=False)
     assert all(row["ratio_max"] == pytest.approx(1, abs=1e-4) for row in metrics(tmp_path))
 
 
 @pytest.mark.parametrize("overlap", [True, False])
 def test_a_killed_training_ends_in_the_same_weights(
-    checkpoint: Path, pictures: Pictures, tmp_path: Path, overlap: bool
+    checkpoint: Path, pool: Pool, tmp_path: Path, overlap: bool
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    expected = train(checkpoint, pictures, whole, overlap=overlap).state()
+    expected = train(checkpoint, pool, whole, overlap=overlap).state()
     with pytest.raises(ConnectionError, match="killed"):
-        train(checkpoint, pictures, killed, dies_at=3, overlap=overlap)
+        train(checkpoint, pool, killed, dies_at=3, overlap=overlap)
     shutil.rmtree(killed / "store")
-    found = train(checkpoint, pictures, killed, overlap=overlap).state()
+    found = train(checkpoint, pool, killed, overlap=overlap).state()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     ours, theirs = ([row["reward"] for row in metrics(folder)] for folder in (killed, whole))
     assert ours == theirs
 
 
-def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pictures: Pictures, tmp_path: Path) -> None:
-    engine = TorchEngine(checkpoint, pictures, tmp_path)
+def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
+    engine, images = TorchEngine(checkpoint, pool, tmp_path), group(pool, STEPS[0])
     advantage = np.array([[1.0, -1.0, 0.5, 0.2], [0.0] * 4, [0.3, 0.4, -2.0, 1.0], [-1.0, 1.0, 1.0, -1.0]])
     found = []
     for size in (1, 2, 16):
         trained = policy(checkpoint)
-        updater = Updater(trained, pictures, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
-        told = updater.accumulate(STEPS[0], engine.rollouts(asked(STEPS[0])).results, advantage)
+        updater = Updater(trained, pool, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
+        told = updater.accumulate(images, engine.rollouts(asked(images)).results, advantage)
         found.append((told, [parameter.grad for parameter in trained.trainable()]))
     for told, gradients in found[1:]:
         assert told == pytest.approx(found[0][0], abs=1e-5)
