@@ -9,16 +9,28 @@ from trainer.reporting.report import write_report
 from trainer.reporting.trackers import trackers
 from trainer.round import Round
 from trainer.settings import EvolveSettings
+from trainer.training import distributed
 from trainer.workers.workers import Workers
 
 
 def evolve(settings: EvolveSettings) -> None:
-    """Runs all rounds that are not done yet, and writes the report after each.
+    """Runs all rounds that are not done yet, and writes the report after each. Under torchrun on rank 0; the other
+    processes take part in its training.
 
     Raises:
         GateRefused, WrongVersion, Unreachable: see `Round.run`.
         ServiceError: the service refused a request.
+        ConnectionError: on other ranks than 0: that process ended.
     """
+    with distributed.joined(settings.device, settings.dtype):
+        if distributed.leads():
+            _lead(settings)
+            distributed.dismiss()
+        else:
+            distributed.follow()
+
+
+def _lead(settings: EvolveSettings) -> None:
     settings.run.mkdir(parents=True, exist_ok=True)
     write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     stages = Stages(settings.run / "stages.jsonl")

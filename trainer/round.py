@@ -32,11 +32,10 @@ from trainer.progress import Stages
 from trainer.promotion import candidate, gate
 from trainer.reporting.trackers import Trackers
 from trainer.settings import EvolveSettings
-from trainer.training import scores
+from trainer.training import distributed, learner, scores
 from trainer.training.handover import Handover, handover
+from trainer.training.learner import Learner
 from trainer.training.online import OnlineStage
-from trainer.training.policies import load_policy
-from trainer.training.policy import Policy
 from trainer.training.served import Served
 from trainer.voting import informative, pairs, vote, voter
 from trainer.voting.cast import cast
@@ -194,24 +193,28 @@ class Round:
             return
         s = self.settings
         with handover(s, self.workers, self.store, self.base, self.stages.say) as way:
-            policy = load_policy(self.store.path(self.base), self.profile, s, self.seed, way.workers.info())
-            self._train(policy, way, images, training, labels)
-            with self.stages.stage(f"round {self.number}: gate", total=None):
-                verdict = self._ask_gate(policy, way, images, held_back, labels)
-        write_json(self.folder / "gate.json", verdict.as_dict())
+            engine, version = way.workers.info(), self.store.path(self.base)
+            with distributed.built(learner.begin, version, self.profile, s, self.seed, engine) as learning:
+                self._train(learning, way, images, training, labels)
+                with self.stages.stage(f"round {self.number}: gate", total=None):
+                    verdict = self._ask_gate(learning, way, images, held_back, labels)
+                write_json(self.folder / "gate.json", verdict.as_dict())
+                self._add_candidate(learning, verdict)
+
+    def _add_candidate(self, learning: Learner, verdict: gate.Verdict) -> None:
         info = candidate.add_candidate(
-            policy, self.store, parent=self.base, profile=self.profile.name,
+            learning, self.store, parent=self.base, profile=self.profile.name,
             origin=f"evolve round {self.number}" + ("" if verdict.passed else " (refused by the gate)"),
             metrics={f"gate_{name}": value for name, value in asdict(verdict.after).items()},
-            config=s.model_dump(mode="json"),
+            config=self.settings.model_dump(mode="json"),
         )  # fmt: skip
         write_json(self.folder / "candidate.json", info.model_dump(mode="json"))
 
     def _train(
-        self, policy: Policy, way: Handover, images: Pool, groups: list[Group], labels: dict[vote.Pair, float]
+        self, learning: Learner, way: Handover, images: Pool, groups: list[Group], labels: dict[vote.Pair, float]
     ) -> None:
         s = self.settings
-        stage = OnlineStage(policy, images, labels, self.profile, way, s, self.seed, self.folder / "train")
+        stage = OnlineStage(learning, images, labels, self.profile, way, s, self.seed, self.folder / "train")
         with self.stages.stage(f"round {self.number}: GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
 
             def follow(metrics: dict[str, Any] | None, steps: int) -> None:
@@ -221,7 +224,7 @@ class Round:
             stage.run(groups, follow)
 
     def _ask_gate(
-        self, policy: Policy, way: Handover, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]
+        self, learning: Learner, way: Handover, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]
     ) -> gate.Verdict:
         def observe(workers: Workers, served: Served) -> gate.Behaviour:
             return gate.observe(
@@ -230,7 +233,7 @@ class Round:
             )  # fmt: skip
 
         before = observe(self.workers, Served(self.base))
-        with way.served(policy, "gate") as served:
+        with way.served(learning, "gate") as served:
             return gate.judge(before, observe(way.workers, served), self.settings)
 
     def _promote(self) -> None:

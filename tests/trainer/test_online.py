@@ -24,6 +24,7 @@ from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
 from trainer.training.handover import AdapterHandover
+from trainer.training.learner import Learner
 from trainer.training.lora import LoraPolicy
 from trainer.training.online import OnlineStage
 from trainer.training.update import Updater, check_prompt
@@ -103,7 +104,7 @@ def train(checkpoint: Path, pool: Pool, run: Path, dies_at: int | None = None, *
     settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
     trained, labels = policy(checkpoint), {(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}
     way = AdapterHandover(cast(Workers, engine), store, "v")
-    stage = OnlineStage(trained, pool, labels, PLAIN, way, settings, seed=1, folder=run / "train")
+    stage = OnlineStage(Learner(trained, settings), pool, labels, PLAIN, way, settings, seed=1, folder=run / "train")
     stage.run([group(pool, places) for places in STEPS], lambda metrics, steps: None)
     assert [name.split("-")[0] for name in engine.asked] == [f"s{n:05d}" for n in range(len(STEPS))][
         -len(engine.asked) :
@@ -152,8 +153,9 @@ def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool
     found = []
     for size in (1, 2, 16):
         trained = policy(checkpoint)
-        updater = Updater(trained, pool, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
-        told = updater.accumulate(images, engine.rollouts(asked(images)).results, advantage)
+        updater = Updater(trained, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
+        shown = {image: pool.open(image) for image in images}
+        told = updater.accumulate(shown, engine.rollouts(asked(images)).results, advantage)
         found.append((told, [parameter.grad for parameter in trained.trainable()]))
     for told, gradients in found[1:]:
         assert told == pytest.approx(found[0][0], abs=1e-5)

@@ -8,11 +8,11 @@ from typing import Any
 
 from service.contract import VersionInfo
 from service.versions.store import VersionStore
-from trainer.training.policy import Policy
+from trainer.training.learner import Learner
 
 
 def add_candidate(
-    policy: Policy,
+    learner: Learner,
     store: VersionStore,
     *,
     parent: str,
@@ -23,5 +23,5 @@ def add_candidate(
 ) -> VersionInfo:
     """Writes a checkpoint that stands alone and adds it to the store."""
     with TemporaryDirectory(dir=store.root, prefix=".candidate-") as folder:
-        policy.save_checkpoint(Path(folder))
+        learner.save_checkpoint(Path(folder))
         return store.add(Path(folder), parent=parent, profile=profile, origin=origin, metrics=metrics, config=config)

@@ -7,6 +7,7 @@ the others, which wait for it in `follow`. Without torchrun all of this does not
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,10 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -38,10 +41,10 @@ _PATIENCE = timedelta(days=30)
 
 
 @contextmanager
-def joined(device: str, dtype: torch.dtype) -> Iterator[None]:
+def joined(device: str, dtype: str) -> Iterator[None]:
     """Joins torchrun's processes for the block. A process alone needs a group of its own for bfloat16, which FSDP
     computes in while the weights under training stay float32."""
-    if "WORLD_SIZE" not in os.environ and dtype == torch.float32:
+    if "WORLD_SIZE" not in os.environ and dtype == "float32":
         yield
         return
     if device == "cuda":
@@ -56,11 +59,11 @@ def joined(device: str, dtype: torch.dtype) -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process among `size()`."""
+    """This process among `processes()`."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def size() -> int:
+def processes() -> int:
     """How many processes share the policy."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -83,13 +86,13 @@ def together(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
 
 @contextmanager
-def built(kind: Callable[..., S], *args: Any) -> Iterator[S]:
+def built(kind: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> Iterator[S]:
     """Rank 0 builds `kind(*args)`, and the others one each; for the block they repeat its calls of `together` methods.
 
     Where the block fails the others are told nothing: they end with rank 0, which may have left them in mid-call.
     """
-    _tell((kind, args))
-    yield kind(*args)
+    _tell((kind, args, kwargs))
+    yield kind(*args, **kwargs)
     _tell(None)
 
 
@@ -100,8 +103,8 @@ def follow() -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while order := _hear():
-        kind, args = order
-        target = kind(*args)
+        kind, args, kwargs = order
+        target = kind(*args, **kwargs)
         while call := _hear():
             name, arguments, options = call
             getattr(target, name)(*arguments, **options)
@@ -120,7 +123,7 @@ def shard(network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str
     if not dist.is_initialized():
         return
     device = next(network.parameters()).device.type
-    mesh = init_device_mesh(device, (size(),))
+    mesh = init_device_mesh(device, (processes(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for module in (*layers, network):
         fully_shard(module, mesh=mesh, mp_policy=policy)
@@ -151,9 +154,30 @@ def scatter_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state
     set_optimizer_state_dict(module, optimizer, state, options=_spread(strict=True))
 
 
+def shares(rows: NDArray[np.intp], size: int) -> Iterator[tuple[NDArray[np.intp], bool]]:
+    """This process's part of the rows, at most `size` at a time, and whether they count.
+
+    All processes get the same number of parts, since they gather weights together: where others have more rows, one
+    is taken again that must count for nothing.
+    """
+    mine, longest = rows[rank() :: processes()], math.ceil(len(rows) / processes())
+    for start in range(0, longest, size):
+        part = mine[start : start + size]
+        yield (part, True) if len(part) else (rows[:1], False)
+
+
+def largest(value: float) -> float:
+    """The largest of the processes' values."""
+    if processes() == 1:
+        return value
+    box = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(box, dist.ReduceOp.MAX)
+    return float(box)
+
+
 def summed(values: dict[str, float]) -> dict[str, float]:
     """Each value, added up over all ranks."""
-    if size() == 1:
+    if processes() == 1:
         return values
     sums = torch.tensor(list(values.values()), dtype=torch.float64)
     dist.all_reduce(sums)
@@ -167,7 +191,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def from_leader(value: R) -> R:
     """Rank 0's value."""
-    if size() == 1:
+    if processes() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))

@@ -17,13 +17,13 @@ from service.prompts import Profile
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
-from trainer.training import checkpoint, scores
+from trainer.training import scores
 from trainer.training.handover import Handover
-from trainer.training.policy import Policy
+from trainer.training.learner import Learner
 from trainer.training.reward import advantages, rewards
 from trainer.training.rollouts import SampledGroup, Sampler
 from trainer.training.served import Served
-from trainer.training.update import Updater
+from trainer.training.update import Shown
 from trainer.voting.pairs import Group
 from trainer.voting.vote import Pair
 
@@ -32,7 +32,7 @@ from trainer.voting.vote import Pair
 class OnlineStage:
     """One round's training. `folder` keeps `steps.jsonl` and the checkpoint that a killed stage resumes from."""
 
-    policy: Policy
+    learner: Learner
     pool: Pool
     labels: dict[Pair, float]
     profile: Profile
@@ -48,22 +48,21 @@ class OnlineStage:
         excepted), whatever takes how long, so that a run can be repeated.
         """
         plan = [group for _ in range(self.settings.epochs) for group in groups]
-        updater = Updater(self.policy, self.pool, self.settings)
-        done, ahead = self._resume(updater)
+        done, ahead = self._resume()
         advance(None, done)
         with Sampler() as sampler:
             for step in range(done, len(plan)):
                 began = time.monotonic()
-                rollouts = ahead or self._collect(self._begin(plan, step, sampler), plan[step], updater)
-                metrics, ahead = self._step(plan, step, rollouts, updater, sampler)
+                rollouts = ahead or self._collect(self._begin(plan, step, sampler), plan[step])
+                metrics, ahead = self._step(plan, step, rollouts, sampler)
                 metrics = {"step": step, **metrics, "step_seconds": time.monotonic() - began}
                 append_jsonl(self.folder / "steps.jsonl", [metrics])
                 if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
-                    self._save(updater, step + 1, ahead)
+                    self._save(step + 1, ahead)
                 advance(metrics, 1)
 
     def _step(
-        self, plan: list[Group], step: int, rollouts: SampledGroup, updater: Updater, sampler: Sampler
+        self, plan: list[Group], step: int, rollouts: SampledGroup, sampler: Sampler
     ) -> tuple[dict[str, float], SampledGroup | None]:
         """Trains on the rollouts of a step. Returns what to plot, and the next step's rollouts if they overlap."""
         began = time.monotonic()
@@ -72,10 +71,10 @@ class OnlineStage:
         sampled = scores.to_scores(rollouts.results, self.profile)
         reward = rewards(sampled, self._label_matrix(plan[step]), self.settings.gamma)
         advantage = advantages(reward, normalise=self.settings.normalise)
-        update = updater.accumulate(plan[step], rollouts.results, advantage)
+        update = self.learner.accumulate(self._shown(plan[step]), rollouts.results, advantage)
         updated = time.monotonic()
-        ahead = self._collect(sampling, plan[step + 1], updater) if sampling else None  # before the weights move
-        norm = updater.step(1 - step / len(plan))
+        ahead = self._collect(sampling, plan[step + 1]) if sampling else None  # before the weights move
+        norm = self.learner.step(1 - step / len(plan))
         metrics = {
             **_describe(sampled, reward, advantage), **update, "gradient_norm": norm, "mismatch": rollouts.mismatch,
             "rollout_seconds": rollouts.seconds, "update_seconds": updated - began,
@@ -84,7 +83,7 @@ class OnlineStage:
 
     def _begin(self, plan: list[Group], step: int, sampler: Sampler) -> Future[SampledGroup]:
         """Begins to sample a step's rollouts from the policy as it is now."""
-        serving = self.handover.served(self.policy, f"s{step:05d}")
+        serving = self.handover.served(self.learner, f"s{step:05d}")
         return sampler.begin(serving, lambda served: self._roll_out(plan[step], step, served))
 
     def _roll_out(self, group: Group, step: int, served: Served) -> list[RolloutResult]:
@@ -93,24 +92,25 @@ class OnlineStage:
             seed=self.seed * 7919 + step * 104_729,
         )  # fmt: skip
 
-    @staticmethod
-    def _collect(sampling: Future[SampledGroup], group: Group, updater: Updater) -> SampledGroup:
+    def _collect(self, sampling: Future[SampledGroup], group: Group) -> SampledGroup:
         """Waits for rollouts of the policy as it still is, and compares engine with torch on the first image."""
         sampled = sampling.result()
-        return sampled.model_copy(update={"mismatch": updater.mismatch(group[0], sampled.results[0])})
+        mismatch = self.learner.mismatch(self._shown(group[:1]), sampled.results[0])
+        return sampled.model_copy(update={"mismatch": mismatch})
+
+    def _shown(self, group: Group) -> Shown:
+        return {image: self.pool.open(image) for image in group}
 
     def _label_matrix(self, group: Group) -> NDArray[np.float64]:
         return np.array([[self.labels.get((one, other), np.nan) for other in group] for one in group])
 
-    def _save(self, updater: Updater, done: int, ahead: SampledGroup | None) -> None:
-        checkpoint.save(
-            self.folder / "checkpoint.pt", self.policy, updater.optimizer, done, ahead.model_dump() if ahead else None
-        )
+    def _save(self, done: int, ahead: SampledGroup | None) -> None:
+        self.learner.save(self.folder / "checkpoint.pt", done, ahead.model_dump() if ahead else None)
 
-    def _resume(self, updater: Updater) -> tuple[int, SampledGroup | None]:
+    def _resume(self) -> tuple[int, SampledGroup | None]:
         """Takes up the last checkpoint, forgets the metrics of steps after it, returns the steps done and the next
         step's rollouts."""
-        done, ahead = checkpoint.resume(self.folder / "checkpoint.pt", self.policy, updater.optimizer)
+        done, ahead = self.learner.resume(self.folder / "checkpoint.pt")
         log = self.folder / "steps.jsonl"
         write_jsonl(log, [row for row in read_jsonl(log) if row["step"] < done])
         return done, SampledGroup.model_validate(ahead) if ahead else None

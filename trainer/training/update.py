@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from service.contract import RolloutResult
 from trainer.errors import PromptMismatch
-from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
+from trainer.training import distributed
 from trainer.training.grpo import Clipping, group_loss
 from trainer.training.logprobs import Logprobs
 from trainer.training.policy import Policy
-from trainer.voting.pairs import Group
 
 Rollouts = Sequence[RolloutResult]
 """The answers to one prompt an image."""
+Shown = Mapping[str, Image.Image]
+"""Images' pictures, RGB, by content id."""
 _MEANS = ("loss", "kl", "entropy", "clipped", "truncated", "ratio")
 """What is averaged over a step's tokens."""
 
@@ -27,15 +30,15 @@ _MEANS = ("loss", "kl", "entropy", "clipped", "truncated", "ratio")
 class Updater:
     """Updates the policy; its optimizer is part of what a killed training resumes from."""
 
-    def __init__(self, policy: Policy, pool: Pool, settings: EvolveSettings) -> None:
+    def __init__(self, policy: Policy, settings: EvolveSettings) -> None:
         self.optimizer = torch.optim.AdamW(policy.trainable(), lr=settings.learning_rate, weight_decay=0.0)
         self._policy = policy
-        self._pool = pool
         self._settings = settings
         self._clipping = Clipping(settings.clip_low, settings.clip_high, settings.truncation)
 
-    def accumulate(self, group: Group, rollouts: Rollouts, advantage: NDArray[np.float64]) -> dict[str, float]:
-        """The gradients of one step over the images whose rewards have spread, `images_per_pass` at a time.
+    def accumulate(self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64]) -> dict[str, float]:
+        """The gradients of one step over the images whose rewards have spread, `images_per_pass` at a time; under
+        torchrun each process takes a part of them.
 
         `advantage` is (B, K). Returns what to plot: means over the tokens.
 
@@ -45,13 +48,16 @@ class Updater:
         self.optimizer.zero_grad()
         rows = np.flatnonzero(np.abs(advantage).max(1) > 0)
         tokens = sum(len(completion.token_ids) for row in rows for completion in rollouts[row].completions)
-        size = self._settings.images_per_pass
+        images = list(shown.items())
         passes = [
-            self._pass([group[row] for row in chosen], [rollouts[row] for row in chosen], advantage[chosen], tokens)
-            for chosen in (rows[start : start + size] for start in range(0, len(rows), size))
-        ]
-        means = {name: sum(found[name] for found in passes) for name in _MEANS}
-        largest = max((found["ratio_max"] for found in passes), default=0.0)
+            self._pass(
+                dict(images[row] for row in chosen), [rollouts[row] for row in chosen], advantage[chosen],
+                tokens if counts else math.inf,
+            )
+            for chosen, counts in distributed.shares(rows, self._settings.images_per_pass)
+        ]  # fmt: skip
+        means = distributed.summed({name: sum(found[name] for found in passes) for name in _MEANS})
+        largest = distributed.largest(max((found["ratio_max"] for found in passes), default=0.0))
         return {**means, "ratio_max": largest, "images_trained": float(len(rows))}
 
     def step(self, left: float) -> float:
@@ -64,30 +70,33 @@ class Updater:
         return norm
 
     @torch.no_grad()
-    def mismatch(self, image: str, rollout: RolloutResult) -> float:
+    def mismatch(self, shown: Shown, rollout: RolloutResult) -> float:
         """How far engine and torch are apart under the same weights: the mean |ratio - 1| of one image's tokens,
         sampled from the policy as it is now."""
-        current, _ = self._logprobs([image], [rollout], reference=False)
+        current, _ = self._logprobs(shown, [rollout], reference=False)
         ratio = torch.exp(current.chosen - _sampled_logprobs([rollout], current.mask))
         return float(((ratio - 1).abs() * current.mask).sum() / current.mask.sum())
 
-    def _pass(self, images: Group, rollouts: Rollouts, advantage: NDArray[np.float64], tokens: int) -> dict[str, float]:
-        """One forward and backward pass; `advantage` is (N, K), `tokens` those of the whole step."""
-        current, reference = self._logprobs(images, rollouts, reference=self._settings.beta > 0)
+    def _pass(
+        self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64], tokens: float
+    ) -> dict[str, float]:
+        """One forward and backward pass; `advantage` is (N, K), `tokens` those of the whole step, infinite if this
+        pass must not count."""
+        current, reference = self._logprobs(shown, rollouts, reference=self._settings.beta > 0)
         found = group_loss(
             current.chosen, _sampled_logprobs(rollouts, current.mask), reference and reference.chosen,
             torch.tensor(advantage, dtype=torch.float32, device=current.mask.device), current.mask,
             beta=self._settings.beta, clipping=self._clipping,
         )  # fmt: skip
-        torch.autograd.backward(found.loss / tokens)
+        torch.autograd.backward(found.loss / tokens * distributed.processes())  # FSDP takes their mean
         sums = {**found._asdict(), "entropy": current.entropy.sum()}
         return {name: float(value.detach()) / (1 if name == "ratio_max" else tokens) for name, value in sums.items()}
 
-    def _logprobs(self, images: Group, rollouts: Rollouts, *, reference: bool) -> tuple[Logprobs, Logprobs | None]:
-        pictures = [[self._pool.open(image)] for image in images]
+    def _logprobs(self, shown: Shown, rollouts: Rollouts, *, reference: bool) -> tuple[Logprobs, Logprobs | None]:
+        pictures = [[picture] for picture in shown.values()]
         answers = [[completion.token_ids for completion in rollout.completions] for rollout in rollouts]
         found = self._policy.with_reference("score", pictures, answers, reference=reference)
-        for image, prompt, rollout in zip(images, found[0].prompts, rollouts, strict=True):
+        for image, prompt, rollout in zip(shown, found[0].prompts, rollouts, strict=True):
             check_prompt(image, prompt, rollout.prompt_token_ids)
         return found
 

@@ -1,0 +1,87 @@
+"""A learner's three steps on random pictures and answers, alone or as `torchrun -m tests.trainer.learning ...`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from service.contract import Completion, RolloutResult
+from service.prompts import chat_messages
+from tests.trainer.vision_models import PLAIN, picture
+from trainer.settings import EvolveSettings
+from trainer.training import distributed
+from trainer.training.learner import Learner
+
+SIZES = [(84, 112), (112, 56), (112, 112), (56, 112), (84, 84)]
+"""Of the pictures: five among two processes, with prompts of different lengths."""
+ANSWERS = 3
+
+
+def main(folder: Path, name: str, other: str, kinds: list[str], dtype: str = "float32") -> None:
+    """As many processes as torchrun started."""
+    with distributed.joined("cpu", dtype):
+        if distributed.leads():
+            for kind in kinds:
+                lead(folder, kind, name, other, dtype)
+            distributed.dismiss()
+        else:
+            distributed.follow()
+
+
+def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
+    """Two steps, a checkpoint, a third step; then the third step again from the `other` run's checkpoint if there is
+    one. Leaves <kind>-<name>.pt, -end.pt and -resumed.pt, what was handed over, and the last step's metrics."""
+    begun = folder / "checkpoint", PLAIN, settings(folder, kind, dtype), 0, {}
+    path = folder / f"{kind}-{name}"
+    with distributed.built(Learner, *begun) as learner:
+        metrics = [step(learner, number, folder) for number in range(2)]
+        learner.save(path.with_suffix(".pt"), 2, None)
+        metrics.append(step(learner, 2, folder))
+        learner.save(Path(f"{path}-end.pt"), 3, None)
+        learner.hand_over(Path(f"{path}-handed-over"))
+        learner.save_checkpoint(Path(f"{path}-checkpoint"))
+        Path(f"{path}.json").write_text(json.dumps(metrics))
+    if (folder / f"{kind}-{other}.pt").exists():
+        with distributed.built(Learner, *begun) as learner:
+            assert learner.resume(folder / f"{kind}-{other}.pt") == (2, None)
+            step(learner, 2, folder)
+            learner.save(Path(f"{path}-resumed.pt"), 3, None)
+
+
+def settings(folder: Path, kind: str, dtype: str) -> EvolveSettings:
+    return EvolveSettings(
+        pool=folder, run=folder, policy=kind, rollout_operator="http://nowhere", rank=8, images_per_pass=2,
+        learning_rate=1e-3, dtype=dtype,
+    )  # fmt: skip
+
+
+def step(learner: Learner, number: int, folder: Path) -> dict[str, float]:
+    random = np.random.default_rng(number)
+    shown = {str(index): picture(10 * number + index, *size) for index, size in enumerate(SIZES)}
+    rollouts = [rollout(image, random, folder / "checkpoint") for image in shown.values()]
+    advantage = random.normal(size=(len(SIZES), ANSWERS))
+    metrics = learner.accumulate(shown, rollouts, advantage)
+    return {**metrics, "norm": learner.step(1 - number / 3)}
+
+
+def rollout(image: Image.Image, random: np.random.Generator, checkpoint: Path) -> RolloutResult:
+    """Answers that nobody sampled, to the prompt as the engine would see it."""
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    text = processor.apply_chat_template(chat_messages("score", PLAIN), add_generation_prompt=True, tokenize=False)
+    prompt = processor(text=[text], images=[image])["input_ids"][0]
+    answers = [random.integers(280, 400, random.integers(1, 6)).tolist() for _ in range(ANSWERS)]
+    completions = [
+        Completion(text="", token_ids=answer, logprobs=[-6.0] * len(answer), finish_reason="stop") for answer in answers
+    ]
+    return RolloutResult(prompt_token_ids=list(prompt), completions=completions)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
