@@ -11,16 +11,18 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from service.contract import Completion, RolloutResult
+from service.contract import Completion, InfoResponse, RolloutResult
 from service.prompts import chat_messages
 from tests.trainer.vision_models import PLAIN, picture
 from trainer.settings import EvolveSettings
 from trainer.training import distributed
-from trainer.training.learner import Learner
+from trainer.training.learner import Learner, begin
 
 SIZES = [(84, 112), (112, 56), (112, 112), (56, 112), (84, 84)]
 """Of the pictures: five among two processes, with prompts of different lengths."""
 ANSWERS = 3
+ENGINE = InfoResponse.model_construct(min_pixels=None, max_pixels=None)
+"""It scales pictures as the checkpoint says."""
 
 
 def main(folder: Path, name: str, other: str, kinds: list[str], dtype: str = "float32") -> None:
@@ -37,9 +39,9 @@ def main(folder: Path, name: str, other: str, kinds: list[str], dtype: str = "fl
 def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
     """Two steps, a checkpoint, a third step; then the third step again from the `other` run's checkpoint if there is
     one. Leaves <kind>-<name>.pt, -end.pt and -resumed.pt, what was handed over, and the last step's metrics."""
-    begun = folder / "checkpoint", PLAIN, settings(folder, kind, dtype), 0, {}
+    begun = folder / "checkpoint", PLAIN, settings(folder, kind, dtype), 0, ENGINE
     path = folder / f"{kind}-{name}"
-    with distributed.built(Learner, *begun) as learner:
+    with distributed.built(begin, *begun) as learner:
         metrics = [step(learner, number, folder) for number in range(2)]
         learner.save(path.with_suffix(".pt"), 2, None)
         metrics.append(step(learner, 2, folder))
@@ -48,7 +50,7 @@ def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
         learner.save_checkpoint(Path(f"{path}-checkpoint"))
         Path(f"{path}.json").write_text(json.dumps(metrics))
     if (folder / f"{kind}-{other}.pt").exists():
-        with distributed.built(Learner, *begun) as learner:
+        with distributed.built(begin, *begun) as learner:
             assert learner.resume(folder / f"{kind}-{other}.pt") == (2, None)
             step(learner, 2, folder)
             learner.save(Path(f"{path}-resumed.pt"), 3, None)

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.trainer.learning import main
-from tests.trainer.vision_models import SHAPES
+from tests.trainer.learning import ENGINE, main, settings
+from tests.trainer.vision_models import PLAIN, SHAPES
 from trainer.training import distributed
 from trainer.training.policies import load_policy
 
@@ -80,7 +80,5 @@ def test_two_processes_write_what_one_writes(folder: Path, kind: str, what: str)
 
 def test_in_bfloat16_the_weights_under_training_stay_float32(folder: Path) -> None:
     with distributed.joined("cpu", "bfloat16"):
-        from tests.trainer.learning import PLAIN, settings
-
-        policy = load_policy(folder / "checkpoint", PLAIN, settings(folder, "full", "bfloat16"), 0, {})
+        policy = load_policy(folder / "checkpoint", PLAIN, settings(folder, "full", "bfloat16"), 0, ENGINE)
         assert {parameter.dtype for parameter in policy.trainable()} == {torch.float32}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -42,10 +43,13 @@ class FullPolicy(Policy):
         if recompute:
             network.recompute_activations()
         network.shard(dtype)
-        frozen = load_model(checkpoint, dtype, reference_device or device).requires_grad_(False)
-        self._reference = Network(frozen, checkpoint, profile, vision_gradient=False, pixels=pixels)
-        self._reference.shard(dtype)
         super().__init__(network, checkpoint, device)
+        self._load_reference = partial(_frozen, checkpoint, profile, dtype, reference_device or device, pixels)
+
+    @cached_property
+    def _reference(self) -> Network:
+        """Loaded when it is first asked: without a KL penalty it never is."""
+        return self._load_reference()
 
     def with_reference(
         self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers], *, reference: bool = True
@@ -67,6 +71,13 @@ class FullPolicy(Policy):
             dtype = _dtype(self._checkpoint)
             state = {name: tensor.to(dtype) for name, tensor in state.items()}
             self.network.model.save_pretrained(directory, state_dict=state)
+
+
+def _frozen(checkpoint: Path, profile: Profile, dtype: torch.dtype, device: str, pixels: Pixels | None) -> Network:
+    model = load_model(checkpoint, dtype, device).requires_grad_(False)
+    network = Network(model, checkpoint, profile, vision_gradient=False, pixels=pixels)
+    network.shard(dtype)
+    return network
 
 
 def _freeze_tower(model: PreTrainedModel) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.utils import logging
 
 from service.contract import Task
 from service.prompts import Profile
 from trainer.training import distributed
 from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
 from trainer.training.prompt import Pictures, Prompt, encode
+
+logging.disable_progress_bar()  # the stages show theirs
 
 Pixels = Mapping[str, int | None]
 """`min_pixels` and `max_pixels` of the image processor; None: the checkpoint's own."""
@@ -41,11 +44,11 @@ class Network(nn.Module):
 
     def forward(self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers]) -> Logprobs:
         """Log-probabilities of K answers to the task over each entry's pictures."""
-        return self.logprobs(self.encode_batch(task, batch), answers)
+        return self._logprobs(self._encode(task, batch), answers)
 
     def encode_batch(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
         """See `prompt.encode`."""
-        return encode(self.model.model, self._processor, self._profile, task, batch, gradient=self.vision_gradient)
+        return self._encode(task, batch)
 
     def logprobs(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
         """See `AnswerLogprobs`."""
@@ -60,6 +63,9 @@ class Network(nn.Module):
         """Gives every process its part of every layer, if there are many (or `dtype` is not the weights' own)."""
         layers = [*self.model.model.language_model.layers, *self.model.model.visual.blocks]
         distributed.shard(self, layers, ("encode_batch", "logprobs"), dtype)
+
+    def _encode(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
+        return encode(self.model.model, self._processor, self._profile, task, batch, gradient=self.vision_gradient)
 
 
 def _given(pixels: Pixels) -> dict[str, int]:
