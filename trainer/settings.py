@@ -97,8 +97,8 @@ class EvolveSettings(ServiceSettings):
     """Sampled votes on a pair end once their majority differs from that of all K with this probability at most;
     0 goes on while any vote could change it."""
     vote_temperature: float = Field(default=0.5, gt=0, le=2)
-    """Temperature of sampled votes. Of a model that answers without thinking the majority of infinitely many votes is
-    the same at any temperature; below 1 fewer show it."""
+    """Temperature of sampled votes. Of a model that answers readably and without thinking the majority of infinitely
+    many votes is the same at any temperature; below 1 fewer votes show it."""
 
     samples: int = Field(default=16, ge=2, le=64)
     """K of the online stage: scores sampled for each image of a step (the paper: 32)."""
