@@ -121,9 +121,9 @@ class EvolveSettings(ServiceSettings):
     """Trust region: the probability ratio may rise to 1 + this."""
     truncation: float = Field(default=2.0, ge=1)
     """Largest weight of a token by its probability ratio (truncated importance sampling)."""
-    overlap: bool = True
-    """Sample the next step's scores while this one updates, from the policy one step behind. Off: strictly on-policy,
-    and slower."""
+    overlap: CliImplicitFlag[bool] = True
+    """Sample the next step's scores while this one updates, from the policy one step behind. Without: strictly
+    on-policy, and slower."""
     images_per_pass: Count = 16
     """Images of a step in one forward and backward pass; fewer need less memory and change nothing else."""
     rank: int = Field(default=32, ge=1, le=64)
