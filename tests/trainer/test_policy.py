@@ -77,3 +77,14 @@ def test_vision_tower_and_embeddings_are_frozen(policy: LoraPolicy) -> None:
     names = [name for name, parameter in policy._peft.named_parameters() if parameter.requires_grad]
     assert names
     assert all("language_model" in name and "lora" in name for name in names)
+
+
+def test_pictures_are_scaled_to_the_engines_limits(checkpoint: Path, image: Image.Image) -> None:
+    def visual_tokens(**pixels: int | None) -> int:
+        policy = LoraPolicy(checkpoint, PLAIN, rank=8, seed=0, pixels=pixels)
+        return policy.encode("score", [image]).token_ids.count(policy.network.model.config.image_token_id)
+
+    own = visual_tokens(min_pixels=None, max_pixels=None)
+    assert own == (84 // 28) * (112 // 28)
+    assert visual_tokens(max_pixels=56 * 56) < own
+    assert visual_tokens(min_pixels=224 * 224, max_pixels=448 * 448) > own

@@ -90,7 +90,7 @@ def answer_logprobs(
     every = (head(found).float() / temperature).log_softmax(-1)
     chosen = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(mask, every[rows[mask], tokens[mask]])
     with torch.no_grad():
-        entropy = -(every.exp() * every).sum(-1)[rows] * mask
+        entropy = -torch.linalg.vecdot(every.exp(), every)[rows] * mask
     return Logprobs(chosen, entropy, mask.float(), [prompt.token_ids for prompt in prompts])
 
 

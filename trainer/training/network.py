@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from service.contract import Task
@@ -38,7 +38,7 @@ class Network(nn.Module):
         super().__init__()
         self.model = model
         self.vision_gradient = vision_gradient
-        self._processor = AutoProcessor.from_pretrained(checkpoint, **_given(pixels or {}))
+        self._processor = _processor(checkpoint, pixels or {})
         self._profile = profile
         self._logprobs = AnswerLogprobs(model.model.language_model, model.lm_head)
 
@@ -68,8 +68,16 @@ class Network(nn.Module):
         return encode(self.model.model, self._processor, self._profile, task, batch, gradient=self.vision_gradient)
 
 
-def _given(pixels: Pixels) -> dict[str, int]:
-    return {name: value for name, value in pixels.items() if value is not None}
+def _processor(checkpoint: Path, pixels: Pixels) -> ProcessorMixin:
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    images = processor.image_processor
+    smallest, largest = pixels.get("min_pixels"), pixels.get("max_pixels")
+    if smallest or largest:
+        images.size = {
+            "shortest_edge": smallest or images.size["shortest_edge"],
+            "longest_edge": largest or images.size["longest_edge"],
+        }
+    return processor
 
 
 def load_model(checkpoint: Path, dtype: torch.dtype | str, device: str) -> PreTrainedModel:
