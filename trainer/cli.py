@@ -31,10 +31,22 @@ class Evolve(EvolveSettings):
     """
 
     def cli_cmd(self) -> None:
-        """Runs the rounds."""
+        """Runs the rounds, or tells what they would take."""
+        if self.dry_run:
+            return self._tell_price()
         from trainer.evolve import evolve
 
-        evolve(self)
+        return evolve(self)
+
+    def _tell_price(self) -> None:
+        from trainer.files import write_json
+        from trainer.pricing.price import price
+        from trainer.pricing.table import show
+
+        found = price(self)
+        show(found, Console())
+        if self.price:
+            write_json(self.price, found.as_dict())
 
 
 class Evaluate(EvaluateSettings):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -46,10 +47,12 @@ class Stages:
         """One stage. Yields `advance(count, note="")`."""
         began = time.time()
         show = self._bar if self._console.is_terminal else self._lines
-        with show(name, total, unit) as advance:
-            yield advance
-        if self._log:
-            append_jsonl(self._log, [{"stage": name, "began": began, "ended": time.time()}])
+        try:
+            with show(name, total, unit) as advance:
+                yield advance
+        finally:
+            if self._log:
+                append_jsonl(self._log, [{"stage": name, "began": began, "ended": time.time()}])
 
     def say(self, sentence: str) -> None:
         """A line above the bar, or between the lines."""
@@ -86,6 +89,6 @@ class Stages:
         self._console.print(f"{name}: done in {time.time() - began:.1f} s")
 
 
-def stage_times(log: Path) -> list[dict[str, object]]:
+def stage_times(log: Path) -> list[dict[str, Any]]:
     """What `Stages` kept: stage, began, ended (seconds since the epoch)."""
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

@@ -63,13 +63,16 @@ class Round:
         """
         if (self.folder / "promotion.json").exists():
             return
-        self._start()
-        images = self._pool()
-        training, held_back = self._groups(images)
-        self._make_variants(images, [*training, *held_back])
-        labels = vote.labels_of(self._votes(images, [*training, *held_back]))
+        images, training, held_back, labels = self._labelled()
         self._train_and_judge(images, training, held_back, labels)
         self._promote()
+
+    def rehearse(self) -> None:
+        """The stages up to the gate, for a dry run: they change nothing outside the run's folder."""
+        images, training, _, labels = self._labelled()
+        policy = load_policy(self.store.path(self.base), self.profile, self.settings, self.seed)
+        with handover(self.settings, self.workers, self.store, self.base, self.stages.say) as way:
+            self._train(policy, way, images, training, labels)
 
     @property
     def folder(self) -> Path:
@@ -95,6 +98,14 @@ class Round:
     def profile(self) -> Profile:
         """How that version answers."""
         return PROFILES[self.store.info(self.base).profile]
+
+    def _labelled(self) -> tuple[Pool, list[Group], list[Group], dict[vote.Pair, float]]:
+        """The pool, the groups to train on and those held back, and their pairs' labels."""
+        self._start()
+        images = self._pool()
+        training, held_back = self._groups(images)
+        self._make_variants(images, [*training, *held_back])
+        return images, training, held_back, vote.labels_of(self._votes(images, [*training, *held_back]))
 
     def _start(self) -> None:
         """Writes down the version to start from; on a resume, checks that it is still the one that serves."""

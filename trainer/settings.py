@@ -148,6 +148,12 @@ class EvolveSettings(ServiceSettings):
     gradient_checkpointing: CliImplicitFlag[bool] = False
     """Compute activations again for the backward pass: less memory, more time, the same gradients."""
 
+    dry_run: CliImplicitFlag[bool] = False
+    """Only tell what the run would take: images, votes, rollouts, steps, and, measured on a few groups against the
+    running service, hours and disk. Nothing is kept."""
+    price: Path | None = None
+    """With dry_run: also write what it tells to this JSON file."""
+
     tensorboard: CliImplicitFlag[bool] = True
     """Write TensorBoard's event files; look at them with `tensorboard --logdir <run>/tensorboard`."""
     mlflow: str | None = None

@@ -37,14 +37,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evolve(service: Running, pool: Path, run: Path) -> subprocess.Popen[bytes]:
+def evolve(service: Running, pool: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
     """A tiny round: 20 images, 7 groups of 4, 6 steps."""
     command = [
         sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(pool), "--run", str(run),
         "--store", str(service.store.root), "--service", service.url, "--operator", service.operator_url,
         "--rounds", "1", "--variants", "3", "--groups", "6", "--group-size", "4", "--held-back-groups", "1",
         "--samples", "4", "--checkpoint-every", "2", "--rank", "8",
-        "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0",
+        "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0", *more,
     ]  # fmt: skip
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -128,6 +128,19 @@ def test_a_round_ends_in_a_promotion_and_a_killed_one_ends_in_the_same(
     apart = max(float(np.abs(weights[0][name] - weights[1][name]).max()) for name in base)
     assert moved > 1e-4
     assert apart < 0.01 * moved
+
+
+def test_a_dry_run_prices_a_round_and_leaves_nothing(service: Running, pool: Path, tmp_path: Path) -> None:
+    before, price = adapters_of(service), tmp_path / "price.json"
+    assert evolve(service, pool, tmp_path / "run", "--dry-run", "--price", str(price)).wait(120) == 0
+    told = {line["stage"]: line for line in read_json(price)["lines"]}
+    assert told["votes"]["amounts"]["pairs"] == 7 * 6
+    assert told["GRPO"]["amounts"] == {"steps": 6, "rollouts": 6 * 4 * 4}
+    assert all(told[stage]["seconds"] > 0 for stage in ("pool", "variants", "votes", "GRPO", "gate"))
+    assert told["candidate"]["bytes"] > 1_000_000
+    assert 0 < read_json(price)["hours"] < 1
+    assert not (tmp_path / "run").exists()
+    assert adapters_of(service) == before
 
 
 def test_a_run_whose_version_was_replaced_stops_and_says_so(

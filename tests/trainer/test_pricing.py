@@ -1,0 +1,91 @@
+"""`evolve --dry-run`: what a run would take, told before it begins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from itertools import count as forever
+from pathlib import Path
+
+import pytest
+
+from trainer.cli import app
+from trainer.pool.image import PoolImage
+from trainer.pool.pool import Pool
+from trainer.pricing import rehearsal
+from trainer.pricing.counts import count, counts
+from trainer.pricing.price import Line, Price, measured
+from trainer.pricing.rehearsal import Rates
+from trainer.settings import EvolveSettings
+from trainer.voting.pairs import pairs_of, random_groups
+
+RATES = Rates(
+    exact=True, votes_a_pair=2, file_seconds=0.5, variant_seconds=0.1, pair_seconds=0.2, rollout_seconds=3.0,
+    update_seconds=5.0, original_bytes=100, variant_bytes=50, pair_bytes=10, checkpoint_bytes=7, candidate_bytes=9,
+)  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> EvolveSettings:
+    return EvolveSettings(
+        pool=tmp_path, run=tmp_path / "run", groups=6, group_size=4, held_back_groups=1, variants=3, samples=5, epochs=2
+    )
+
+
+def test_counts_are_those_of_the_groups_that_a_round_draws(settings: EvolveSettings) -> None:
+    found = counts(settings, files=50, counted=True, exact=True)
+    pool = Pool(
+        [PoolImage(f"{n}-{v}", "", str(n), "jpeg" if v else None) for n in range(found.originals) for v in range(4)]
+    )
+    groups = random_groups(pool, 7, 4, seed=0)
+    used = {image for group in groups for image in group}
+    assert (found.originals, found.images) == (7, len(pool.images))
+    assert found.variants == sum(pool.by_id[image].kind is not None for image in used)
+    assert found.pairs == len(pairs_of(groups))
+    assert found.votes == 2 * found.pairs
+    assert (found.steps, found.rollouts, found.gate_rollouts) == (6 * 2, 6 * 2 * 4 * 5, 2 * 4 * 5)
+
+
+def test_a_small_pool_is_drawn_whole(settings: EvolveSettings) -> None:
+    found = counts(settings, files=2, counted=True, exact=False)
+    assert (found.originals, found.images, found.variants) == (2, 8, 6)
+    assert found.votes == found.pairs * settings.votes
+
+
+def test_counting_ends_in_time() -> None:
+    assert count(range(5), seconds=60) == (5, True)
+    assert count(forever(), seconds=0.01)[1] is False
+
+
+def test_the_price_is_what_one_of_each_takes_times_how_many_there_are(settings: EvolveSettings) -> None:
+    found = counts(settings, files=50, counted=True, exact=True)
+    price = Price(2, measured(settings, replace(found, variants=10, pairs=42), RATES), unmeasured=None)
+    seconds = {line.stage: line.seconds for line in price.lines}
+    expected = {"pool": 25.0, "variants": 1.0, "votes": 42 * 0.2, "GRPO": 12 * 8.0, "gate": 6.0, "candidate": 0.0}
+    assert seconds == pytest.approx(expected)
+    assert price.hours == pytest.approx(2 * sum(expected.values()) / 3600)
+    assert price.bytes == 2 * (7 * 100 + 10 * 50 + 42 * 10 + 7 + 9)
+
+
+def test_without_a_service_the_counts_are_told_and_why_there_are_no_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearsal, "_PATIENCE_S", 0.0)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(b"%d" % number)
+    (tmp_path / "operator.key").write_text("key")
+    flags = [
+        "--pool", tmp_path / "photos", "--run", tmp_path / "run", "--store", tmp_path,
+        "--price", tmp_path / "price.json", "--operator", "http://127.0.0.1:9",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["evoquality-trainer", "evolve", "--dry-run", *map(str, flags)])
+    app()
+    shown = capsys.readouterr().out
+    assert "6,864 pairs" in shown
+    assert "Times and disk need the running service" in shown
+    told = json.loads((tmp_path / "price.json").read_text())
+    assert (told["hours"], told["bytes"]) == (None, None)
+    assert Line(**told["lines"][3]).amounts == {"steps": 100, "rollouts": 100 * 12 * 16}
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,57 @@
+"""How much of everything a round does, from its settings and the size of the pool alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import comb
+
+from trainer.settings import EvolveSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of one round."""
+
+    files: int
+    """Entries of the pool; at least so many where it was too long to be counted."""
+    counted: bool
+    originals: int
+    images: int
+    """Originals and variants, drawn or planned."""
+    variants: int
+    """Those that the round uses, and makes."""
+    pairs: int
+    votes: int
+    """At most: two passes a pair where votes are exact, K answers where they are sampled and none is decided early."""
+    steps: int
+    rollouts: int
+    """Answers sampled in training."""
+    gate_rollouts: int
+
+
+def counts(settings: EvolveSettings, files: int, counted: bool, *, exact: bool) -> Counts:
+    """The counts of a round. Pairs that two groups share are asked once: the true number may be a little smaller."""
+    s = settings
+    originals = min(s.originals, files)
+    images = originals * (1 + s.variants)
+    used = min(images, s.places)
+    pairs = (s.groups + s.held_back_groups) * comb(s.group_size, 2)
+    steps = s.groups * s.epochs
+    return Counts(
+        files, counted, originals, images, round(used * s.variants / (1 + s.variants)), pairs,
+        pairs * (2 if exact else s.votes), steps, steps * s.group_size * s.samples,
+        2 * s.held_back_groups * s.group_size * s.samples,
+    )  # fmt: skip
+
+
+def count(entries: Iterable[object], seconds: float) -> tuple[int, bool]:
+    """How many entries there are, or were met in so many seconds, and whether those are all."""
+    deadline = time.monotonic() + seconds
+    met = 0
+    for _ in entries:
+        met += 1
+        if time.monotonic() > deadline:
+            return met, False
+    return met, True

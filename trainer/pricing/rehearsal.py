@@ -1,0 +1,106 @@
+"""A round in miniature, in a temporary folder against the running service, for what everything takes here."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from service.versions.store import VersionStore
+from trainer.pool.image import content_id
+from trainer.pool.sources import Sources
+from trainer.progress import Stages, stage_times
+from trainer.reporting.rounds import steps
+from trainer.reporting.trackers import Trackers
+from trainer.round import Round
+from trainer.settings import EvolveSettings
+from trainer.voting.vote import load
+from trainer.workers.workers import Workers
+
+_ORIGINALS, _GROUPS = 8, 2
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds and bytes for one of each."""
+
+    exact: bool
+    """Whether votes are exact."""
+    votes_a_pair: float
+    file_seconds: float
+    variant_seconds: float
+    pair_seconds: float
+    rollout_seconds: float
+    """Of a step."""
+    update_seconds: float
+    original_bytes: float
+    """To be copied: none where the pool's images are plain files."""
+    variant_bytes: float
+    pair_bytes: float
+    checkpoint_bytes: int
+    candidate_bytes: int
+
+
+def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
+    """Runs a few groups through pool, votes and training; leaves nothing behind.
+
+    Raises:
+        Unreachable, ServiceError, WrongVersion, ValueError: as a round does.
+        httpx.TransportError: the service's public address does not answer.
+    """
+    with TemporaryDirectory(prefix="evoquality-dry-run-") as folder:
+        small = _small(settings, sources, Path(folder))
+        stages, store = Stages(small.run / "stages.jsonl"), VersionStore(settings.store)
+        with Workers(small.operators, settings.operator_key(), store, _PATIENCE_S, stages.say) as workers:
+            miniature = Round(1, small, workers, stages, Trackers([], stages.say))
+            miniature.rehearse()
+        return _rates(small, miniature, store, copied=_copied(sources))
+
+
+def _small(settings: EvolveSettings, sources: Sources, folder: Path) -> EvolveSettings:
+    """The settings of the miniature, over a pool of the first few images."""
+    wanted = max(_ORIGINALS, ceil(settings.group_size / (1 + settings.variants)))
+    (folder / "pool").mkdir()
+    (folder / "run").mkdir()
+    for entry in sources:
+        with suppress(OSError):
+            data = entry.read()
+            (folder / "pool" / f"{content_id(data)}.jpg").write_bytes(data)
+            wanted -= 1
+        if wanted == 0:
+            break
+    changed = {"pool": folder / "pool", "run": folder / "run", "groups": _GROUPS, "held_back_groups": 0, "epochs": 1}
+    return settings.model_copy(update=changed)
+
+
+def _copied(sources: Sources) -> bool:
+    return next((entry.file is None for entry in sources), False)
+
+
+def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copied: bool) -> Rates:
+    seconds = {
+        row["stage"].partition(": ")[2]: row["ended"] - row["began"] for row in stage_times(small.run / "stages.jsonl")
+    }
+    votes, last = load(miniature.folder / "votes.jsonl"), steps(miniature.folder)[-1]
+    originals, variants = (list((small.run.parent / name).glob("*")) for name in ("pool", "run/variants"))
+    return Rates(
+        exact=votes[0].by == "exact",
+        votes_a_pair=sum(vote.asked for vote in votes) / len(votes),
+        file_seconds=seconds["pool"] / len(originals),
+        variant_seconds=seconds.get("variants", 0.0) / max(1, len(variants)),
+        pair_seconds=seconds["votes"] / len(votes),
+        rollout_seconds=last["rollout_seconds"],
+        update_seconds=last["update_seconds"],
+        original_bytes=_mean_size(originals) if copied else 0.0,
+        variant_bytes=_mean_size(variants),
+        pair_bytes=(miniature.folder / "votes.jsonl").stat().st_size / len(votes),
+        checkpoint_bytes=(miniature.folder / "train" / "checkpoint.pt").stat().st_size,
+        candidate_bytes=sum(file.stat().st_size for file in store.path(miniature.base).iterdir()),
+    )
+
+
+def _mean_size(files: list[Path]) -> float:
+    return sum(file.stat().st_size for file in files) / max(1, len(files))
