@@ -73,7 +73,7 @@ class Sources:
         return Entry(str(path), partial(_read, path, self.max_bytes), path)
 
     def _folder(self, folder: Path) -> Iterator[Entry]:
-        if self.without and folder.absolute() == self.without.absolute():
+        if self.without and folder.resolve() == self.without.resolve():
             return
         try:
             with os.scandir(folder) as found:

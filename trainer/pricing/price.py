@@ -75,7 +75,7 @@ def _lines(c: Counts) -> list[Line]:
         Line("votes", {"pairs": c.pairs, "votes at most": c.votes}),
         Line("GRPO", {"steps": c.steps, "rollouts": c.rollouts}),
         Line("gate", {"rollouts": c.gate_rollouts}),
-        Line("candidate", {"versions": 1}),
+        Line("candidate", {"version": 1}),
     ]
 
 

@@ -111,22 +111,24 @@ class MLflow:
 
     def step(self, row: Row) -> None:
         if row["step"] > self._known:
-            self._log(_numbers(row), row["step"])
+            self._log(self._id, dict(_numbers(row)), row["step"])
 
     def report(self, report: dict[str, Any], folder: Path) -> None:
         for entry in report["rounds"][1:]:
-            run = self._id = self._id_of(entry["round"])
-            self._log(_of_round(report, entry["round"]), 0)
+            run = self._id_of(entry["round"])
+            told = self._client.get_run(run).data.metrics
+            new = {name: value for name, value in _of_round(report, entry["round"]) if told.get(name) != value}
+            self._log(run, new, 0)
             for name in ("report.html", "report.json"):
                 self._client.log_artifact(run, str(folder / name))
             if "promotion" in entry or not entry.get("gate", {"passed": True})["passed"]:
                 self._client.set_terminated(run, "FINISHED" if "promotion" in entry else "FAILED")
 
-    def _log(self, values: Iterator[tuple[str, float]], step: int) -> None:
+    def _log(self, run: str, values: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
 
         now = round(1000 * time.time())
-        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in values])
+        self._client.log_batch(run, metrics=[Metric(name, value, now, step) for name, value in values.items()])
 
     def _id_of(self, number: int) -> str:
         file = self._run / "mlflow.json"
