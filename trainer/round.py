@@ -19,7 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from service.client import Client
 from service.images.picture import FORMATS, Limits, take_heif
 from service.prompts import PROFILES, Profile
 from service.versions.store import VersionStore
@@ -70,8 +69,9 @@ class Round:
     def rehearse(self) -> None:
         """The stages up to the gate, for a dry run: they change nothing outside the run's folder."""
         images, training, _, labels = self._labelled()
-        policy = load_policy(self.store.path(self.base), self.profile, self.settings, self.seed)
-        with handover(self.settings, self.workers, self.store, self.base, self.stages.say) as way:
+        s = self.settings
+        with handover(s, self.workers, self.store, self.base, self.stages.say) as way:
+            policy = load_policy(self.store.path(self.base), self.profile, s, self.seed, way.workers.info())
             self._train(policy, way, images, training, labels)
 
     @property
@@ -137,8 +137,7 @@ class Round:
 
     def _limits(self) -> Limits:
         """Which images the service takes."""
-        with Client(self.settings.service) as service:
-            info = service.info()
+        info = self.workers.info()
         return Limits(
             max_pixels=info.max_image_pixels, min_side=info.min_image_side, max_side=info.max_image_side,
             max_bytes=info.max_upload_bytes, formats=take_heif() if "HEIC" in info.formats else FORMATS,

@@ -21,8 +21,8 @@ from trainer.settings import EvolveSettings
 from trainer.voting.pairs import pairs_of, random_groups
 
 RATES = Rates(
-    exact=True, votes_a_pair=2, file_seconds=0.5, variant_seconds=0.1, pair_seconds=0.2, rollout_seconds=3.0,
-    update_seconds=5.0, original_bytes=100, variant_bytes=50, pair_bytes=10, checkpoint_bytes=7, candidate_bytes=9,
+    exact=True, votes_a_pair=2, file_seconds=0.5, variant_seconds=0.1, pair_seconds=0.2, step_seconds=8.0,
+    rollout_seconds=3.0, original_bytes=100, variant_bytes=50, pair_bytes=10, checkpoint_bytes=7, candidate_bytes=9,
 )  # fmt: skip
 
 

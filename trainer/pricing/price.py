@@ -87,7 +87,7 @@ def measured(s: EvolveSettings, c: Counts, r: Rates) -> list[Line]:
         Line(pool.stage, pool.amounts, c.files * r.file_seconds, round(c.originals * r.original_bytes)),
         Line(variants.stage, variants.amounts, c.variants * r.variant_seconds, round(c.variants * r.variant_bytes)),
         Line(votes.stage, asked, c.pairs * r.pair_seconds, round(c.pairs * r.pair_bytes)),
-        Line(training.stage, training.amounts, c.steps * (r.rollout_seconds + r.update_seconds), r.checkpoint_bytes),
+        Line(training.stage, training.amounts, c.steps * r.step_seconds, r.checkpoint_bytes),
         Line(gate.stage, gate.amounts, 2 * s.held_back_groups * r.rollout_seconds, 0),
         Line(candidate.stage, candidate.amounts, 0.0, r.candidate_bytes),
     ]

@@ -19,7 +19,8 @@ from trainer.settings import EvolveSettings
 from trainer.voting.vote import load
 from trainer.workers.workers import Workers
 
-_ORIGINALS, _GROUPS = 8, 2
+_ORIGINALS, _GROUPS = 8, 3
+"""Of three steps the second is as those between the first and the last of many: rollouts overlap its update."""
 _PATIENCE_S = 5.0
 
 
@@ -33,9 +34,9 @@ class Rates:
     file_seconds: float
     variant_seconds: float
     pair_seconds: float
+    step_seconds: float
     rollout_seconds: float
-    """Of a step."""
-    update_seconds: float
+    """Of a step, beside its update or not."""
     original_bytes: float
     """To be copied: none where the pool's images are plain files."""
     variant_bytes: float
@@ -84,7 +85,7 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copi
     seconds = {
         row["stage"].partition(": ")[2]: row["ended"] - row["began"] for row in stage_times(small.run / "stages.jsonl")
     }
-    votes, last = load(miniature.folder / "votes.jsonl"), steps(miniature.folder)[-1]
+    votes, step = load(miniature.folder / "votes.jsonl"), steps(miniature.folder)[1]
     originals, variants = (list((small.run.parent / name).glob("*")) for name in ("pool", "run/variants"))
     return Rates(
         exact=votes[0].by == "exact",
@@ -92,8 +93,8 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copi
         file_seconds=seconds["pool"] / len(originals),
         variant_seconds=seconds.get("variants", 0.0) / max(1, len(variants)),
         pair_seconds=seconds["votes"] / len(votes),
-        rollout_seconds=last["rollout_seconds"],
-        update_seconds=last["update_seconds"],
+        step_seconds=step["step_seconds"],
+        rollout_seconds=step["rollout_seconds"],
         original_bytes=_mean_size(originals) if copied else 0.0,
         variant_bytes=_mean_size(variants),
         pair_bytes=(miniature.folder / "votes.jsonl").stat().st_size / len(votes),
