@@ -13,7 +13,8 @@ Kill it anywhere and start it again with the same folder: it goes on where it st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -69,10 +70,8 @@ class Round:
     def rehearse(self) -> None:
         """The stages up to the gate, for a dry run: they change nothing outside the run's folder."""
         images, training, _, labels = self._labelled()
-        s = self.settings
-        with handover(s, self.workers, self.store, self.base, self.stages.say) as way:
-            policy = load_policy(self.store.path(self.base), self.profile, s, self.seed, way.workers.info())
-            self._train(policy, way, images, training, labels)
+        with self._learner() as (learning, way):
+            self._train(learning, way, images, training, labels)
 
     @property
     def folder(self) -> Path:
@@ -201,15 +200,21 @@ class Round:
         """Trains, asks the gate, and adds the candidate to the store whatever the gate says."""
         if (self.folder / "candidate.json").exists():
             return
+        with self._learner() as (learning, way):
+            self._train(learning, way, images, training, labels)
+            with self.stages.stage(f"round {self.number}: gate", total=None):
+                verdict = self._ask_gate(learning, way, images, held_back, labels)
+            write_json(self.folder / "gate.json", verdict.as_dict())
+            self._add_candidate(learning, verdict)
+
+    @contextmanager
+    def _learner(self) -> Iterator[tuple[Learner, Handover]]:
+        """What is trained, and its way to the engine."""
         s = self.settings
         with handover(s, self.workers, self.store, self.base, self.stages.say) as way:
             engine, version = way.workers.info(), self.store.path(self.base)
             with distributed.built(learner.begin, version, self.profile, s, self.seed, engine) as learning:
-                self._train(learning, way, images, training, labels)
-                with self.stages.stage(f"round {self.number}: gate", total=None):
-                    verdict = self._ask_gate(learning, way, images, held_back, labels)
-                write_json(self.folder / "gate.json", verdict.as_dict())
-                self._add_candidate(learning, verdict)
+                yield learning, way
 
     def _add_candidate(self, learning: Learner, verdict: gate.Verdict) -> None:
         info = candidate.add_candidate(

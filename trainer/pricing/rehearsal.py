@@ -16,6 +16,7 @@ from trainer.reporting.rounds import steps
 from trainer.reporting.trackers import Trackers
 from trainer.round import Round
 from trainer.settings import EvolveSettings
+from trainer.training import distributed
 from trainer.voting.vote import load
 from trainer.workers.workers import Workers
 
@@ -46,7 +47,7 @@ class Rates:
 
 
 def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
-    """Runs a few groups through pool, votes and training; leaves nothing behind.
+    """Runs a few groups through pool, votes and training, twice: the second time everything is warm.
 
     Raises:
         Unreachable, ServiceError, WrongVersion, ValueError: as a round does.
@@ -56,8 +57,10 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
         small = _small(settings, sources, Path(folder))
         stages, store = Stages(small.run / "stages.jsonl"), VersionStore(settings.store)
         with Workers(small.operators, settings.operator_key(), store, _PATIENCE_S, stages.say) as workers:
-            miniature = Round(1, small, workers, stages, Trackers([], stages.say))
-            miniature.rehearse()
+            warming, miniature = (Round(number, small, workers, stages, Trackers([], stages.say)) for number in (1, 2))
+            with distributed.joined(small.device, small.dtype):
+                warming.rehearse()
+                miniature.rehearse()
         return _rates(small, miniature, store, copied=_copied(sources))
 
 
