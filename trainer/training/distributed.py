@@ -132,10 +132,14 @@ def shard(network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str
 
 
 def gathered_weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
-    """The module's whole tensors on the CPU, by name; empty on other ranks than 0. All ranks must call it."""
-    return get_model_state_dict(
-        module, options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
-    )
+    """The module's whole parameters on the CPU, tied ones once, by name; empty on other ranks than 0.
+
+    All ranks must call it.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
+    state = get_model_state_dict(module, options=options)
+    wanted = (name for name, each in module.named_parameters() if each.requires_grad or not trained_only)
+    return {name: state[name] for name in wanted if leads()}
 
 
 def scatter_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:

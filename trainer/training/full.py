@@ -68,9 +68,9 @@ class FullPolicy(Policy):
     def save_weights(self, directory: Path) -> None:
         state = distributed.gathered_weights(self.network.model, trained_only=False)
         if distributed.leads():
-            model, dtype = self.network.model, _dtype(self._checkpoint)
-            names = dict(model.named_parameters())  # a tied tensor once
-            model.save_pretrained(directory, state_dict={name: state[name].to(dtype) for name in names})
+            dtype = _dtype(self._checkpoint)
+            state = {name: tensor.to(dtype) for name, tensor in state.items()}
+            self.network.model.save_pretrained(directory, state_dict=state)
 
 
 def _frozen(checkpoint: Path, profile: Profile, dtype: torch.dtype, device: str, pixels: Pixels | None) -> Network:
