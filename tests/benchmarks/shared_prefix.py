@@ -14,7 +14,7 @@ from service.prompts import PROFILES
 from trainer.demo.architecture import build_model, build_processor
 from trainer.training import repeated_prefix, shared_prefix
 from trainer.training.logprobs import States, answer_logprobs
-from trainer.training.policy import LANGUAGE_LINEAR
+from trainer.training.lora import LANGUAGE_LINEAR
 from trainer.training.prompt import Prompt, encode
 
 ANSWER = [300, 301, 302, 303, 304, 2]
