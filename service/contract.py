@@ -282,6 +282,7 @@ class ListedVersion(VersionInfo):
     """A version, and what was measured of it since."""
 
     benchmarks: dict[str, Benchmark]
+    refused: str | None = Field(default=None, description="Why it must not serve, if it was found so; else null.")
 
 
 class VersionsResponse(Message):

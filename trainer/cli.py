@@ -12,13 +12,30 @@ from rich.console import Console
 from rich.table import Table
 
 from service.client import Client, ServiceError
-from trainer.errors import GateRefused, Unreachable, WrongVersion
+from trainer import termination
+from trainer.errors import Collapsed, DiskFull, GateRefused, Regressed, Unreachable, WrongVersion
 from trainer.settings import EvaluateSettings, EvolveSettings, ReportSettings
+from trainer.termination import Terminated
 
 EXIT_WRONG_SETTINGS = 2
 EXIT_SERVICE = 3
+EXIT_WRONG_VERSION = 4
+EXIT_DISK_FULL = 5
 EXIT_GATE = 42
-"""The candidate failed the gate: a Kubernetes Job should fail, not try again."""
+EXIT_REGRESSED = 43
+EXIT_COLLAPSED = 44
+_EXITS: dict[type[Exception], int] = {
+    GateRefused: EXIT_GATE,
+    Regressed: EXIT_REGRESSED,
+    Collapsed: EXIT_COLLAPSED,
+    WrongVersion: EXIT_WRONG_VERSION,
+    DiskFull: EXIT_DISK_FULL,
+    Unreachable: EXIT_SERVICE,
+    ServiceError: EXIT_SERVICE,
+    ValueError: EXIT_WRONG_SETTINGS,
+    OSError: EXIT_WRONG_SETTINGS,
+}
+"""The first that fits is the exit code."""
 
 
 class Evolve(EvolveSettings):
@@ -26,8 +43,15 @@ class Evolve(EvolveSettings):
 
     Example: evoquality-trainer evolve --pool photos/ --run runs/first
 
-    A killed run resumes when it is started again with the same folder. Exit codes: 0 done, 2 wrong settings,
-    3 the service refused or cannot be reached, 42 the gate refused the candidate (the old version goes on serving).
+    A killed run resumes when it is started again with the same folder; on SIGTERM it writes a checkpoint and ends
+    within seconds.
+
+    Exit codes that a supervisor should answer by starting it again: 3 no answer from the service for --patience
+    seconds, or a refusal; 5 disk full, once there is room; 137 killed; 143 SIGTERM, 130 Ctrl-C.
+
+    Exit codes that ask for a decision of yours: 2 wrong settings; 4 the service serves another version than the round
+    began with; 42 the gate refused the candidate; 43 the promoted version regressed and was rolled back; 44 training
+    collapsed. The version from before serves in all of these. 0 is done, 1 an error of the trainer's own.
     """
 
     def cli_cmd(self) -> None:
@@ -108,18 +132,17 @@ class Trainer(BaseSettings):
 
 def app() -> None:
     """The console script."""
+    termination.listen()
     try:
         CliApp.run(Trainer)
     except ValidationError as error:
         _stop(EXIT_WRONG_SETTINGS, "; ".join(map(_sentence, error.errors())))
-    except GateRefused as error:
-        _stop(EXIT_GATE, str(error))
-    except (ServiceError, Unreachable, WrongVersion) as error:
-        _stop(EXIT_SERVICE, str(error))
     except httpx.TransportError as error:
         _stop(EXIT_SERVICE, f"the service cannot be reached ({error}); is it running, and are its addresses right?")
-    except (ValueError, OSError) as error:
-        _stop(EXIT_WRONG_SETTINGS, str(error))
+    except Terminated as end:
+        _stop(end.exit_code, f"ended by {end.signal}; start it again to go on")
+    except tuple(_EXITS) as error:
+        _stop(next(code for kind, code in _EXITS.items() if isinstance(error, kind)), str(error))
 
 
 def _sentence(problem: ErrorDetails) -> str:

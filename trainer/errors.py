@@ -17,3 +17,15 @@ class WrongVersion(Exception):
 
 class Unreachable(Exception):
     """No replica of the service answered for longer than the trainer's patience."""
+
+
+class DiskFull(OSError):
+    """A file could not be written for want of space; those that were there before are whole."""
+
+
+class Regressed(Exception):
+    """The promoted version did not behave as the gate had seen it; the one before serves again."""
+
+
+class Collapsed(Exception):
+    """The policy under training is collapsing onto few answers; the round was stopped."""

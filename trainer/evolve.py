@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from service.versions.store import VersionStore
+from trainer import leftovers
 from trainer.files import write_json
+from trainer.leftovers import alone_in
 from trainer.progress import Stages
+from trainer.promotion.probe import Probe
 from trainer.reporting.report import write_report
 from trainer.reporting.trackers import trackers
 from trainer.round import Round
@@ -18,9 +23,12 @@ def evolve(settings: EvolveSettings) -> None:
     processes take part in its training.
 
     Raises:
-        GateRefused, WrongVersion, Unreachable: see `Round.run`.
+        GateRefused, Regressed, Collapsed, WrongVersion, Unreachable: see `Round.run`.
         ServiceError: the service refused a request.
         ConnectionError: on other ranks than 0: that process ended.
+        ValueError: another trainer is at work in the run's folder.
+        DiskFull: a file could not be written; nothing is lost.
+        Terminated: a signal ended the run; a checkpoint is written.
     """
     with distributed.joined(settings.device, settings.dtype):
         if distributed.leads():
@@ -32,13 +40,23 @@ def evolve(settings: EvolveSettings) -> None:
 
 def _lead(settings: EvolveSettings) -> None:
     settings.run.mkdir(parents=True, exist_ok=True)
+    with alone_in(settings.run):
+        _evolve(settings)
+
+
+def _evolve(settings: EvolveSettings) -> None:
     write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     stages = Stages(settings.run / "stages.jsonl")
+    probe = Probe.of(settings.probe, settings.samples, settings.seed) if settings.probe else None
     key, store = settings.operator_key(), VersionStore(settings.store)
     followers = trackers(settings, stages.say)
     with Workers(settings.operators, key, store, settings.patience, stages.say) as workers:
+        leftovers.clear(settings.run, store, workers)
         for number in range(1, settings.rounds + 1):
             try:
-                Round(number, settings, workers, stages, followers).run()
-            finally:
-                followers.report(write_report(settings.run), settings.run)
+                Round(number, settings, workers, stages, followers, probe).run()
+            except Exception:
+                with suppress(OSError):  # the disk may be full: what ended the round is the news
+                    followers.report(write_report(settings.run), settings.run)
+                raise
+            followers.report(write_report(settings.run), settings.run)

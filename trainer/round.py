@@ -6,14 +6,14 @@
     train/          steps.jsonl, checkpoint.pt;              train.json ends the stage
     gate.json       may the candidate serve?
     candidate.json  the merged checkpoint in the version store
-    promotion.json  the hot swap
+    promotion.json  the hot swap;                            rollback.json if it was taken back
 
 Kill it anywhere and start it again with the same folder: it goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -22,14 +22,17 @@ from typing import Any
 
 from service.images.picture import FORMATS, Limits, take_heif
 from service.prompts import PROFILES, Profile
+from service.versions import refusals
 from service.versions.store import VersionStore
-from trainer.errors import GateRefused, WrongVersion
+from trainer.errors import Collapsed, GateRefused, Regressed, WrongVersion
 from trainer.files import read_json, write_json
+from trainer.leftovers import run_id
 from trainer.pool.build import build
 from trainer.pool.pool import Pool
 from trainer.pool.sources import Sources
 from trainer.progress import Stages
 from trainer.promotion import candidate, gate
+from trainer.promotion.behaviour import Behaviour, Observer
 from trainer.reporting.trackers import Trackers
 from trainer.settings import EvolveSettings
 from trainer.training import distributed, learner, scores
@@ -42,6 +45,9 @@ from trainer.voting.cast import cast
 from trainer.voting.pairs import Group
 from trainer.workers.workers import Workers
 
+Probe = Callable[[Served, Workers, Profile], float]
+"""The SRCC of a version, or of an adapter on it, on a labelled set that the round itself cannot see."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -52,20 +58,24 @@ class Round:
     workers: Workers
     stages: Stages
     trackers: Trackers
+    probe: Probe | None = None
 
     def run(self) -> None:
         """Runs what is not done yet.
 
         Raises:
             GateRefused: the candidate failed the gate; its verdict is in `gate.json`.
+            Regressed: the promoted version is not what the gate saw, and was rolled back; see `rollback.json`.
+            Collapsed: the policy collapsed in training.
             WrongVersion: somebody else promoted a version since the round began.
             Unreachable: no replica of the service answered for too long.
         """
         if (self.folder / "promotion.json").exists():
             return
         images, training, held_back, labels = self._labelled()
-        self._train_and_judge(images, training, held_back, labels)
-        self._promote()
+        observer = Observer(images, held_back, labels, self.profile, self.settings.samples, self.seed)
+        self._train_and_judge(images, training, labels, observer)
+        self._promote(observer)
 
     def rehearse(self) -> None:
         """The stages up to the gate, for a dry run: they change nothing outside the run's folder."""
@@ -195,15 +205,21 @@ class Round:
         await cast(asked, chosen, file, advance=advance)
 
     def _train_and_judge(
-        self, images: Pool, training: list[Group], held_back: list[Group], labels: dict[vote.Pair, float]
+        self, images: Pool, training: list[Group], labels: dict[vote.Pair, float], observer: Observer
     ) -> None:
-        """Trains, asks the gate, and adds the candidate to the store whatever the gate says."""
+        """Trains, asks the gate, and adds the candidate to the store in any case; a refused one is marked."""
         if (self.folder / "candidate.json").exists():
             return
+        if (self.folder / "collapse.json").exists():
+            raise Collapsed(read_json(self.folder / "collapse.json")["reason"])
         with self._learner() as (learning, way):
-            self._train(learning, way, images, training, labels)
+            try:
+                self._train(learning, way, images, training, labels)
+            except Collapsed as collapsed:
+                write_json(self.folder / "collapse.json", {"reason": str(collapsed)})
+                raise
             with self.stages.stage(f"round {self.number}: gate", total=None):
-                verdict = self._ask_gate(learning, way, images, held_back, labels)
+                verdict = self._ask_gate(learning, way, observer)
             write_json(self.folder / "gate.json", verdict.as_dict())
             self._add_candidate(learning, verdict)
 
@@ -218,11 +234,13 @@ class Round:
 
     def _add_candidate(self, learning: Learner, verdict: gate.Verdict) -> None:
         info = candidate.add_candidate(
-            learning, self.store, parent=self.base, profile=self.profile.name,
-            origin=f"evolve round {self.number}" + ("" if verdict.passed else " (refused by the gate)"),
-            metrics={f"gate_{name}": value for name, value in asdict(verdict.after).items()},
+            learning, self.store, label=f"{run_id(self.settings.run)}-candidate", parent=self.base,
+            profile=self.profile.name, origin=f"evolve round {self.number}",
+            metrics={f"gate_{name}": value for name, value in asdict(verdict.after).items()} if verdict.after else {},
             config=self.settings.model_dump(mode="json"),
         )  # fmt: skip
+        if not verdict.passed:
+            refusals.refuse(self.store, info.id, "; ".join(verdict.reasons))
         write_json(self.folder / "candidate.json", info.model_dump(mode="json"))
 
     def _train(
@@ -238,29 +256,40 @@ class Round:
 
             stage.run(groups, follow)
 
-    def _ask_gate(
-        self, learning: Learner, way: Handover, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]
-    ) -> gate.Verdict:
-        def observe(workers: Workers, served: Served) -> gate.Behaviour:
-            return gate.observe(
-                workers, images, held_back, labels, self.profile, served, samples=self.settings.samples,
-                seed=self.seed,
-            )  # fmt: skip
-
-        before = observe(self.workers, Served(self.base))
+    def _ask_gate(self, learning: Learner, way: Handover, observer: Observer) -> gate.Verdict:
+        before = observer.observe(Served(self.base), self.workers)
+        if not learning.is_finite():
+            return gate.Verdict(before, None, [gate.finite_weights(False)])
         with way.served(learning, "gate") as served:
-            return gate.judge(before, observe(way.workers, served), self.settings)
+            verdict = gate.judge(before, observer.observe(served, way.workers), self.settings)
+            if self.probe:
+                was = self.probe(Served(self.base), self.workers, self.profile)
+                now = self.probe(served, way.workers, self.profile)
+                verdict.criteria.append(gate.probe(was, now, self.settings))
+        return verdict
 
-    def _promote(self) -> None:
+    def _promote(self, observer: Observer) -> None:
+        """Swaps the candidate in and looks at it once more; what is not as the gate saw it is swapped out again."""
         verdict = read_json(self.folder / "gate.json")
         if not verdict["passed"]:
             raise GateRefused(f"round {self.number}: the candidate may not serve: " + "; ".join(verdict["reasons"]))
         version = read_json(self.folder / "candidate.json")["id"]
-        with self.stages.stage(f"round {self.number}: promotion", total=None):
-            swap, behind = self.workers.promote(version)
+        rollback = self.folder / "rollback.json"
+        if not rollback.exists():
+            with self.stages.stage(f"round {self.number}: promotion", total=None):
+                swap, behind = self.workers.promote(version)
+                promoted = observer.observe(Served(version), self.workers)
             for replica in behind:
                 self.stages.say(f"{replica} did not follow to {version}: promote it there, or restart that replica")
-        write_json(self.folder / "promotion.json", {**swap.model_dump(mode="json"), "behind": behind})
+            reasons = gate.regressions(Behaviour(**verdict["after"]), promoted, self.settings)
+            if not reasons:
+                write_json(self.folder / "promotion.json", {**swap.model_dump(mode="json"), "behind": behind})
+                return
+            refusals.refuse(self.store, version, "after its promotion " + "; ".join(reasons))
+            write_json(rollback, {"version": version, "reason": "; ".join(reasons), "promoted": asdict(promoted)})
+        self.workers.promote(self.base)
+        reason = read_json(rollback)["reason"]
+        raise Regressed(f"round {self.number}: {version} was rolled back to {self.base}: {reason}")
 
 
 def _summary(metrics: dict[str, Any] | None) -> str:

@@ -165,6 +165,32 @@ class EvolveSettings(ServiceSettings):
     """Gate: how much less often than before the scores' order may agree with the votes on held-back pairs."""
     gate_spread: Share = 0.25
     """Gate: smallest spread of the scores, as a share of the spread before."""
+    gate_spread_growth: float = Field(default=4, ge=1)
+    """Gate: largest spread of the scores, as a multiple of the spread before."""
+    gate_drift: float = Field(default=1.0, ge=0)
+    """Gate: how far the mean score may move, on the scale of 1 to 5."""
+    gate_position_bias: Share = 0.1
+    """Gate: how much more than before the image shown first may be preferred, as a share of the votes."""
+    probe: Path | None = None
+    """Gate: a labelled set, images/ and labels.csv (columns image,mos). Nothing is trained on it."""
+    gate_probe_loss: Share = 0.02
+    """Gate: how much lower than before the SRCC on the probe may be."""
+    regression_drift: float = Field(default=0.25, ge=0)
+    """After promotion: how far the mean score may be from the gate's, beside the gate's own limits, or the version
+    before is promoted again."""
+
+    collapse_window: Count = 5
+    """Collapse watch: steps that the limits below are compared with the mean of."""
+    collapse_entropy: float = Field(default=0.02, ge=0)
+    """Collapse watch: smallest entropy of the answers, in nats a token."""
+    collapse_spread: float = Field(default=0.01, ge=0)
+    """Collapse watch: smallest spread of a step's mean scores."""
+    collapse_constant: Share = 0.9
+    """Collapse watch: largest share of images whose answers are all equal."""
+    collapse_unreadable: Share = 0.5
+    """Collapse watch: largest share of unreadable answers."""
+    collapse_kl: float = Field(default=2, ge=0)
+    """Collapse watch: largest KL divergence from the model the round started from, in nats a token."""
 
     @property
     def places(self) -> int:

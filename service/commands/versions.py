@@ -31,7 +31,8 @@ def list_versions(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) ->
         return
     table = Table("", "version", "parent", "created", "profile", "origin")
     for info in answer.versions:
-        mark = {answer.active: "active", answer.previous: "previous"}.get(info.id, "")
+        other = "refused" if info.refused else ""
+        mark = {answer.active: "active", answer.previous: "previous"}.get(info.id, other)
         created = f"{info.created:%Y-%m-%d %H:%M}"
         table.add_row(mark, info.id, info.parent or "", created, info.profile, escape(info.origin))
     out.print(table)

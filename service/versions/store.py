@@ -3,6 +3,7 @@
     <store>/versions/<id>/      safetensors, processor, tokenizer, manifest.json; never changed
     <store>/ACTIVE              {"version", "previous"}, replaced atomically
     <store>/adapters/<name>/    the policy under training, one directory per adapter version
+    <store>/refused/<id>.json   why a version must not serve (see `refusals.py`)
     <store>/benchmarks/<id>.json  what was measured of a version since (see `benchmarks.py`)
     <store>/adapters.json       names ever used and the last integer id given out
 
@@ -80,7 +81,7 @@ class VersionStore:
             raise VersionError("missing_directory", "there is no checkpoint directory to add")
         if not any(source.glob("*.safetensors")):
             raise VersionError("no_weights", "the checkpoint has no safetensors file")
-        beside = self.root / "versions" / f".adding-{uuid4().hex}"
+        beside = self.root / "versions" / f".adding-{source.name}-{uuid4().hex}"
         try:
             ignore = shutil.ignore_patterns(MANIFEST, ".*", "*.tmp")
             shutil.copytree(source, beside, copy_function=shutil.copyfile, ignore=ignore)

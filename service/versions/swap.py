@@ -17,6 +17,7 @@ from service.engine.protocol import Engine
 from service.errors import EngineDead, ServiceError, VersionError
 from service.observability import metrics
 from service.prompts import PROFILES
+from service.versions import refusals
 from service.versions.adapters import Adapters
 from service.versions.gate import VersionGate
 from service.versions.handover import handed_over
@@ -91,6 +92,8 @@ class Swapper:
 
     def _preflight(self, version: str) -> VersionInfo:
         self._store.verify(version)
+        if reason := refusals.reason(self._store, version):
+            raise VersionError("refused", f"{reason}. Remove its mark in the store's folder `refused` to allow it")
         check_weights(self._store.path(version), self._loaded)
         return self._store.info(version)
 

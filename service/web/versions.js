@@ -46,8 +46,9 @@ function render(all) {
 }
 
 function item(version, { active, previous }) {
-  const { id, parent, created, origin, profile, metrics } = version;
+  const { id, parent, created, origin, profile, metrics, refused } = version;
   const told = [
+    ...(refused ? [["Refused", refused]] : []),
     ["Origin", origin],
     ["Made", el("time", { datetime: created }, new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }))],
     ["Parent", parent ?? "none"],
@@ -59,7 +60,7 @@ function item(version, { active, previous }) {
     { class: id === active ? "card version active" : "card version" },
     el("h2", {}, el("code", {}, id), mark(id, active, previous)),
     el("dl", { class: "facts" }, ...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
-    action(id, active, previous),
+    !refused && action(id, active, previous),
   );
 }
 

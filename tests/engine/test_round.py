@@ -44,7 +44,8 @@ def evolve(service: Running, pool: Path, run: Path, *more: str) -> subprocess.Po
         "--store", str(service.store.root), "--service", service.url, "--operator", service.operator_url,
         "--rounds", "1", "--variants", "3", "--groups", "6", "--group-size", "4", "--held-back-groups", "1",
         "--samples", "4", "--checkpoint-every", "2", "--rank", "8",
-        "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0", *more,
+        "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0",
+        "--gate-spread-growth", "100", "--gate-drift", "4", "--gate-position-bias", "1", *more,
     ]  # fmt: skip
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -90,7 +91,7 @@ def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: st
             for row, completion in enumerate(result.completions)
         )
 
-    with AdapterHandover(service.operators, service.store, first).served(policy, "agree") as served:
+    with AdapterHandover(service.operators, service.store, first, "run").served(policy, "agree") as served:
         assert difference(served.adapter) < 1e-4
     with policy.reference():
         assert difference(None) < 1e-4
@@ -148,5 +149,5 @@ def test_a_run_whose_version_was_replaced_stops_and_says_so(
 ) -> None:
     kill_when(evolve(service, pool, tmp_path), tmp_path / "round-1" / "votes.jsonl", 1)
     service.operators.promote(second)
-    assert evolve(service, pool, tmp_path).wait(120) == 3
+    assert evolve(service, pool, tmp_path).wait(120) == 4
     assert not (tmp_path / "round-1" / "candidate.json").exists()

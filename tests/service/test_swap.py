@@ -9,6 +9,7 @@ from PIL import Image
 
 from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions
 from service.errors import DrainTimeout, EngineDead, UnknownAdapter, UnknownVersion, VersionError
+from service.versions import refusals
 from tests.service.conftest import World, adapter, opened
 from tests.service.fake_engine import plain_answer
 
@@ -166,3 +167,19 @@ def test_removing_an_adapter_waits_for_its_requests(world: World, run):
         assert not path.exists() and world.engine.adapters == {}
 
     run(story())
+
+
+def test_a_version_marked_as_refused_is_listed_with_the_reason_and_never_served(world: World, run):
+    refusals.refuse(world.store, world.second, "it agrees with 40 % of the votes")
+
+    async def promote_and_list() -> tuple[int, str, dict[str, str | None]]:
+        async with world.operators() as client:
+            answer = await client.post(f"/internal/versions/{world.second}/promote")
+        async with world.public() as client:
+            listed = (await client.get("/v1/versions")).json()["versions"]
+        return answer.status_code, answer.json()["detail"], {row["id"]: row["refused"] for row in listed}
+
+    status, detail, listed = run(promote_and_list())
+    assert (status, world.service.gate.version.id) == (422, world.first)
+    assert "refused: it agrees with 40 % of the votes" in detail
+    assert listed == {world.first: None, world.second: "it agrees with 40 % of the votes"}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from trainer.promotion.gate import Behaviour, behaviour, judge
+from trainer.promotion import gate
+from trainer.promotion.behaviour import Behaviour, behaviour
 from trainer.settings import EvolveSettings
 
-BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5)
+BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5, position_bias=-0.05)
+BETTER = Behaviour(unreadable=0.0, agreement=0.80, mean=3.2, spread=0.6, position_bias=0.04)
 
 
 @pytest.fixture
@@ -19,26 +22,58 @@ def settings(tmp_path: Path) -> EvolveSettings:
 
 
 def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: EvolveSettings) -> None:
-    assert judge(BEFORE, Behaviour(0.0, 0.80, 3.2, 0.6), settings).passed
+    assert gate.judge(BEFORE, BETTER, settings).passed
 
 
 @pytest.mark.parametrize(
-    ("after", "reason"),
+    ("change", "reason"),
     [
-        (Behaviour(0.20, 0.80, 3.0, 0.5), "unreadable"),
-        (Behaviour(0.00, 0.60, 3.0, 0.5), "agree with 60.0%"),
-        (Behaviour(0.00, 0.80, 3.0, 0.1), "collapsed"),
+        ({"unreadable": 0.20}, "unreadable"),
+        ({"agreement": 0.60}, "agree with 60.0%"),
+        ({"spread": 0.1}, "collapsed"),
+        ({"spread": 2.1}, "widened"),
+        ({"mean": 1.9}, "moved by -1.10"),
+        ({"position_bias": 0.2}, r"shown first by +20.0%, -5.0% before"),
+        ({"position_bias": -0.2}, r"shown first by -20.0%"),
     ],
 )
-def test_a_worse_candidate_is_refused_with_the_reason(settings: EvolveSettings, after: Behaviour, reason: str) -> None:
-    verdict = judge(BEFORE, after, settings)
+def test_a_worse_candidate_is_refused_with_the_reason(
+    settings: EvolveSettings, change: dict[str, float], reason: str
+) -> None:
+    verdict = gate.judge(BEFORE, replace(BETTER, **change), settings)
     assert not verdict.passed
+    assert len(verdict.reasons) == 1
     assert reason in verdict.reasons[0]
+
+
+def test_weights_that_are_no_numbers_are_refused(settings: EvolveSettings) -> None:
+    verdict = gate.Verdict(BEFORE, None, [gate.finite_weights(False)])
+    assert (verdict.passed, verdict.as_dict()["reasons"]) == (False, ["its weights hold NaN or infinity"])
+
+
+@pytest.mark.parametrize(("after", "passes"), [(0.71, True), (0.685, True), (0.67, False)])
+def test_the_probes_correlation_must_not_fall_far(settings: EvolveSettings, after: float, passes: bool) -> None:
+    assert gate.probe(0.70, after, settings).passed == passes
+
+
+def test_a_promoted_version_that_is_what_the_gate_saw_stays(settings: EvolveSettings) -> None:
+    assert gate.regressions(BETTER, replace(BETTER, mean=3.3, agreement=0.79), settings) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"mean": 3.5}, "3.50, 3.20 at the gate"), ({"agreement": 0.7}, "70.0%")]
+)
+def test_a_promoted_version_that_differs_from_what_the_gate_saw_has_regressed(
+    settings: EvolveSettings, change: dict[str, float], reason: str
+) -> None:
+    (found,) = gate.regressions(BETTER, replace(BETTER, **change), settings)
+    assert reason in found
 
 
 def test_agreement_counts_decided_pairs_and_halves_tied_scores() -> None:
     means = {"a": 4.0, "b": 3.0, "c": 3.0, "d": 2.0}
     labels = {("a", "b"): 1.0, ("a", "d"): 0.0, ("b", "c"): 1.0, ("c", "d"): 0.5}
-    found = behaviour(np.array([[4.0, np.nan], [3, 3]]), means, list(labels), labels)
+    found = behaviour(np.array([[4.0, np.nan], [3, 3]]), means, list(labels), labels, [0, 0, 0, 1])
     assert found.agreement == pytest.approx((1 + 0 + 0.5) / 3)
     assert found.unreadable == 0.25
+    assert found.position_bias == 0.25

@@ -43,7 +43,7 @@ def engines(make_world: Callable[..., World]) -> Iterator[Replicas]:
 @pytest.fixture
 def way(engines: Replicas) -> Iterator[WeightsHandover]:
     with Workers(engines.urls, "the key", engines.first.store, 20, engines.said.append, overwritten=True) as workers:
-        yield WeightsHandover(workers, engines.first.settings.handover_folder)
+        yield WeightsHandover(workers, engines.first.settings.handover_folder, "run")
 
 
 def roll_out(engines: Replicas, way: WeightsHandover, version: str) -> list[float]:
@@ -92,7 +92,7 @@ def test_a_serving_engine_named_by_mistake_is_told(make_world: Callable[..., Wor
     serving.start()
     try:
         with Workers(serving.urls, "the key", serving.first.store, 5, serving.said.append, overwritten=True) as workers:
-            way = WeightsHandover(workers, serving.first.settings.handover_folder)
+            way = WeightsHandover(workers, serving.first.settings.handover_folder, "run")
             with pytest.raises(ServiceError, match="--role rollout"), way.served(Weights(0), "s0") as served:
                 roll_out(serving, way, served.version)
     finally:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
@@ -18,11 +22,13 @@ from transformers import AutoProcessor
 from service.contract import Completion, RolloutRequest, RolloutResponse, RolloutResult
 from service.versions.store import VersionStore
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture
-from trainer.errors import PromptMismatch
+from trainer import termination
+from trainer.errors import Collapsed, PromptMismatch
 from trainer.files import read_jsonl
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
+from trainer.termination import Terminated
 from trainer.training.handover import AdapterHandover
 from trainer.training.learner import Learner
 from trainer.training.lora import LoraPolicy
@@ -66,6 +72,7 @@ class TorchEngine:
     pool: Pool
     adapters: Path
     dies_at: int | None = None
+    ended_at: int | None = None
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -81,6 +88,9 @@ class TorchEngine:
     def rollouts(self, request: RolloutRequest) -> RolloutResponse:
         if len(self.asked) == self.dies_at:
             raise ConnectionError("killed")
+        if len(self.asked) == self.ended_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
         results = []
         for prompt in request.prompts:
             rng = np.random.default_rng(prompt.seed)
@@ -97,16 +107,18 @@ class TorchEngine:
         return RolloutResponse(results=results, adapter=request.adapter, version="v")
 
 
-def train(checkpoint: Path, pool: Pool, run: Path, dies_at: int | None = None, **changes: Any) -> LoraPolicy:
+def train(
+    checkpoint: Path, pool: Pool, run: Path, dies_at: int | None = None, ended_at: int | None = None, **changes: Any
+) -> LoraPolicy:
     store = VersionStore(run / "store")
     (store.root / "adapters").mkdir(parents=True, exist_ok=True)
-    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at)
+    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at)
     settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
     trained, labels = policy(checkpoint), {(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}
-    way = AdapterHandover(cast(Workers, engine), store, "v")
+    way = AdapterHandover(cast(Workers, engine), store, "v", "run")
     stage = OnlineStage(Learner(trained, settings), pool, labels, PLAIN, way, settings, seed=1, folder=run / "train")
     stage.run([group(pool, places) for places in STEPS], lambda metrics, steps: None)
-    assert [name.split("-")[0] for name in engine.asked] == [f"s{n:05d}" for n in range(len(STEPS))][
+    assert [name.split("-")[1] for name in engine.asked] == [f"s{n:05d}" for n in range(len(STEPS))][
         -len(engine.asked) :
     ]
     return trained
@@ -176,3 +188,50 @@ def test_a_prompt_that_engine_and_trainer_read_differently_is_refused() -> None:
         check_prompt("x", [1, 2, 3], [1, 2, 2, 3])
     with pytest.raises(PromptMismatch, match="chat template"):
         check_prompt("x", [1, 2, 3], [1, 2, 4])
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """The trainer's way with signals, until the test ends."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    termination.listen()
+    yield
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
+    termination._came = None
+
+
+@pytest.mark.parametrize("ended_at", [1, 4])
+def test_a_signal_ends_the_training_with_the_steps_done_in_the_checkpoint(
+    checkpoint: Path, pool: Pool, tmp_path: Path, listening: None, ended_at: int
+) -> None:
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    for folder in (whole, ended):
+        folder.mkdir()
+    expected = train(checkpoint, pool, whole).state()
+    with pytest.raises(Terminated) as end:
+        train(checkpoint, pool, ended, ended_at=ended_at)
+    assert end.value.code == 143
+    done, saved = max(ended_at - 1, 0), ended / "train" / "checkpoint.pt"
+    assert len(metrics(ended)) == done
+    assert not done or torch.load(saved, weights_only=True)["steps"] == done
+    termination.listen()
+    termination._came = None
+    found = train(checkpoint, pool, ended).state()
+    assert [row["step"] for row in metrics(ended)] == list(range(len(STEPS)))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_a_signal_in_a_block_that_must_not_be_done_by_half_takes_effect_at_its_end(listening: None) -> None:
+    done = []
+    with pytest.raises(Terminated), termination.held():
+        signal.raise_signal(signal.SIGTERM)
+        done.append("all of it")
+    assert done
+
+
+def test_an_absurd_learning_rate_collapses_and_ends_early(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(Collapsed, match="training collapsed"):
+        train(checkpoint, pool, tmp_path, learning_rate=30.0, collapse_window=2, collapse_kl=1.0)
+    assert len(metrics(tmp_path)) < len(STEPS)

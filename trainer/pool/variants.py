@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from trainer.files import writing
 from trainer.pool.distortions import LEVELS, TYPES, distort
 from trainer.pool.image import PoolImage
 
@@ -33,5 +34,6 @@ def make(variant: PoolImage, picture: Image.Image) -> None:
     path = Path(variant.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
-    distort(picture, variant.kind, variant.level, rng).save(beside, format="PNG")
-    beside.replace(path)
+    with writing(path):
+        distort(picture, variant.kind, variant.level, rng).save(beside, format="PNG")
+        beside.replace(path)

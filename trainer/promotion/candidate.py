@@ -8,6 +8,7 @@ from typing import Any
 
 from service.contract import VersionInfo
 from service.versions.store import VersionStore
+from trainer.files import writing
 from trainer.training.learner import Learner
 
 
@@ -15,13 +16,17 @@ def add_candidate(
     learner: Learner,
     store: VersionStore,
     *,
+    label: str,
     parent: str,
     profile: str,
     origin: str,
     metrics: dict[str, float],
     config: dict[str, Any],
 ) -> VersionInfo:
-    """Writes a checkpoint that stands alone and adds it to the store."""
-    with TemporaryDirectory(dir=store.root, prefix=".candidate-") as folder:
+    """Writes a checkpoint that stands alone and adds it to the store.
+
+    `label` begins the name of the folder it is made in. Raises DiskFull.
+    """
+    with writing(store.root / label), TemporaryDirectory(dir=store.root, prefix=f".{label}-") as folder:
         learner.save_checkpoint(Path(folder))
         return store.add(Path(folder), parent=parent, profile=profile, origin=origin, metrics=metrics, config=config)

@@ -1,36 +1,12 @@
-"""May this candidate serve? Judged on held-back groups: voted on, never trained on. No label is needed."""
+"""May this candidate serve? Every criterion compares it with the version it came from, or with a limit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service.prompts import Profile
-from trainer.pool.pool import Pool
+from trainer.promotion.behaviour import Behaviour
 from trainer.settings import EvolveSettings
-from trainer.training import scores
-from trainer.training.served import Served
-from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair
-from trainer.workers.workers import Workers
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """How a version (or an adapter on it) scores the held-back images."""
-
-    unreadable: float
-    """Share of answers without a score."""
-    agreement: float
-    """Share of decided held-back pairs that the mean scores order as the votes do; a tie counts half."""
-    mean: float
-    spread: float
-    """Standard deviation of the images' mean scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +25,10 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The gate's decision: the candidate may serve if it passes every criterion."""
+    """The decision: the candidate may serve if it passes every criterion. Without finite weights it is not asked."""
 
     before: Behaviour
-    after: Behaviour
+    after: Behaviour | None
     criteria: list[Criterion]
 
     @property
@@ -72,67 +48,58 @@ class Verdict:
 
 def judge(before: Behaviour, after: Behaviour, settings: EvolveSettings) -> Verdict:
     """Compares the candidate with the version it came from."""
-    unreadable = settings.gate_unreadable
-    agreement = before.agreement - settings.gate_agreement_loss
-    spread = before.spread * settings.gate_spread
-    return Verdict(
-        before,
-        after,
-        [
-            Criterion(
-                "unreadable answers", before.unreadable, after.unreadable, unreadable, after.unreadable <= unreadable,
-                f"{after.unreadable:.1%} of its answers are unreadable (limit {unreadable:.1%})",
-            ),
-            Criterion(
-                "agreement with the votes", before.agreement, after.agreement, agreement, after.agreement >= agreement,
-                f"its scores agree with {after.agreement:.1%} of the votes, {before.agreement:.1%} before",
-            ),
-            Criterion(
-                "spread of the scores", before.spread, after.spread, spread, after.spread >= spread,
-                f"its scores have collapsed to a spread of {after.spread:.3f}, {before.spread:.3f} before",
-            ),
-        ],
-    )  # fmt: skip
+    return Verdict(before, after, [finite_weights(True), *_criteria(before, after, settings)])
 
 
-def observe(
-    workers: Workers,
-    pool: Pool,
-    groups: Sequence[Group],
-    labels: dict[Pair, float],
-    profile: Profile,
-    served: Served,
-    *,
-    samples: int,
-    seed: int,
-) -> Behaviour:
-    """Scores the held-back images and measures the behaviour."""
-    images = list(dict.fromkeys(image for group in groups for image in group))
-    answers = scores.sample(workers, pool, images, served, samples=samples, seed=seed)
-    sampled = scores.to_scores(answers, profile)
-    means = {
-        image: float(np.nanmean(row)) for image, row in zip(images, sampled, strict=True) if np.isfinite(row).any()
-    }
-    return behaviour(sampled, means, [pair for group in groups for pair in combinations(group, 2)], labels)
+def finite_weights(finite: bool) -> Criterion:
+    """Whether no weight under training is NaN or infinite."""
+    return Criterion("finite weights", 1, float(finite), 1, finite, "its weights hold NaN or infinity")
 
 
-def behaviour(
-    sampled: NDArray[np.float64], means: dict[str, float], pairs: Sequence[Pair], labels: dict[Pair, float]
-) -> Behaviour:
-    """The figures of `Behaviour` from (B, K) sampled scores and the readable images' means."""
-    agreed = [
-        _agreement(means[one] - means[other], labels[one, other])
-        for one, other in pairs
-        if one in means and other in means and labels.get((one, other), 0.5) != 0.5
-    ]
-    values = list(means.values()) or [0.0]
-    return Behaviour(
-        unreadable=float(np.isnan(sampled).mean()),
-        agreement=float(np.mean(agreed)) if agreed else 0.0,
-        mean=float(np.mean(values)),
-        spread=float(np.std(values)),
-    )
+def probe(before: float, after: float, settings: EvolveSettings) -> Criterion:
+    """SRCC on the labelled probe, which nothing was trained on."""
+    limit = before - settings.gate_probe_loss
+    reason = f"its SRCC on the labelled probe is {after:.3f}, {before:.3f} before"
+    return Criterion("SRCC on the probe", before, after, limit, after >= limit, reason)
 
 
-def _agreement(difference: float, label: float) -> float:
-    return 0.5 if difference == 0 else float((difference > 0) == (label == 1))
+def regressions(gated: Behaviour, promoted: Behaviour, settings: EvolveSettings) -> list[str]:
+    """Why the promoted version is not what the gate had seen; empty if it is."""
+    reasons = [criterion.reason for criterion in _criteria(gated, promoted, settings) if not criterion.passed]
+    if abs(promoted.mean - gated.mean) > settings.regression_drift:
+        reasons.append(f"its scores have a mean of {promoted.mean:.2f}, {gated.mean:.2f} at the gate")
+    return reasons
+
+
+def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Criterion]:
+    agreement = before.agreement - s.gate_agreement_loss
+    narrow, wide = before.spread * s.gate_spread, before.spread * s.gate_spread_growth
+    drift = after.mean - before.mean
+    bias = abs(before.position_bias) + s.gate_position_bias
+    return [
+        Criterion(
+            "unreadable answers", before.unreadable, after.unreadable, s.gate_unreadable,
+            after.unreadable <= s.gate_unreadable,
+            f"{after.unreadable:.1%} of its answers are unreadable (limit {s.gate_unreadable:.1%})",
+        ),
+        Criterion(
+            "agreement with the votes", before.agreement, after.agreement, agreement, after.agreement >= agreement,
+            f"its scores agree with {after.agreement:.1%} of the votes, {before.agreement:.1%} before",
+        ),
+        Criterion(
+            "smallest spread of the scores", before.spread, after.spread, narrow, after.spread >= narrow,
+            f"its scores have collapsed to a spread of {after.spread:.3f}, {before.spread:.3f} before",
+        ),
+        Criterion(
+            "largest spread of the scores", before.spread, after.spread, wide, after.spread <= wide,
+            f"its scores have widened to a spread of {after.spread:.3f}, {before.spread:.3f} before",
+        ),
+        Criterion(
+            "drift of the mean", 0, drift, s.gate_drift, abs(drift) <= s.gate_drift,
+            f"its mean score has moved by {drift:+.2f} (limit {s.gate_drift:.2f})",
+        ),
+        Criterion(
+            "position bias", before.position_bias, after.position_bias, bias, abs(after.position_bias) <= bias,
+            f"it prefers the image shown first by {after.position_bias:+.1%}, {before.position_bias:+.1%} before",
+        ),
+    ]  # fmt: skip

@@ -6,12 +6,12 @@ The file holds whole tensors: any number of processes may resume it.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.files import replacing
 from trainer.training import distributed
 from trainer.training.policy import Policy
 
@@ -25,12 +25,8 @@ def save(file: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps: in
     state = {"steps": steps, "policy": policy.state(), "optimizer": kept, "ahead": ahead}
     if not distributed.leads():
         return
-    beside = file.with_name(f".{file.name}.partial")
-    with beside.open("wb") as opened:
+    with replacing(file) as opened:
         torch.save(state, opened)
-        opened.flush()
-        os.fsync(opened.fileno())
-    beside.replace(file)
 
 
 def resume(file: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> tuple[int, Ahead]:

@@ -32,6 +32,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from trainer.termination import held
+
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
@@ -78,9 +80,12 @@ def together(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
     @wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if leads():
-            _tell((method.__name__, args, kwargs))
-        return method(self, *args, **kwargs)
+        if processes() == 1:
+            return method(self, *args, **kwargs)
+        with held():  # the others cannot be left in mid-call
+            if leads():
+                _tell((method.__name__, args, kwargs))
+            return method(self, *args, **kwargs)
 
     return call
 

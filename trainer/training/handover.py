@@ -11,6 +11,8 @@ from typing import Protocol
 from uuid import uuid4
 
 from service.versions.store import VersionStore
+from trainer.files import writing
+from trainer.leftovers import run_id
 from trainer.settings import EvolveSettings
 from trainer.training.served import Served
 from trainer.workers.workers import Workers
@@ -24,16 +26,17 @@ class Sampled(Protocol):
 
 
 class Handover(ABC):
-    """A way to the engine; `workers` are those to ask for its answers."""
+    """A way to the engine; `workers` are those to ask. `mark` begins the names of what is handed over."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, mark: str) -> None:
         self.workers = workers
+        self.mark = mark
 
     @abstractmethod
     def served(self, policy: Sampled, label: str) -> AbstractContextManager[Served]:
         """Serves the policy as it is now for the length of the block.
 
-        Its name begins with `label` and was never used before: an engine that is given new weights under an old name
+        Its name was never used before: an engine that is given new weights under an old name
         goes on serving the old ones.
         """
 
@@ -41,14 +44,14 @@ class Handover(ABC):
 class AdapterHandover(Handover):
     """An adapter beside the version that users are answered by."""
 
-    def __init__(self, workers: Workers, store: VersionStore, version: str) -> None:
-        super().__init__(workers)
+    def __init__(self, workers: Workers, store: VersionStore, version: str, mark: str) -> None:
+        super().__init__(workers, mark)
         self._adapters = store.root / "adapters"
         self._version = version
 
     @contextmanager
     def served(self, policy: Sampled, label: str) -> Iterator[Served]:
-        directory = _written(policy, self._adapters, label)
+        directory = _written(policy, self._adapters, f"{self.mark}-{label}")
         try:
             self.workers.load_adapter(directory.name)
             yield Served(self._version, directory.name)
@@ -60,15 +63,15 @@ class AdapterHandover(Handover):
 class WeightsHandover(Handover):
     """All weights, which overwrite those of a rollout engine; its users are this trainer alone."""
 
-    def __init__(self, workers: Workers, folder: Path) -> None:
-        super().__init__(workers)
+    def __init__(self, workers: Workers, folder: Path, mark: str) -> None:
+        super().__init__(workers, mark)
         self._folder = folder
 
     @contextmanager
     def served(self, policy: Sampled, label: str) -> Iterator[Served]:
         """The weights before are kept until these have answered: the engine goes back to them should these not load."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        directory = _written(policy, self._folder, label)
+        directory = _written(policy, self._folder, f"{self.mark}-{label}")
         yield Served(directory.name)
         for older in self._folder.iterdir():
             if older != directory:
@@ -81,15 +84,16 @@ def handover(
 ) -> Iterator[Handover]:
     """The way that goes with the kind of policy; `version` is the one it began as."""
     if settings.rollout_operator is None or settings.policy == "lora":
-        yield AdapterHandover(workers, store, version)
+        yield AdapterHandover(workers, store, version, run_id(settings.run))
         return
     engines = [url.strip() for url in settings.rollout_operator.split(",")]
     with Workers(engines, settings.operator_key(), store, settings.patience, say, overwritten=True) as rollout:
-        yield WeightsHandover(rollout, settings.handover_folder)
+        yield WeightsHandover(rollout, settings.handover_folder, run_id(settings.run))
 
 
 def _written(policy: Sampled, folder: Path, label: str) -> Path:
-    """A new directory, whole or not there."""
+    """A new directory, whole or not there. Raises DiskFull."""
     name = f"{label}-{uuid4().hex[:8]}"
-    policy.hand_over(folder / f".{name}")
+    with writing(folder / name):
+        policy.hand_over(folder / f".{name}")
     return (folder / f".{name}").rename(folder / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from service.contract import InfoResponse, RolloutResult
@@ -49,6 +50,11 @@ class Learner:
     def resume(self, file: Path) -> tuple[int, Ahead]:
         """See `checkpoint.resume`."""
         return checkpoint.resume(file, self.policy, self._updater.optimizer)
+
+    @together
+    def is_finite(self) -> bool:
+        """Whether every weight under training is a number."""
+        return all(bool(torch.isfinite(weights).all()) for weights in self.policy.state().values())
 
     @together
     def hand_over(self, directory: Path) -> None:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from service.contract import RolloutResult
 from service.prompts import Profile
+from trainer import termination
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings import EvolveSettings
-from trainer.training import scores
+from trainer.termination import Terminated, held
+from trainer.training import collapse, scores
 from trainer.training.handover import Handover
 from trainer.training.learner import Learner
 from trainer.training.reward import advantages, rewards
@@ -46,6 +48,10 @@ class OnlineStage:
 
         With `settings.overlap` the rollouts of a step are always those of the policy one step behind (the first's
         excepted), whatever takes how long, so that a run can be repeated.
+
+        Raises:
+            Collapsed: see `collapse.check`.
+            Terminated: a signal came; the steps done are in the checkpoint.
         """
         plan = [group for _ in range(self.settings.epochs) for group in groups]
         done, ahead = self._resume()
@@ -53,18 +59,27 @@ class OnlineStage:
         with Sampler() as sampler:
             for step in range(done, len(plan)):
                 began = time.monotonic()
-                rollouts = ahead or self._collect(self._begin(plan, step, sampler), plan[step])
-                metrics, ahead = self._step(plan, step, rollouts, sampler)
-                metrics = {"step": step, **metrics, "step_seconds": time.monotonic() - began}
-                append_jsonl(self.folder / "steps.jsonl", [metrics])
-                if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
-                    self._save(step + 1, ahead)
-                advance(metrics, 1)
+                try:
+                    ahead = ahead or self._collect(self._begin(plan, step, sampler), plan[step])
+                    metrics, following = self._prepare(plan, step, ahead, sampler)
+                except Terminated:  # the weights are still those of the steps done
+                    if step:
+                        self._save(step, ahead)
+                    raise
+                with held():
+                    norm = self.learner.step(1 - step / len(plan))
+                    ahead, seconds = following, time.monotonic() - began
+                    metrics = {"step": step, **metrics, "gradient_norm": norm, "step_seconds": seconds}
+                    append_jsonl(self.folder / "steps.jsonl", [metrics])
+                    if termination.came() or (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
+                        self._save(step + 1, ahead)
+                    advance(metrics, 1)
+                collapse.check(list(read_jsonl(self.folder / "steps.jsonl")), self.settings)
 
-    def _step(
+    def _prepare(
         self, plan: list[Group], step: int, rollouts: SampledGroup, sampler: Sampler
     ) -> tuple[dict[str, float], SampledGroup | None]:
-        """Trains on the rollouts of a step. Returns what to plot, and the next step's rollouts if they overlap."""
+        """The gradients of a step. Returns what to plot, and the next step's rollouts if they overlap."""
         began = time.monotonic()
         overlaps = self.settings.overlap and step + 1 < len(plan)
         sampling = self._begin(plan, step + 1, sampler) if overlaps else None
@@ -74,9 +89,8 @@ class OnlineStage:
         update = self.learner.accumulate(self._shown(plan[step]), rollouts.results, advantage)
         updated = time.monotonic()
         ahead = self._collect(sampling, plan[step + 1]) if sampling else None  # before the weights move
-        norm = self.learner.step(1 - step / len(plan))
         metrics = {
-            **_describe(sampled, reward, advantage), **update, "gradient_norm": norm, "mismatch": rollouts.mismatch,
+            **_describe(sampled, reward, advantage), **update, "mismatch": rollouts.mismatch,
             "rollout_seconds": rollouts.seconds, "update_seconds": updated - began,
         }  # fmt: skip
         return metrics, ahead
@@ -129,5 +143,6 @@ def _describe(
         "score_mean": float(np.mean(means)) if means else 0.0,
         "score_spread": float(np.std(means)) if means else 0.0,
         "sample_deviation": float(np.mean(deviations)) if deviations else 0.0,
+        "constant": deviations.count(0.0) / len(deviations) if deviations else 0.0,
         "informative": float((np.abs(advantage).max(1) > 0).mean()),
     }

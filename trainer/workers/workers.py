@@ -58,6 +58,10 @@ class Workers:
         """See `AsyncWorkers.unload_adapter`."""
         self.call(self.asynchronous.unload_adapter, name)
 
+    def remove_adapter(self, own_name: str) -> None:
+        """See `AsyncWorkers.remove_adapter`."""
+        self.call(self.asynchronous.remove_adapter, own_name)
+
     def promote(self, version: str) -> tuple[SwapResponse, list[str]]:
         """See `AsyncWorkers.promote`."""
         return self.call(self.asynchronous.promote, version)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.contract import ListedVersion, VersionsResponse
-from service.versions import benchmarks
+from service.versions import benchmarks, refusals
 from service.versions.store import VersionStore
 
 router = APIRouter(prefix="/v1", tags=["versions"])
@@ -29,4 +29,11 @@ async def versions(request: Request) -> VersionsResponse:
 
 
 def _listed(store: VersionStore) -> list[ListedVersion]:
-    return [ListedVersion(**info.model_dump(), benchmarks=benchmarks.read(store, info.id)) for info in store.list()]
+    return [
+        ListedVersion(
+            **info.model_dump(),
+            benchmarks=benchmarks.read(store, info.id),
+            refused=refusals.reason(store, info.id),
+        )
+        for info in store.list()
+    ]

@@ -1,0 +1,107 @@
+"""How a version, or an adapter on it, answers about held-back images: voted on, never trained on. No label needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.answers import parse_vote
+from service.client import encode_image
+from service.contract import RolloutPrompt, RolloutRequest
+from service.prompts import Profile
+from trainer.pool.pool import Pool
+from trainer.training import scores
+from trainer.training.served import Served
+from trainer.voting.pairs import Group
+from trainer.voting.vote import Pair
+from trainer.workers.workers import Workers
+
+_COMPARED = 48
+"""Pairs compared in both orders for the position bias."""
+_VOTES = 4
+"""Answers a pair and order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a version (or an adapter on it) answers about the held-back images."""
+
+    unreadable: float
+    """Share of answers without a score."""
+    agreement: float
+    """Share of decided held-back pairs that the mean scores order as the votes do; a tie counts half."""
+    mean: float
+    spread: float
+    """Standard deviation of the images' mean scores."""
+    position_bias: float = 0.0
+    """Share of readable votes for the image shown first, every pair in both orders, above one half."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Asks about the held-back groups, with the same seeds every time."""
+
+    pool: Pool
+    groups: Sequence[Group]
+    labels: dict[Pair, float]
+    profile: Profile
+    samples: int
+    seed: int
+
+    def observe(self, served: Served, workers: Workers) -> Behaviour:
+        """Scores every image and compares some pairs."""
+        images = list(dict.fromkeys(image for group in self.groups for image in group))
+        answers = scores.sample(workers, self.pool, images, served, samples=self.samples, seed=self.seed)
+        sampled = scores.to_scores(answers, self.profile)
+        means = {
+            image: float(np.nanmean(row)) for image, row in zip(images, sampled, strict=True) if np.isfinite(row).any()
+        }
+        return behaviour(sampled, means, self._pairs(), self.labels, self._votes_by_place(served, workers))
+
+    def _pairs(self) -> list[Pair]:
+        return [pair for group in self.groups for pair in combinations(group, 2)]
+
+    def _votes_by_place(self, served: Served, workers: Workers) -> list[int]:
+        """Readable votes: 0 for the image shown first, 1 for the other."""
+        pairs = self._pairs()[:_COMPARED]
+        orders = [order for one, other in pairs for order in ([one, other], [other, one])]
+        prompts = [
+            RolloutPrompt(task="compare", images=order, samples=_VOTES, seed=(self.seed + 17 * number) % 2**31)
+            for number, order in enumerate(orders)
+        ]
+        images = {image: encode_image(self.pool.bytes_of(image)) for pair in pairs for image in pair}
+        request = RolloutRequest(images=images, prompts=prompts, adapter=served.adapter, version=served.version)
+        answers = [answer for result in workers.rollouts(request).results for answer in result.completions]
+        votes = [parse_vote(answer.text, self.profile) for answer in answers]
+        return [vote for vote in votes if vote is not None]
+
+
+def behaviour(
+    sampled: NDArray[np.float64],
+    means: dict[str, float],
+    pairs: Sequence[Pair],
+    labels: dict[Pair, float],
+    votes_by_place: Sequence[int],
+) -> Behaviour:
+    """From (B, K) sampled scores, the readable images' means, and votes that are 0 for the image shown first."""
+    agreed = [
+        _agreement(means[one] - means[other], labels[one, other])
+        for one, other in pairs
+        if one in means and other in means and labels.get((one, other), 0.5) != 0.5
+    ]
+    values = list(means.values()) or [0.0]
+    return Behaviour(
+        unreadable=float(np.isnan(sampled).mean()),
+        agreement=float(np.mean(agreed)) if agreed else 0.0,
+        mean=float(np.mean(values)),
+        spread=float(np.std(values)),
+        position_bias=0.5 - float(np.mean(votes_by_place)) if votes_by_place else 0.0,
+    )
+
+
+def _agreement(difference: float, label: float) -> float:
+    return 0.5 if difference == 0 else float((difference > 0) == (label == 1))

@@ -1,0 +1,55 @@
+"""SIGTERM and SIGINT end the run by an exception in the main thread: at once, or when a `held` block ends.
+
+Kubernetes sends SIGTERM and kills 30 s later. A second signal ends the process without any ado.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_holders = 0
+_came: int | None = None
+
+
+class Terminated(SystemExit):
+    """The process was told to end. The exit code is the shell's: 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(self.exit_code)
+        self.signal = signal.Signals(number).name
+
+
+def listen() -> None:
+    """From now on the signals raise Terminated."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _receive)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """What must not be done by half: a signal that comes during the block takes effect at its end."""
+    global _holders
+    _holders += 1
+    try:
+        yield
+    finally:
+        _holders -= 1
+        if _came is not None and not _holders:
+            raise Terminated(_came)
+
+
+def came() -> bool:
+    """Whether a signal waits for the end of a `held` block."""
+    return _came is not None
+
+
+def _receive(number: int, _: FrameType | None) -> None:
+    global _came
+    _came = number
+    signal.signal(number, signal.SIG_DFL)
+    if not _holders:
+        raise Terminated(number)

@@ -1,0 +1,60 @@
+"""Watches a round for the likely failure of GRPO on short answers: collapse onto few of them.
+
+Pure: looks at the metrics of the last steps alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from trainer.errors import Collapsed
+from trainer.settings import EvolveSettings
+
+
+def check(rows: Sequence[Mapping[str, float]], settings: EvolveSettings) -> None:
+    """Looks at the last `collapse_window` steps of `rows`, at least one, oldest first.
+
+    Raises:
+        Collapsed: a mean over the window has passed its limit, or a figure of the last step is not finite.
+    """
+    for name, value in rows[-1].items():
+        if not math.isfinite(value):
+            raise Collapsed(f"training collapsed at step {rows[-1]['step']}: {name} is not finite")
+    window = rows[-settings.collapse_window :]
+    if len(window) < settings.collapse_window:
+        return
+    passed = [
+        _SAID[name].format(mean, limit)
+        for name, limit, low_is_bad in _limits(settings)
+        if _is_past(mean := sum(row[name] for row in window) / len(window), limit, low_is_bad)
+    ]
+    if passed:
+        raise Collapsed(
+            f"training collapsed: over {len(window)} steps to step {rows[-1]['step']} {'; '.join(passed)}. Try "
+            "a lower --learning-rate or a larger --beta in a new run"
+        )
+
+
+_SAID = {
+    "entropy": "the answers' entropy is {:.3f} nats a token (limit {:.3f})",
+    "score_spread": "the images' mean scores spread by {:.3f} (limit {:.3f})",
+    "constant": "{:.0%} of the images got the same answer every time (limit {:.0%})",
+    "unreadable": "{:.0%} of the answers are unreadable (limit {:.0%})",
+    "kl": "the KL divergence from the first model is {:.2f} nats a token (limit {:.2f})",
+}
+
+
+def _limits(settings: EvolveSettings) -> list[tuple[str, float, bool]]:
+    """Metric, limit, and whether lower is worse."""
+    return [
+        ("entropy", settings.collapse_entropy, True),
+        ("score_spread", settings.collapse_spread, True),
+        ("constant", settings.collapse_constant, False),
+        ("unreadable", settings.collapse_unreadable, False),
+        ("kl", settings.collapse_kl, False),
+    ]
+
+
+def _is_past(value: float, limit: float, low_is_bad: bool) -> bool:
+    return value < limit if low_is_bad else value > limit
