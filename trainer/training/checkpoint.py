@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trainer.files import replacing
-from trainer.training import distributed
+from trainer.training import distributed, sharding
 from trainer.training.policy import Policy
 
 Ahead = dict[str, Any] | None
@@ -21,7 +21,7 @@ Ahead = dict[str, Any] | None
 
 def save(file: Path, policy: Policy, optimizer: torch.optim.Optimizer, steps: int, ahead: Ahead) -> None:
     """Replaces the checkpoint atomically. `ahead` are the next step's rollouts. All ranks must call it."""
-    kept = distributed.gathered_optimizer(policy.network, optimizer)
+    kept = sharding.gathered_optimizer(policy.network, optimizer)
     state = {"steps": steps, "policy": policy.state(), "optimizer": kept, "ahead": ahead}
     if not distributed.leads():
         return
@@ -40,5 +40,5 @@ def resume(file: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> tupl
     if steps is None:
         return 0, None
     policy.set_state(state["policy"] if state else {})
-    distributed.scatter_optimizer(policy.network, optimizer, state["optimizer"] if state else {})
+    sharding.scatter_optimizer(policy.network, optimizer, state["optimizer"] if state else {})
     return int(steps), state and state["ahead"]

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from service.contract import Task
 from service.prompts import Profile
-from trainer.training import distributed
+from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs
 from trainer.training.network import Network, Pixels, load_model
 from trainer.training.policy import Policy
@@ -66,7 +66,7 @@ class FullPolicy(Policy):
         self.save_weights(directory)
 
     def save_weights(self, directory: Path) -> None:
-        state = distributed.gathered_weights(self.network.model, trained_only=False)
+        state = sharding.gathered_weights(self.network.model, trained_only=False)
         if distributed.leads():
             dtype = _dtype(self._checkpoint)
             state = {name: tensor.to(dtype) for name, tensor in state.items()}

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from service.contract import Task
 from service.prompts import Profile
-from trainer.training import distributed
+from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs
 from trainer.training.network import Network, Pixels, load_model
 from trainer.training.policy import Policy
@@ -64,12 +64,12 @@ class LoraPolicy(Policy):
 
     def hand_over(self, directory: Path) -> None:
         """Writes the adapter as PEFT and vLLM read it."""
-        state = distributed.gathered_weights(self._peft, trained_only=True)
+        state = sharding.gathered_weights(self._peft, trained_only=True)
         if distributed.leads():
             self._peft.save_pretrained(directory, state_dict=state)
 
     def save_weights(self, directory: Path) -> None:
-        state = distributed.gathered_weights(self._peft, trained_only=True)
+        state = sharding.gathered_weights(self._peft, trained_only=True)
         if distributed.leads():
             merged = self._adapted(load_model(self._checkpoint, "auto", "cpu"))
             set_peft_model_state_dict(merged, state)

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from service.contract import Task
 from service.prompts import Profile
-from trainer.training import distributed
+from trainer.training import sharding
 from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
 from trainer.training.prompt import Pictures, Prompt, encode
 
@@ -62,7 +62,7 @@ class Network(nn.Module):
     def shard(self, dtype: torch.dtype) -> None:
         """Gives every process its part of every layer, if there are many (or `dtype` is not the weights' own)."""
         layers = [*self.model.model.language_model.layers, *self.model.model.visual.blocks]
-        distributed.shard(self, layers, ("encode_batch", "logprobs"), dtype)
+        sharding.shard(self, layers, ("encode_batch", "logprobs"), dtype)
 
     def _encode(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
         return encode(self.model.model, self._processor, self._profile, task, batch, gradient=self.vision_gradient)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from service.contract import Task
 from service.versions.store import MANIFEST
-from trainer.training import distributed
+from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs
 from trainer.training.network import Network
 from trainer.training.prompt import Pictures, Prompt
@@ -75,12 +75,12 @@ class Policy(ABC):
 
     def state(self) -> dict[str, Tensor]:
         """The weights under training, whole and on the CPU, by name; empty on other ranks than 0."""
-        return distributed.gathered_weights(self.network, trained_only=True)
+        return sharding.gathered_weights(self.network, trained_only=True)
 
     def set_state(self, state: dict[str, Tensor]) -> None:
         """Takes over what rank 0's `state` gave, in however many processes."""
-        distributed.scatter_weights(self.network, state)
+        sharding.scatter_weights(self.network, state)
 
     def gradient_norm(self, limit: float) -> float:
         """The Euclidean norm of all gradients, which are scaled down to `limit` if it is larger."""
-        return float(distributed.whole(torch.nn.utils.clip_grad_norm_(self.trainable(), limit)))
+        return float(sharding.whole(torch.nn.utils.clip_grad_norm_(self.trainable(), limit)))

@@ -1,0 +1,71 @@
+"""A policy's weights spread over the processes by FSDP2, and whole again. All processes must call these together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from trainer.training.distributed import leads, processes
+
+
+def shard(network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str], dtype: torch.dtype) -> None:
+    """Gives every process a part of every tensor; `layers` are gathered one at a time. Computes in `dtype`.
+
+    `methods` are those that compute with the network as its forward does.
+    """
+    if not dist.is_initialized():
+        return
+    device = next(network.parameters()).device.type
+    mesh = init_device_mesh(device, (processes(),))
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for module in (*layers, network):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    for method in methods:
+        register_fsdp_forward_method(network, method)
+
+
+def gathered_weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
+    """The module's whole parameters on the CPU, tied ones once, by name; empty on other ranks than 0."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
+    state = get_model_state_dict(module, options=options)
+    wanted = (name for name, each in module.named_parameters() if each.requires_grad or not trained_only)
+    return {name: state[name] for name in wanted if leads()}
+
+
+def scatter_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Takes over whole tensors, of which the other ranks get their parts from rank 0; tensors not named stay."""
+    set_model_state_dict(module, weights, options=_spread(strict=False))
+
+
+def gathered_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's whole state on the CPU, by the module's names; empty on other ranks than 0."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_optimizer_state_dict(module, optimizer, options=options)
+
+
+def scatter_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes over what rank 0's `gathered_optimizer` gave."""
+    set_optimizer_state_dict(module, optimizer, state, options=_spread(strict=True))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be spread over the ranks, whole."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _spread(*, strict: bool) -> StateDictOptions:
+    return StateDictOptions(full_state_dict=True, broadcast_from_rank0=dist.is_initialized(), strict=strict)
