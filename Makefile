@@ -38,13 +38,14 @@ openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from t
 reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
 	@$(BIN)/python -m service.reference
 
-bench: install ## Measure ratios against named baselines
-	@$(BIN)/python -m tests.benchmarks.shared_prefix
-
 bench-serve: install ## The service against vLLM directly and vLLM's own server (10 minutes); runs/bench/serve.json
 	@$(BIN)/python -m tests.benchmarks.serving
+
+bench-train: install ## The trainer against a repeated prefix and TRL (10 minutes; installs TRL); runs/bench/train.json
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[bench]"
+	@$(BIN)/python -m tests.benchmarks.train
 
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench bench-serve checkpoint
+.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench-serve bench-train checkpoint
