@@ -1,4 +1,4 @@
-"""The engine: vLLM's AsyncLLM in this process. Beside `vllm_lora.py` the only file that imports vLLM."""
+"""The engine: vLLM's AsyncLLM in this process. Beside `vllm_worker.py` and `vllm_lora.py` nothing imports vLLM."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SPELLED = "3.42"
 
 _CPU: dict[str, Any] = {
     "block_size": 32,
-    "worker_cls": "service.engine.vllm_lora.LoraWorker",
+    "worker_cls": "service.engine.vllm_worker.CpuWorker",
     "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     "enable_chunked_prefill": False,
 }

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
-from vllm.platforms.cpu import CpuPlatform
-from vllm.v1.worker.cpu_worker import CPUWorker
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -38,12 +36,3 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
             for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
                 y[rows, left : left + width] += scale * (inputs @ a[slot, 0].T) @ b[slot, 0].T
                 left += width
-
-
-class LoraWorker(CPUWorker):
-    """vLLM's CPU worker with `GroupedPunicaWrapper`."""
-
-    def load_model(self, *args: Any, **kwargs: Any) -> None:
-        wrapper = f"{GroupedPunicaWrapper.__module__}.{GroupedPunicaWrapper.__qualname__}"
-        CpuPlatform.get_punica_wrapper = classmethod(lambda cls: wrapper)
-        super().load_model(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -12,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.numpy import load_file
 
 from service.client import encode_image
 from service.contract import RolloutPrompt, RolloutRequest
 from service.prompts import PROFILES
+from tests.engine.checkpoints import Tensors, rewritten
+from tests.engine.conftest import add
 from tests.engine.running import Running
 from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
@@ -66,35 +68,52 @@ def kill_when(process: subprocess.Popen[bytes], file: Path, lines: int) -> None:
     assert process.wait(30) == -signal.SIGKILL
 
 
-def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: str, tmp_path: Path) -> None:
-    content("pool", 0).save(tmp_path / "image.png")
-    with Image.open(tmp_path / "image.png") as picture:
-        picture.load()
+def test_torch_and_engine_agree_on_log_probabilities(service: Running, first: str) -> None:
     policy = LoraPolicy(service.store.path(first), PLAIN, rank=8, seed=0)
     torch.manual_seed(0)
     with torch.no_grad():
         for tensor in policy.trainable():
             tensor.add_(0.02 * torch.randn_like(tensor))
-    prompt = RolloutPrompt(task="score", images=["x"], samples=8, seed=1)
-    images = {"x": encode_image(tmp_path / "image.png")}
-
-    def difference(adapter: str | None) -> float:
-        request = RolloutRequest(images=images, prompts=[prompt], adapter=adapter)
-        result = service.operators.rollouts(request).results[0]
-        encoded = policy.encode("score", [picture])
-        assert encoded.token_ids == result.prompt_token_ids
-        with torch.no_grad():
-            tokens = [completion.token_ids for completion in result.completions]
-            found = policy.logprobs([encoded], [tokens]).chosen[0]
-        return max(
-            float((found[row, : len(completion.logprobs)] - torch.tensor(completion.logprobs)).abs().max())
-            for row, completion in enumerate(result.completions)
-        )
-
     with AdapterHandover(service.operators, service.store, first, "run").served(policy, "agree") as served:
-        assert difference(served.adapter) < 1e-4
+        assert apart(service, policy, served.adapter) < 1e-4
     with policy.reference():
-        assert difference(None) < 1e-4
+        assert apart(service, policy, None) < 1e-4
+
+
+def test_torch_and_engine_agree_after_a_swap_that_changed_every_tensor(
+    service: Running, first: str, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0)
+
+    def change(tensors: Tensors) -> None:
+        for name in sorted(tensors):
+            tensors[name] += 0.05 * tensors[name].std() * noise.standard_normal(tensors[name].shape, np.float32)
+            tensors[name] += 0.01 * np.abs(tensors[name]).mean()  # also where all are equal
+
+    version = add(service.store, rewritten(service.store.path(first), tmp_path / "changed", change), first)
+    before = LoraPolicy(service.store.path(first), PLAIN, rank=8, seed=0)
+    service.operators.promote(version)
+    assert apart(service, LoraPolicy(service.store.path(version), PLAIN, rank=8, seed=0)) < 1e-4
+    assert apart(service, before) > 1e-2
+
+
+def apart(service: Running, policy: LoraPolicy, adapter: str | None = None) -> float:
+    """The largest difference between the engine's and torch's log-probabilities of sampled scores."""
+    picture = content("pool", 0)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    prompt = RolloutPrompt(task="score", images=["x"], samples=8, seed=1)
+    request = RolloutRequest(images={"x": encode_image(file.getvalue())}, prompts=[prompt], adapter=adapter)
+    result = service.operators.rollouts(request).results[0]
+    encoded = policy.encode("score", [picture])
+    assert encoded.token_ids == result.prompt_token_ids
+    with torch.no_grad():
+        tokens = [completion.token_ids for completion in result.completions]
+        found = policy.logprobs([encoded], [tokens]).chosen[0]
+    return max(
+        float((found[row, : len(completion.logprobs)] - torch.tensor(completion.logprobs)).abs().max())
+        for row, completion in enumerate(result.completions)
+    )
 
 
 def test_a_round_ends_in_a_promotion_and_a_killed_one_ends_in_the_same(
