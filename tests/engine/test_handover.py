@@ -7,16 +7,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from service.client import ServiceError
+from service.client import ServiceError, encode_image
+from service.contract import RolloutPrompt, RolloutRequest
+from service.prompts import PROFILES
 from tests.engine.pictures import ask_greedily, logprobs, tokens
 from tests.engine.running import Running, running
 from trainer.files import read_json, read_jsonl
+from trainer.training.full import FullPolicy
 
 pytestmark = pytest.mark.engine
 
@@ -57,6 +63,25 @@ def test_overwritten_weights_answer_as_the_version_does(
     assert logprobs(before) == pytest.approx(logprobs(back), abs=1e-5)
     service.operators.promote(second)
     assert logprobs(overwritten) == pytest.approx(logprobs(ask_greedily(service, images)), abs=1e-4)
+
+
+def test_torch_and_engine_agree_once_all_weights_have_moved(rollout: Running, first: str, images: list[bytes]):
+    policy = FullPolicy(rollout.store.path(first), PROFILES["plain"])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in policy.trainable():
+            tensor.add_(0.05 * tensor.std() * torch.randn_like(tensor))
+    policy.hand_over(rollout.store.root / "handover" / "moved")
+    rollout.operators.overwrite_weights("moved")
+    prompt = RolloutPrompt(task="score", images=["x"], samples=8, seed=1)
+    request = RolloutRequest(images={"x": encode_image(images[0])}, prompts=[prompt], version="moved")
+    [result] = rollout.operators.rollouts(request).results
+    encoded = policy.encode("score", [Image.open(BytesIO(images[0])).convert("RGB")])
+    assert encoded.token_ids == result.prompt_token_ids
+    with torch.no_grad():
+        found = policy.logprobs([encoded], [[completion.token_ids for completion in result.completions]]).chosen[0]
+    for row, completion in zip(found, result.completions, strict=True):
+        assert row[: len(completion.logprobs)].tolist() == pytest.approx(completion.logprobs, abs=1e-4)
 
 
 def test_refused_weights_leave_the_engine_as_it_was(rollout: Running, second: str, images: list[bytes]):
