@@ -7,6 +7,7 @@ the others, which wait for it in `follow`. Without torchrun all of this does not
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -45,7 +46,9 @@ def joined(device: str, dtype: str) -> Iterator[None]:
     dist.init_process_group(backends, timeout=_PATIENCE, **alone)
     try:
         yield
+        dist.barrier()  # who leaves first must not be waited for
     finally:
+        gc.collect()  # spread weights hold on to the group
         dist.destroy_process_group()
 
 
