@@ -67,10 +67,10 @@ class Evolve(EvolveSettings):
         from trainer.pricing.price import price
         from trainer.pricing.table import show
 
-        found = price(self)
-        show(found, Console())
-        if self.price:
-            write_json(self.price, found.as_dict())
+        if found := price(self):
+            show(found, Console())
+            if self.price:
+                write_json(self.price, found.as_dict())
 
 
 class Evaluate(EvaluateSettings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from service.versions.store import VersionStore
 from trainer import leftovers
@@ -30,12 +31,7 @@ def evolve(settings: EvolveSettings) -> None:
         DiskFull: a file could not be written; nothing is lost.
         Terminated: a signal ended the run; a checkpoint is written.
     """
-    with distributed.joined(settings.device, settings.dtype):
-        if distributed.leads():
-            _lead(settings)
-            distributed.dismiss()
-        else:
-            distributed.follow()
+    distributed.led(settings.device, settings.dtype, partial(_lead, settings))
 
 
 def _lead(settings: EvolveSettings) -> None:

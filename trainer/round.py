@@ -73,15 +73,20 @@ class Round:
         if (self.folder / "promotion.json").exists():
             return
         images, training, held_back, labels = self._labelled()
-        observer = Observer(images, held_back, labels, self.profile, self.settings.samples, self.seed)
+        observer = self._observer(images, held_back, labels)
         self._train_and_judge(images, training, labels, observer)
         self._promote(observer)
 
     def rehearse(self) -> None:
-        """The stages up to the gate, for a dry run: they change nothing outside the run's folder."""
-        images, training, _, labels = self._labelled()
+        """What changes nothing outside the run's folder, for a dry run; of the gate what it asks of the base."""
+        images, training, held_back, labels = self._labelled()
         with self._learner() as (learning, way):
             self._train(learning, way, images, training, labels)
+            with self.stages.stage(f"round {self.number}: gate", total=None):
+                self._observer(images, held_back, labels).observe(Served(self.base), self.workers)
+            with self.stages.stage(f"round {self.number}: candidate", total=None):
+                (self.folder / "candidate").mkdir()
+                learning.save_checkpoint(self.folder / "candidate")
 
     @property
     def folder(self) -> Path:
@@ -115,6 +120,9 @@ class Round:
         training, held_back = self._groups(images)
         self._make_variants(images, [*training, *held_back])
         return images, training, held_back, vote.labels_of(self._votes(images, [*training, *held_back]))
+
+    def _observer(self, images: Pool, held_back: list[Group], labels: dict[vote.Pair, float]) -> Observer:
+        return Observer(images, held_back, labels, self.profile, self.settings.samples, self.seed)
 
     def _start(self) -> None:
         """Writes down the version to start from; on a resume, checks that it is still the one that serves."""
@@ -221,7 +229,8 @@ class Round:
             with self.stages.stage(f"round {self.number}: gate", total=None):
                 verdict = self._ask_gate(learning, way, observer)
             write_json(self.folder / "gate.json", verdict.as_dict())
-            self._add_candidate(learning, verdict)
+            with self.stages.stage(f"round {self.number}: candidate", total=None):
+                self._add_candidate(learning, verdict)
 
     @contextmanager
     def _learner(self) -> Iterator[tuple[Learner, Handover]]:

@@ -156,7 +156,7 @@ def test_a_dry_run_prices_a_round_and_leaves_nothing(service: Running, pool: Pat
     told = {line["stage"]: line for line in read_json(price)["lines"]}
     assert told["votes"]["amounts"]["pairs"] == 7 * 6
     assert told["GRPO"]["amounts"] == {"steps": 6, "rollouts": 6 * 4 * 4}
-    assert all(told[stage]["seconds"] > 0 for stage in ("pool", "variants", "votes", "GRPO", "gate"))
+    assert all(line["seconds"] > 0 for line in told.values())
     assert told["candidate"]["bytes"] > 1_000_000
     assert 0 < read_json(price)["hours"] < 1
     assert not (tmp_path / "run").exists()

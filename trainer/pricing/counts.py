@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import comb
 
+from trainer.promotion.behaviour import COMPARED, VOTES
 from trainer.settings import EvolveSettings
+from trainer.voting.informative import SAMPLES, most_drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +30,38 @@ class Counts:
     steps: int
     rollouts: int
     """Answers sampled in training."""
-    gate_rollouts: int
+    scored: int
+    """Answers that tell which pairs are worth asking, where they are not drawn at random."""
+    gate_answers: int
+    """Before and after, with the labelled probe's."""
+    promotion_answers: int
+    """Of one look at the held-back images."""
 
 
-def counts(settings: EvolveSettings, files: int, counted: bool, *, exact: bool) -> Counts:
-    """The counts of a round. Pairs that two groups share are asked once: the true number may be a little smaller."""
+def counts(settings: EvolveSettings, files: int, counted: bool, *, exact: bool, probed: int = 0) -> Counts:
+    """The counts of a round; `probed`: images of the labelled probe.
+
+    Pairs that two groups share are asked once: the true number may be a little smaller.
+    """
     s = settings
     originals = min(s.originals, files)
     images = originals * (1 + s.variants)
     used = min(images, s.places)
     pairs = (s.groups + s.held_back_groups) * comb(s.group_size, 2)
     steps = s.groups * s.epochs
+    scored = min(images, most_drawn(s.groups, s.group_size)) * SAMPLES if s.pairs == "informative" else 0
+    look = observed(s, images)
     return Counts(
         files, counted, originals, images, round(used * s.variants / (1 + s.variants)), pairs,
-        pairs * (2 if exact else s.votes), steps, steps * s.group_size * s.samples,
-        2 * s.held_back_groups * s.group_size * s.samples,
+        pairs * (2 if exact else s.votes), steps, steps * s.group_size * s.samples, scored,
+        2 * (look + probed * s.samples), look,
     )  # fmt: skip
+
+
+def observed(s: EvolveSettings, images: int) -> int:
+    """Answers of one look at the held-back images: scores of each, votes on some pairs in both orders."""
+    compared = min(COMPARED, s.held_back_groups * comb(s.group_size, 2))
+    return min(images, s.held_back_groups * s.group_size) * s.samples + 2 * VOTES * compared
 
 
 def count(entries: Iterable[object], seconds: float) -> tuple[int, bool]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import httpx
 
 from service.client import ServiceError
 from trainer.errors import Unreachable, WrongVersion
+from trainer.evaluation.benchmark import load
 from trainer.pool.sources import Sources
 from trainer.pricing.counts import Counts, count, counts
 from trainer.pricing.rehearsal import Rates, rehearse
 from trainer.settings import EvolveSettings
+from trainer.training import distributed
 
 _COUNTING_S = 20.0
 _LONGEST_FILE = 20 * 2**20
@@ -52,42 +55,57 @@ class Price:
         return {**asdict(self), "hours": self.hours, "bytes": self.bytes}
 
 
-def price(settings: EvolveSettings) -> Price:
+def price(settings: EvolveSettings) -> Price | None:
     """Counts what a run would do, and measures what that takes against the service, if it answers.
 
-    Writes nothing but a temporary folder and, while it measures, adapters that it removes.
+    Writes nothing but a temporary folder and, while it measures, adapters that it removes. None on other ranks than
+    torchrun's 0, which only take part in the measuring.
     """
     sources = Sources(settings.pool, _LONGEST_FILE, settings.pool_column, without=settings.run)
-    files, counted = count(sources, _COUNTING_S)
+    probed = len(load(settings.probe).images) if settings.probe else 0
     try:
-        rates = rehearse(settings, sources)
+        rates = distributed.led(settings.device, settings.dtype, partial(rehearse, settings, sources))
     except (Unreachable, WrongVersion, ServiceError, httpx.TransportError, ValueError) as error:
-        found = counts(settings, files, counted, exact=settings.votes_by == "exact")
+        found = counts(settings, *count(sources, _COUNTING_S), exact=settings.votes_by == "exact", probed=probed)
         return Price(settings.rounds, _lines(found), unmeasured=str(error) or type(error).__name__)
-    found = counts(settings, files, counted, exact=rates.exact)
-    return Price(settings.rounds, measured(settings, found, rates), unmeasured=None)
+    except ConnectionError:  # rank 0 could not measure, and tells why
+        return None
+    if rates is None:
+        return None
+    found = counts(settings, *count(sources, _COUNTING_S), exact=rates.exact, probed=probed)
+    return Price(settings.rounds, measured(found, rates), unmeasured=None)
 
 
 def _lines(c: Counts) -> list[Line]:
+    scores = [Line("scores", {"rollouts": c.scored})] if c.scored else []
+    files = "files" if c.counted else "files at least"
     return [
-        Line("pool", {"files": c.files, "originals": c.originals, "images": c.images}),
+        Line("pool", {files: c.files, "originals": c.originals, "images": c.images}),
         Line("variants", {"variants": c.variants}),
+        *scores,
         Line("votes", {"pairs": c.pairs, "votes at most": c.votes}),
         Line("GRPO", {"steps": c.steps, "rollouts": c.rollouts}),
-        Line("gate", {"rollouts": c.gate_rollouts}),
+        Line("gate", {"rollouts": c.gate_answers}),
         Line("candidate", {"version": 1}),
+        Line("promotion", {"rollouts": c.promotion_answers}),
     ]
 
 
-def measured(s: EvolveSettings, c: Counts, r: Rates) -> list[Line]:
+def measured(c: Counts, r: Rates) -> list[Line]:
     """A round's stages by how much there is of everything and what one of each takes."""
-    pool, variants, votes, training, gate, candidate = _lines(c)
+    takes = {
+        "pool": (c.files * r.file_seconds, c.originals * r.original_bytes),
+        "variants": (c.variants * r.variant_seconds, c.variants * r.variant_bytes),
+        "scores": (c.scored * r.answer_seconds, 0),
+        "votes": (c.pairs * r.pair_seconds, c.pairs * r.pair_bytes),
+        "GRPO": (c.steps * r.step_seconds, r.checkpoint_bytes),
+        "gate": (c.gate_answers * r.answer_seconds, 0),
+        "candidate": (r.candidate_seconds, r.candidate_bytes),
+        "promotion": (c.promotion_answers * r.answer_seconds, 0),
+    }
     asked = {"pairs": c.pairs, "votes": round(c.pairs * r.votes_a_pair)}
     return [
-        Line(pool.stage, pool.amounts, c.files * r.file_seconds, round(c.originals * r.original_bytes)),
-        Line(variants.stage, variants.amounts, c.variants * r.variant_seconds, round(c.variants * r.variant_bytes)),
-        Line(votes.stage, asked, c.pairs * r.pair_seconds, round(c.pairs * r.pair_bytes)),
-        Line(training.stage, training.amounts, c.steps * r.step_seconds, r.checkpoint_bytes),
-        Line(gate.stage, gate.amounts, 2 * s.held_back_groups * r.rollout_seconds, 0),
-        Line(candidate.stage, candidate.amounts, 0.0, r.candidate_bytes),
+        Line(line.stage, asked if line.stage == "votes" else line.amounts, seconds, round(size))
+        for line in _lines(c)
+        for seconds, size in [takes[line.stage]]
     ]

@@ -11,17 +11,19 @@ from tempfile import TemporaryDirectory
 from service.versions.store import VersionStore
 from trainer.pool.image import content_id
 from trainer.pool.sources import Sources
+from trainer.pricing.counts import observed
 from trainer.progress import Stages, stage_times
 from trainer.reporting.rounds import steps
 from trainer.reporting.trackers import Trackers
 from trainer.round import Round
 from trainer.settings import EvolveSettings
-from trainer.training import distributed
 from trainer.voting.vote import load
 from trainer.workers.workers import Workers
 
-_ORIGINALS, _GROUPS = 8, 3
-"""Of three steps the second is as those between the first and the last of many: rollouts overlap its update."""
+_ORIGINALS = 8
+_FEW = {"groups": 3, "held_back_groups": 1, "epochs": 1, "same_reference_share": 0.0}
+"""Of three steps the second is as those between the first and the last of many: rollouts overlap its update. Groups
+of one original may be smaller than the others."""
 _PATIENCE_S = 5.0
 
 
@@ -36,8 +38,9 @@ class Rates:
     variant_seconds: float
     pair_seconds: float
     step_seconds: float
-    rollout_seconds: float
-    """Of a step, beside its update or not."""
+    answer_seconds: float
+    """Of a sampled answer to a question of the gate's."""
+    candidate_seconds: float
     original_bytes: float
     """To be copied: none where the pool's images are plain files."""
     variant_bytes: float
@@ -47,7 +50,7 @@ class Rates:
 
 
 def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
-    """Runs a few groups through pool, votes and training, twice: the second time everything is warm.
+    """Runs a few groups through a round up to the candidate, twice: the second time everything is warm.
 
     Raises:
         Unreachable, ServiceError, WrongVersion, ValueError: as a round does.
@@ -58,9 +61,8 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
         stages, store = Stages(small.run / "stages.jsonl"), VersionStore(settings.store)
         with Workers(small.operators, settings.operator_key(), store, _PATIENCE_S, stages.say) as workers:
             warming, miniature = (Round(number, small, workers, stages, Trackers([], stages.say)) for number in (1, 2))
-            with distributed.joined(small.device, small.dtype):
-                warming.rehearse()
-                miniature.rehearse()
+            warming.rehearse()
+            miniature.rehearse()
         return _rates(small, miniature, store, copied=_copied(sources))
 
 
@@ -76,8 +78,7 @@ def _small(settings: EvolveSettings, sources: Sources, folder: Path) -> EvolveSe
             wanted -= 1
         if wanted == 0:
             break
-    changed = {"pool": folder / "pool", "run": folder / "run", "groups": _GROUPS, "held_back_groups": 0, "epochs": 1}
-    return settings.model_copy(update=changed)
+    return settings.model_copy(update={"pool": folder / "pool", "run": folder / "run", **_FEW})
 
 
 def _copied(sources: Sources) -> bool:
@@ -85,19 +86,20 @@ def _copied(sources: Sources) -> bool:
 
 
 def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copied: bool) -> Rates:
-    seconds = {
-        row["stage"].partition(": ")[2]: row["ended"] - row["began"] for row in stage_times(small.run / "stages.jsonl")
-    }
+    times = stage_times(small.run / "stages.jsonl")
+    seconds = {row["stage"].partition(": ")[2]: row["ended"] - row["began"] for row in times}
+    making = sum(row["ended"] - row["began"] for row in times if row["stage"].endswith(": variants"))  # of both rounds
     votes, step = load(miniature.folder / "votes.jsonl"), steps(miniature.folder)[1]
     originals, variants = (list((small.run.parent / name).glob("*")) for name in ("pool", "run/variants"))
     return Rates(
         exact=votes[0].by == "exact",
         votes_a_pair=sum(vote.asked for vote in votes) / len(votes),
         file_seconds=seconds["pool"] / len(originals),
-        variant_seconds=seconds.get("variants", 0.0) / max(1, len(variants)),
+        variant_seconds=making / max(1, len(variants)),
         pair_seconds=seconds["votes"] / len(votes),
         step_seconds=step["step_seconds"],
-        rollout_seconds=step["rollout_seconds"],
+        answer_seconds=seconds["gate"] / observed(small, small.held_back_groups * small.group_size),
+        candidate_seconds=seconds["candidate"],
         original_bytes=_mean_size(originals) if copied else 0.0,
         variant_bytes=_mean_size(variants),
         pair_bytes=(miniature.folder / "votes.jsonl").stat().st_size / len(votes),

@@ -18,10 +18,10 @@ def show(price: Price, console: Console) -> None:
         table.add_row(line.stage, _amounts(line), _time(line.seconds), _size(line.bytes))
     console.print(table)
     if price.unmeasured:
-        console.print(f"Times and disk need the running service: {price.unmeasured}", highlight=False, soft_wrap=True)
+        console.print(f"No times and disk; nothing was measured: {price.unmeasured}", highlight=False, soft_wrap=True)
     else:
         hours, size = _time(3600 * (price.hours or 0)), _size(price.bytes)
-        console.print(f"{price.rounds} rounds: about {hours} and {size} of disk, swaps and evaluations aside.")
+        console.print(f"{price.rounds} rounds: about {hours} and {size} of disk, the swaps aside.")
 
 
 def _amounts(line: Line) -> str:

@@ -20,9 +20,9 @@ from trainer.voting.pairs import Group
 from trainer.voting.vote import Pair
 from trainer.workers.workers import Workers
 
-_COMPARED = 48
+COMPARED = 48
 """Pairs compared in both orders for the position bias."""
-_VOTES = 4
+VOTES = 4
 """Answers a pair and order."""
 
 
@@ -67,10 +67,10 @@ class Observer:
 
     def _votes_by_place(self, served: Served, workers: Workers) -> list[int]:
         """Readable votes: 0 for the image shown first, 1 for the other."""
-        pairs = self._pairs()[:_COMPARED]
+        pairs = self._pairs()[:COMPARED]
         orders = [order for one, other in pairs for order in ([one, other], [other, one])]
         prompts = [
-            RolloutPrompt(task="compare", images=order, samples=_VOTES, seed=(self.seed + 17 * number) % 2**31)
+            RolloutPrompt(task="compare", images=order, samples=VOTES, seed=(self.seed + 17 * number) % 2**31)
             for number, order in enumerate(orders)
         ]
         images = {image: encode_image(self.pool.bytes_of(image)) for pair in pairs for image in pair}

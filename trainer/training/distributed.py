@@ -94,7 +94,7 @@ def built(kind: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> Iterator[S
 
 
 def follow() -> None:
-    """What the other ranks do until `dismiss`. Raises ConnectionError if rank 0 ends without it.
+    """What the other ranks do until the work of `led` is done. Raises ConnectionError if rank 0 ends without it.
 
     SIGTERM is for rank 0, which needs the others to save what is under way.
     """
@@ -107,9 +107,19 @@ def follow() -> None:
             getattr(target, name)(*arguments, **options)
 
 
-def dismiss() -> None:
-    """Ends `follow` on the other ranks."""
-    _tell(None)
+def led(device: str, dtype: str, work: Callable[[], R]) -> R | None:
+    """What `work` returns on rank 0; None on the others, which take part in its training.
+
+    Raises:
+        ConnectionError: on other ranks than 0: that process ended.
+    """
+    with joined(device, dtype):
+        if not leads():
+            follow()
+            return None
+        found = work()
+        _tell(None)
+        return found
 
 
 def shares(rows: NDArray[np.intp], size: int) -> Iterator[tuple[NDArray[np.intp], bool]]:

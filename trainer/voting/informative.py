@@ -23,7 +23,12 @@ _JITTER = 0.5
 def drawn(pool: Pool, count: int, size: int, seed: int) -> list[str]:
     """The images to form groups of: no more than a chain of `count` groups can hold. Raises ValueError as `ids_of`."""
     ids = ids_of(pool, size)
-    return [str(image) for image in np.random.default_rng((seed, 2)).permutation(ids)[: count * (size - 1) + 1]]
+    return [str(image) for image in np.random.default_rng((seed, 2)).permutation(ids)[: most_drawn(count, size)]]
+
+
+def most_drawn(count: int, size: int) -> int:
+    """How many images a chain of `count` groups holds."""
+    return count * (size - 1) + 1
 
 
 def strengths(images: Sequence[str], scores: NDArray[np.float64]) -> dict[str, float]:
