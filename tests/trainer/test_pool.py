@@ -15,12 +15,16 @@ import pytest
 from PIL import Image
 
 from service.images.picture import Limits, decode
+from tests.trainer.test_files import small_files
+from trainer.errors import DiskFull
 from trainer.files import read_jsonl
 from trainer.pool.build import Drawn, build
 from trainer.pool.image import content_id
 from trainer.pool.pool import Pool
 from trainer.pool.sample import Sample
 from trainer.pool.sources import Entry, Sources
+
+__all__ = ["small_files"]
 
 LIMITS = Limits(max_pixels=10_000, min_side=8, max_bytes=100_000)
 
@@ -196,8 +200,9 @@ def test_a_folder_without_images_is_an_error_that_says_so(tmp_path: Path) -> Non
 def test_the_runs_own_folder_is_no_part_of_the_pool(photos: Path) -> None:
     (photos / "run").mkdir()
     (photos / "run" / "variant.png").write_bytes(png(99))
-    sources = Sources(photos, LIMITS.max_bytes, without=photos / "run")
-    assert ids(drawn(sources, photos / "run" / "round-1")[0]) == IDS
+    for pool in (photos, photos / "**" / "*.png"):
+        sources = Sources(pool, LIMITS.max_bytes, without=photos / "run")
+        assert ids(drawn(sources, photos / "run" / "round-1")[0]) == IDS
 
 
 def test_a_scan_that_was_killed_leaves_nothing_behind_the_next(tmp_path: Path) -> None:
@@ -213,6 +218,13 @@ def test_a_scan_that_was_killed_leaves_nothing_behind_the_next(tmp_path: Path) -
     pool, _ = drawn(file, tmp_path / "round", images=3)
     assert {path.name for path in (tmp_path / "round" / "originals").iterdir()} == ids(pool)
     assert Pool.load(tmp_path / "round" / "pool.jsonl").images == pool.images
+
+
+def test_a_copy_that_finds_the_disk_full_ends_the_scan_instead_of_being_listed(
+    tmp_path: Path, small_files: None
+) -> None:
+    with pytest.raises(DiskFull, match="make room"):
+        drawn([Entry("a", lambda: png(1, 64) + bytes(8192))], tmp_path / "round")
 
 
 def test_a_large_pool_takes_the_memory_of_what_is_drawn(tmp_path: Path) -> None:

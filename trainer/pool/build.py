@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.errors import InvalidImage
 from service.images.picture import Limits, decode
-from trainer.files import write_json, write_jsonl
+from trainer.files import write_json, write_jsonl, writing
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.pool.sample import Sample
@@ -49,13 +49,14 @@ def build(
 
     Raises:
         ValueError: no readable image was found.
+        DiskFull: a copy could not be written.
     """
     scan = _Scan(Sample(images, draw_seed), folder, limits)
     drawn = scan.run(sources, advance)
     if not drawn.originals:
         raise ValueError(
-            f"no readable image in the pool: {drawn.files} files, {drawn.unreadable} of them unreadable "
-            f"; expected a folder, pattern, list, Parquet file or shard of images"
+            f"no readable image in the pool: {drawn.files} files, {drawn.unreadable} of them unreadable; "
+            "expected a folder, pattern, list, Parquet file or shard of images"
         )
     work = folder.parent / "variants"
     pool = Pool(
@@ -83,7 +84,8 @@ class _Scan:
         shutil.rmtree(self._folder / ORIGINALS, ignore_errors=True)
         (self._folder / ORIGINALS).mkdir(parents=True)
         files = unreadable = 0
-        with (self._folder / UNREADABLE).open("w", encoding="utf-8") as listing:
+        file = self._folder / UNREADABLE
+        with writing(file), file.open("w", encoding="utf-8") as listing:
             for entry in sources:
                 files += 1
                 if problem := self._take(entry):

@@ -15,8 +15,9 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from glob import has_magic, iglob
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,12 @@ class Sources:
         Raises:
             ValueError: a Parquet file has no column of images, or pyarrow is missing.
         """
-        for path in paths(self.pool):
+        for path in filterfalse(self._is_own, paths(self.pool)):
             yield from self._listed(path) if _ends(path, LIST) else self._of(path)
+
+    def _is_own(self, path: Path) -> bool:
+        """Whether the path is in the folder that is passed over."""
+        return self.without is not None and (_resolved(path.parent) / path.name).is_relative_to(_resolved(self.without))
 
     def _of(self, path: Path) -> Iterator[Entry]:
         if path.is_dir():
@@ -73,7 +78,7 @@ class Sources:
         return Entry(str(path), partial(_read, path, self.max_bytes), path)
 
     def _folder(self, folder: Path) -> Iterator[Entry]:
-        if self.without and folder.resolve() == self.without.resolve():
+        if self._is_own(folder):
             return
         try:
             with os.scandir(folder) as found:
@@ -125,6 +130,11 @@ def paths(pool: Path) -> Iterator[Path]:
     """The paths that a pool's name stands for: itself, its alternatives, what its patterns match."""
     for name in [str(pool)] if pool.exists() else braceexpand(str(pool)):
         yield from map(Path, iglob(name, recursive=True)) if has_magic(name) and not pool.exists() else [Path(name)]
+
+
+@lru_cache(1024)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
