@@ -172,7 +172,7 @@ class Round:
         file = self.folder / "pairs.json"
         if not file.exists():
             s = self.settings
-            same = round(s.groups * s.same_reference_share) if self.number > 1 else 0
+            same = round(s.groups * s.same_reference_share) if self.number > 1 and s.variants else 0
             mixed = pairs.random_groups(images, s.groups - same + s.held_back_groups, s.group_size, self.seed)
             held_back, training = mixed[: s.held_back_groups], mixed[s.held_back_groups :]
             if s.pairs == "informative" and training:
