@@ -85,9 +85,10 @@ class EvolveSettings(ServiceSettings):
     held_back_groups: int = Field(default=4, ge=1)
     """Groups voted on but not trained on, for the gate."""
     pairs: Literal["random", "informative"] = "random"
-    """How groups are drawn: at random, as the paper does, or of images that the model scores alike now."""
+    """How groups are drawn: at random, as the paper does, or of images that the model scores alike now. At equal votes
+    random ones told more of the embedded model (README)."""
     same_reference_share: Share = 0.5
-    """From round 2 on: share of groups that compare the distortions of one original."""
+    """From round 2 on: share of groups that compare the distortions of one original; none without variants."""
     votes_by: Literal["auto", "exact", "samples"] = "auto"
     """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
     sampled votes. auto: exact where the model can."""
@@ -97,8 +98,9 @@ class EvolveSettings(ServiceSettings):
     """Sampled votes on a pair end once their majority differs from that of all K with this probability at most;
     0 goes on while any vote could change it."""
     vote_temperature: float = Field(default=0.5, gt=0, le=2)
-    """Temperature of sampled votes. Of a model that answers readably and without thinking the majority of infinitely
-    many votes is the same at any temperature; below 1 fewer votes show it."""
+    """Temperature of sampled votes. 0.5 was chosen on the embedded model. Of a model that answers readably and without
+    thinking the majority of infinitely many votes is the same at any temperature, and below 1 fewer votes show it; of
+    one that thinks neither was measured."""
 
     samples: int = Field(default=16, ge=2, le=64)
     """K of the online stage: scores sampled for each image of a step (the paper: 32)."""
@@ -113,7 +115,7 @@ class EvolveSettings(ServiceSettings):
     """Weight of the KL penalty to the model the round started from (the paper: 0.05)."""
     gamma: float = Field(default=0.01, ge=0)
     """Added to the variance in the Thurstone probability."""
-    normalise: bool = True
+    normalise: CliImplicitFlag[bool] = True
     """Divide advantages by their group's standard deviation, as the paper does."""
     clip_low: float = Field(default=0.2, gt=0, lt=1)
     """Trust region: the probability ratio may fall to 1 - this."""
@@ -152,7 +154,7 @@ class EvolveSettings(ServiceSettings):
     """Only tell what the run would take: images, votes, rollouts, steps, and, measured on a few groups against the
     running service, hours and disk. Nothing is kept."""
     price: Path | None = None
-    """With dry_run: also write what it tells to this JSON file."""
+    """With --dry-run: also write what it tells to this JSON file."""
 
     tensorboard: CliImplicitFlag[bool] = True
     """Write TensorBoard's event files; look at them with `tensorboard --logdir <run>/tensorboard`."""
