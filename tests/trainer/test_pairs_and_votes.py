@@ -133,3 +133,13 @@ def test_a_full_vote_agrees_with_itself_and_labels_that_do_not_exist_are_left_ou
     assert expected_agreement([votes(20, 12), votes(0, 0, unreadable=32)]) == 1
     assert expected_agreement([votes(0, 0, unreadable=32)]) is None
     assert 0.9 < expected_agreement([votes(4, 0)]) < 1
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 0), (3, 2), (4, 4), (0, 6)])
+def test_the_agreement_of_sampled_votes_with_a_full_vote_is_what_drawing_the_rest_gives(
+    first: int, second: int
+) -> None:
+    rng, asked, left = np.random.default_rng(0), votes(first, second), 32 - first - second
+    more = rng.binomial(left, rng.beta(first + 1, second + 1, 20_000))
+    found = np.mean([1 - abs(votes(first + one, second + left - one).label - asked.label) for one in more.tolist()])
+    assert expected_agreement([asked]) == pytest.approx(found, abs=0.02)

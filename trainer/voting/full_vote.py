@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from scipy.stats import binom
+from numpy.typing import NDArray
+from scipy.stats import betabinom, binom
 
-from trainer.voting.stopping import change
 from trainer.voting.vote import PairVotes
 
 FULL = 32
@@ -30,14 +31,25 @@ def _of_exact(votes: PairVotes, full: int) -> float:
         binom.pmf(np.arange(full // 2 + 1), full // 2, _share(order)) for order in (votes.forward, votes.backward)
     ]
     firsts = np.convolve(*orders)
-    labels = 0.5 + 0.5 * np.sign(2 * np.arange(full + 1) - full)
-    return float(firsts @ (1 - np.abs(labels - (votes.label or 0.0))))
+    return _agreement(firsts, 2 * np.arange(full + 1) - full, votes.first_votes - votes.second_votes)
 
 
 def _of_samples(votes: PairVotes, full: int) -> float:
     """These are the first of the full vote's; the others follow as `stopping` assumes."""
-    one, other = int(votes.first_votes), int(votes.second_votes)
-    return 1 - change(min(one, other), max(one, other), max(0, full - votes.asked))
+    return _of_counts(int(votes.first_votes), int(votes.second_votes), max(0, full - votes.asked))
+
+
+@cache
+def _of_counts(first: int, second: int, left: int) -> float:
+    more = np.arange(left + 1)
+    return _agreement(
+        betabinom.pmf(more, left, first + 1, second + 1), first - second + 2 * more - left, first - second
+    )
+
+
+def _agreement(probabilities: NDArray[np.float64], margins: NDArray[np.int_], margin: float) -> float:
+    """Of the label by `margin`, the votes for first less those for second, with those by each of `margins`."""
+    return float(probabilities @ (1 - np.abs(np.sign(margins) - np.sign(margin)) / 2))
 
 
 def _share(order: Sequence[float]) -> float:
