@@ -76,6 +76,24 @@ def test_mlflow_has_every_step_the_settings_and_the_report(report: Path, monkeyp
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"report.html", "report.json"}
 
 
+@pytest.mark.parametrize(
+    "end", [{"collapse": {}}, {"gate": {"passed": True}, "rollback": {}}, {"gate": {"passed": False}}]
+)
+def test_a_round_that_was_not_promoted_has_failed_in_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow import MlflowClient
+
+    uri = (tmp_path / "mlflow").as_uri()
+    for name in ("report.html", "report.json"):
+        (tmp_path / name).write_text("written")
+    MLflow(uri, tmp_path, {}).report({"rounds": [{"round": 0}, {"round": 1, **end}], "costs": []}, tmp_path)
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("evoquality").experiment_id])
+    assert run.info.status == "FAILED"
+
+
 def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "a file").touch()

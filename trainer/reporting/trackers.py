@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,8 +56,7 @@ def trackers(settings: EvolveSettings, say: Callable[[str], None]) -> Trackers:
     """Those that the settings name. Raises ValueError if MLflow is wanted but not installed."""
     found: list[Tracker] = []
     if settings.tensorboard:
-        with suppress(ImportError):
-            found.append(TensorBoard(settings.run / "tensorboard"))
+        found.append(TensorBoard(settings.run / "tensorboard"))
     if settings.mlflow:
         found.append(MLflow(settings.mlflow, settings.run, settings.model_dump(mode="json")))
     return Trackers(found, say)
@@ -121,8 +119,10 @@ class MLflow:
             self._log(run, new, 0)
             for name in ("report.html", "report.json"):
                 self._client.log_artifact(run, str(folder / name))
-            if "promotion" in entry or not entry.get("gate", {"passed": True})["passed"]:
-                self._client.set_terminated(run, "FINISHED" if "promotion" in entry else "FAILED")
+            if "promotion" in entry:
+                self._client.set_terminated(run, "FINISHED")
+            elif "rollback" in entry or "collapse" in entry or not entry.get("gate", {"passed": True})["passed"]:
+                self._client.set_terminated(run, "FAILED")
 
     def _log(self, run: str, values: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
