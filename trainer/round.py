@@ -245,7 +245,7 @@ class Round:
         info = candidate.add_candidate(
             learning, self.store, label=f"{run_id(self.settings.run)}-candidate", parent=self.base,
             profile=self.profile.name, origin=f"evolve round {self.number}",
-            metrics={f"gate_{name}": value for name, value in asdict(verdict.after).items()} if verdict.after else {},
+            metrics={f"gate_{name}": value for name, value in verdict.after.figures().items()} if verdict.after else {},
             config=self.settings.model_dump(mode="json"),
         )  # fmt: skip
         if not verdict.passed:

@@ -67,7 +67,11 @@ def run(tmp_path: Path) -> Path:
             "reason": "flat",
         }
         reasons = [] if number == 1 else ["its scores are flat"]
-        write_json(folder / "gate.json", {"passed": number == 1, "criteria": [criterion], "reasons": reasons})
+        scores = [dict(zip(ids.values(), row, strict=True)) for row in ((2, 3, 1, 1, 4, 4), (3, 2, 1, 1, 2, 3))]
+        before, after = ({"scores": row} for row in scores)
+        gate = {"passed": number == 1, "before": before, "after": after, "criteria": [criterion], "reasons": reasons}
+        write_json(folder / "gate.json", gate)
+        write_json(folder / "pairs.json", {"training": [], "held_back": [list(ids.values())]})
         began = 100.0 * number
         append_jsonl(
             tmp_path / "stages.jsonl", [{"stage": f"round {number}: votes", "began": began, "ended": began + 30}]
@@ -107,6 +111,14 @@ def test_a_refusal_is_told_with_its_reason_and_every_criterion(run: Path) -> Non
     page = (run / "report.html").read_text()
     assert "Refused, because its scores are flat." in page
     assert re.search(r"spread</th><td>0.500</td><td>0.100</td><td>0.200</td><td class=\"bad\">failed", page)
+
+
+def test_the_report_tells_how_scores_agree_with_votes_on_held_back_pairs_by_how_decided_those_are(run: Path) -> None:
+    rows = write_report(run)["rounds"][1]["gate"]["agreement_by_margin"]
+    assert [(row["pairs"], row["margin"], row["before"], row["after"]) for row in rows] == [
+        (1, pytest.approx(5 / 7), 0.5, 1.0), (1, 1.0, 0.0, 1.0),
+    ]  # fmt: skip
+    assert (run / "report.html").read_text().count("<figcaption>Held-back pairs scored in the order voted") == 2
 
 
 def test_examples_are_the_most_decided_the_closest_and_those_an_audit_knows(run: Path) -> None:

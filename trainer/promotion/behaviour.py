@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -39,6 +39,12 @@ class Behaviour:
     """Standard deviation of the images' mean scores."""
     position_bias: float = 0.0
     """Share of readable votes for the image shown first, every pair in both orders, above one half."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """The readable images' mean scores."""
+
+    def figures(self) -> dict[str, float]:
+        """All but the single images' scores, by name."""
+        return {name: value for name, value in asdict(self).items() if name != "scores"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def behaviour(
 ) -> Behaviour:
     """From (B, K) sampled scores, the readable images' means, and votes that are 0 for the image shown first."""
     agreed = [
-        _agreement(means[one] - means[other], labels[one, other])
+        ordered(means[one] - means[other], labels[one, other])
         for one, other in pairs
         if one in means and other in means and labels.get((one, other), 0.5) != 0.5
     ]
@@ -100,8 +106,10 @@ def behaviour(
         mean=float(np.mean(values)),
         spread=float(np.std(values)),
         position_bias=0.5 - float(np.mean(votes_by_place)) if votes_by_place else 0.0,
+        scores=means,
     )
 
 
-def _agreement(difference: float, label: float) -> float:
+def ordered(difference: float, label: float) -> float:
+    """Whether a difference of scores orders a pair as its decided label does; one half if it is none."""
     return 0.5 if difference == 0 else float((difference > 0) == (label == 1))

@@ -12,8 +12,7 @@ from service.errors import InvalidImage
 from trainer.files import read_json
 from trainer.pool.image import PoolImage
 from trainer.pool.pool import Pool
-from trainer.reporting.rounds import margin
-from trainer.voting.vote import PairVotes, load
+from trainer.voting.vote import PairVotes, load, margin
 
 SHOWN = 4
 _SIDE = 176

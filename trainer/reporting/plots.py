@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib
 
 from trainer.files import read_jsonl
-from trainer.reporting.rounds import folders, margin, steps
-from trainer.voting.vote import load
+from trainer.reporting.rounds import folders, steps
+from trainer.voting.vote import load, margin
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
@@ -43,6 +43,7 @@ def of_run(run: Path, report: dict[str, Any]) -> dict[str, dict[str, str]]:
         return {
             "gains": _gains(report["rounds"]),
             "votes": _votes(run),
+            **{f"gate {entry['round']}": _gate(entry["gate"]) for entry in report["rounds"] if "gate" in entry},
             "training": _training(run),
             "traffic": _traffic(run, report),
         }
@@ -57,6 +58,11 @@ def _votes(run: Path) -> dict[str, str]:
     margins = {folder.name: [margin(vote) for vote in load(folder / "votes.jsonl")] for folder in folders(run)}
     margins = {name: values for name, values in margins.items() if values}
     return {"How decided the pairs are": _draw(lambda axes: _margins(axes, margins))} if margins else {}
+
+
+def _gate(gate: dict[str, Any]) -> dict[str, str]:
+    rows = gate.get("agreement_by_margin", [])
+    return {"Held-back pairs scored in the order voted": _draw(partial(_agreement, rows))} if rows else {}
 
 
 def _training(run: Path) -> dict[str, str]:
@@ -122,6 +128,15 @@ def _margins(axes: Axes, margins: dict[str, list[float]]) -> None:
     axes.set_xlabel("|votes for one - for the other| / readable votes")
     axes.set_ylabel("pairs")
     axes.legend(loc="upper left")
+
+
+def _agreement(rows: list[dict[str, Any]], axes: Axes) -> None:
+    for when in ("before", "after"):
+        axes.plot([row["margin"] for row in rows], [row[when] for row in rows], "o-", label=when)
+    axes.set_xlabel("margin of the votes, mean of a quarter of the pairs")
+    axes.set_ylabel("share in that order")
+    axes.set_ylim(0, 1.02)
+    axes.legend(loc="lower right")
 
 
 def _requests(axes: Axes, rows: list[dict[str, Any]], swaps: list[dict[str, Any]]) -> None:

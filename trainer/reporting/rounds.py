@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.files import read_json, read_jsonl
+from trainer.reporting.agreement import by_margin
 from trainer.voting.full_vote import expected_agreement
-from trainer.voting.vote import PairVotes, load
+from trainer.voting.vote import PairVotes, load, margin
 
 
 def folders(run: Path) -> list[Path]:
@@ -18,12 +19,6 @@ def folders(run: Path) -> list[Path]:
 def steps(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a round's training, a row a step."""
     return list(read_jsonl(folder / "train" / "steps.jsonl"))
-
-
-def margin(vote: PairVotes) -> float:
-    """How decided a pair is: 0 for a tie, 1 where nobody disagrees."""
-    readable = vote.first_votes + vote.second_votes
-    return abs(vote.first_votes - vote.second_votes) / readable if readable else 0.0
 
 
 def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
@@ -45,7 +40,18 @@ def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
     for name in ("pool", "gate", "promotion", "collapse", "rollback"):
         if (folder / f"{name}.json").exists():
             entry[name] = read_json(folder / f"{name}.json")
+    if votes and "gate" in entry:
+        entry["gate"] |= _held_back(folder, votes, entry["gate"])
     return entry
+
+
+def _held_back(folder: Path, votes: list[PairVotes], gate: dict[str, Any]) -> dict[str, Any]:
+    """What the gate's scores of held-back images say of the votes; nothing if there are none."""
+    before, after = (gate.get(when) or {} for when in ("before", "after"))
+    if not (before.get("scores") and after.get("scores")):
+        return {}
+    held_back = read_json(folder / "pairs.json")["held_back"]
+    return {"agreement_by_margin": by_margin(votes, held_back, before["scores"], after["scores"])}
 
 
 def _votes(votes: list[PairVotes]) -> dict[str, Any]:

@@ -57,6 +57,12 @@ class PairVotes:
         return 0.5 + 0.5 * ((self.first_votes > self.second_votes) - (self.first_votes < self.second_votes))
 
 
+def margin(vote: PairVotes) -> float:
+    """How decided a pair is: 0 for a tie, 1 where nobody disagrees."""
+    readable = vote.first_votes + vote.second_votes
+    return abs(vote.first_votes - vote.second_votes) / readable if readable else 0.0
+
+
 def labels_of(votes: Sequence[PairVotes]) -> dict[Pair, float]:
     """p* of every voted pair, in both directions; pairs without a readable answer are left out."""
     labels: dict[Pair, float] = {}
