@@ -119,7 +119,9 @@ class Report(ReportSettings):
 class Trainer(BaseSettings):
     """EvoQuality's trainer: lets a served image quality model improve itself on unlabelled images."""
 
-    model_config = SettingsConfigDict(cli_prog_name="evoquality-trainer", cli_kebab_case=True, env_prefix="\0")
+    model_config = SettingsConfigDict(
+        cli_prog_name="evoquality-trainer", cli_kebab_case=True, cli_hide_none_type=True, env_prefix="\0"
+    )
 
     evolve: CliSubCommand[Evolve]
     evaluate: CliSubCommand[Evaluate]

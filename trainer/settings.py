@@ -24,8 +24,6 @@ class ServiceSettings(BaseSettings):
         env_prefix="EVOQUALITY_TRAINER_", extra="forbid", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    service: str = "http://127.0.0.1:8000"
-    """Address of the service's public routes."""
     operator: str = "http://127.0.0.1:8001"
     """Address of the service's operators' and internal routes. Of several replicas on one store: separated by commas;
     votes and rollouts are spread over those that answer, and a promotion goes to all."""
@@ -231,6 +229,8 @@ class EvolveSettings(ServiceSettings):
 class EvaluateSettings(ServiceSettings):
     """What to evaluate."""
 
+    service: str = "http://127.0.0.1:8000"
+    """Address of the service's public routes."""
     benchmarks: Path
     """Folder of benchmarks: <name>/labels.csv (columns image,mos) and <name>/images/."""
     samples: int = Field(default=16, ge=1, le=64)

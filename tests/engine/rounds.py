@@ -46,7 +46,7 @@ class TinyRound:
         """Starts the trainer, or starts it again. `more` are flags for it."""
         arguments = [
             "evolve", "--pool", self.pool, "--run", self.run, "--store", self.service.store.root,
-            "--service", self.service.url, "--operator", self.service.operator_url, "--rounds", 1,
+            "--operator", self.service.operator_url, "--rounds", 1,
             "--variants", 3, "--groups", STEPS, "--group-size", 4, "--held-back-groups", 1, "--samples", 4,
             "--checkpoint-every", 2, "--rank", 8, "--gate-unreadable", 1, "--gate-agreement-loss", 1,
             "--gate-spread", 0, "--gate-spread-growth", 100, "--gate-drift", 4, "--gate-position-bias", 1,

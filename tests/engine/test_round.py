@@ -43,7 +43,7 @@ def evolve(service: Running, pool: Path, run: Path, *more: str) -> subprocess.Po
     """A tiny round: 20 images, 7 groups of 4, 6 steps."""
     command = [
         sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(pool), "--run", str(run),
-        "--store", str(service.store.root), "--service", service.url, "--operator", service.operator_url,
+        "--store", str(service.store.root), "--operator", service.operator_url,
         "--rounds", "1", "--variants", "3", "--groups", "6", "--group-size", "4", "--held-back-groups", "1",
         "--samples", "4", "--checkpoint-every", "2", "--rank", "8",
         "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0",

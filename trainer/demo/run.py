@@ -74,7 +74,7 @@ def main(
         ]
         running.enter_context(traffic(run, public))
         for number in range(1, rounds + 1):
-            _evolve(run, number, seed, public, operator, flags)
+            _evolve(run, number, seed, operator, flags)
             _evaluate(run, number, public, operator, stages)
     with stages.stage("audit of the votes", total=None):
         for number in range(1, rounds + 1):
@@ -139,11 +139,11 @@ def _process(command: list[str], log: Path) -> Iterator[None]:
                 process.wait()
 
 
-def _evolve(run: Path, number: int, seed: int, public: str, operator: str, flags: list[str]) -> None:
+def _evolve(run: Path, number: int, seed: int, operator: str, flags: list[str]) -> None:
     """The trainer up to round `number`: what is done already it passes over."""
     command = [
         sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(run / "pool"), "--run", str(run),
-        "--store", str(run / "store"), "--service", public, "--operator", operator, "--rounds", str(number),
+        "--store", str(run / "store"), "--operator", operator, "--rounds", str(number),
         "--seed", str(seed), *flags,
     ]  # fmt: skip
     code = subprocess.run(command, check=False).returncode

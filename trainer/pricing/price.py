@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import httpx
-
 from service.client import ServiceError
 from trainer.errors import Unreachable, WrongVersion
 from trainer.evaluation.benchmark import load
@@ -65,7 +63,7 @@ def price(settings: EvolveSettings) -> Price | None:
     probed = len(load(settings.probe).images) if settings.probe else 0
     try:
         rates = distributed.led(settings.device, settings.dtype, partial(rehearse, settings, sources))
-    except (Unreachable, WrongVersion, ServiceError, httpx.TransportError, ValueError) as error:
+    except (Unreachable, WrongVersion, ServiceError, ValueError) as error:
         found = counts(settings, *count(sources, _COUNTING_S), exact=settings.votes_by == "exact", probed=probed)
         return Price(settings.rounds, _lines(found), unmeasured=str(error) or type(error).__name__)
     except ConnectionError:  # rank 0 could not measure, and tells why

@@ -54,7 +54,6 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
 
     Raises:
         Unreachable, ServiceError, WrongVersion, ValueError: as a round does.
-        httpx.TransportError: the service's public address does not answer.
     """
     with TemporaryDirectory(prefix="evoquality-dry-run-") as folder:
         small = _small(settings, sources, Path(folder))

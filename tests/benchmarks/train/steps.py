@@ -66,7 +66,7 @@ def ours(setting: Setting, served: Running) -> Steps:
     command = [
         str(Path(sys.executable).with_name("evoquality-trainer")), "evolve",
         "--pool", str(setting.pictures), "--run", str(setting.run), "--store", str(served.store.root),
-        "--service", served.url, "--operator", served.operator_url, "--rounds", "1",
+        "--operator", served.operator_url, "--rounds", "1",
         "--group-size", str(IMAGES), "--samples", str(SAMPLES), "--rank", str(RANK), "--beta", str(BETA),
         "--gamma", str(GAMMA), "--learning-rate", str(LEARNING_RATE), "--clip-low", str(CLIP_LOW),
         "--clip-high", str(CLIP_HIGH),
