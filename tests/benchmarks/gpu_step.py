@@ -40,7 +40,7 @@ from trainer.training.grpo import Clipping, group_loss
 from trainer.training.logprobs import AnswerLogprobs
 from trainer.training.lora import LANGUAGE_LINEAR
 
-REPEATS, RANK, BETA = 3, 32, 0.05
+RANK, BETA = 32, 0.05
 BF16_PEAK = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bfloat16 FLOP/s of the makers' data sheets (SXM); any other device's is measured by a large product."""
 SPECIAL_IDS = {
@@ -181,11 +181,12 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 
 
 def measure(update: Update, config: Any, kind: Kind, prefix: Prefix, samples: int, images: int, device: str) -> Row:
-    """One update to warm up, then the median of three. Raises torch.OutOfMemoryError."""
+    """One update to warm up, then the median of three, on a CPU of one. Raises torch.OutOfMemoryError."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     update.step(prefix, images, samples)
-    seconds = statistics.median(_seconds(lambda: update.step(prefix, images, samples), device) for _ in range(REPEATS))
+    repeats = 3 if device == "cuda" else 1
+    seconds = statistics.median(_seconds(lambda: update.step(prefix, images, samples), device) for _ in range(repeats))
     shape = {"patches": 4 * VISUAL_TOKENS, "prompt": PROMPT, "samples": samples, "answer": ANSWER}
     flops = images * step_flops(config, kind, prefix, **shape)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0

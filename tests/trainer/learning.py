@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoProcessor, ProcessorMixin
 
 from service.contract import Completion, InfoResponse, RolloutResult
 from service.prompts import chat_messages
@@ -68,7 +69,7 @@ def step(learner: Learner, number: int, folder: Path) -> dict[str, float]:
 
 def rollout(image: Image.Image, random: np.random.Generator, checkpoint: Path) -> RolloutResult:
     """Answers that nobody sampled, to the prompt as the engine would see it."""
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = processor_of(checkpoint)
     text = processor.apply_chat_template(chat_messages("score", PLAIN), add_generation_prompt=True, tokenize=False)
     prompt = processor(text=[text], images=[image])["input_ids"][0]
     answers = [random.integers(280, 400, random.integers(1, 6)).tolist() for _ in range(ANSWERS)]
@@ -76,6 +77,11 @@ def rollout(image: Image.Image, random: np.random.Generator, checkpoint: Path) -
         Completion(text="", token_ids=answer, logprobs=[-6.0] * len(answer), finish_reason="stop") for answer in answers
     ]
     return RolloutResult(prompt_token_ids=list(prompt), completions=completions)
+
+
+@cache
+def processor_of(checkpoint: Path) -> ProcessorMixin:
+    return AutoProcessor.from_pretrained(checkpoint)
 
 
 if __name__ == "__main__":

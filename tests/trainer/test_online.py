@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import permutations
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -36,6 +37,14 @@ from trainer.training.online import OnlineStage
 from trainer.training.update import Updater, check_prompt
 from trainer.workers.workers import Workers
 
+
+class Whole(NamedTuple):
+    """What a whole training leaves."""
+
+    state: dict[str, torch.Tensor]
+    metrics: list[dict[str, float]]
+
+
 STEPS = [[0, 1, 2, 3], [2, 3, 4, 5], [0, 2, 4, 5], [1, 3, 4, 5], [0, 1, 4, 5]]
 """Places in the pool."""
 
@@ -45,11 +54,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return embedded_shape(tmp_path_factory.mktemp("checkpoint"))
 
 
-@pytest.fixture
-def pool(tmp_path: Path) -> Pool:
-    images = []
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    images, folder = [], tmp_path_factory.mktemp("pool")
     for number in range(6):
-        path = tmp_path / f"{number}.png"
+        path = folder / f"{number}.png"
         picture(number, 56 + 28 * (number % 3), 84).save(path)
         own = content_id(path.read_bytes())
         images.append(PoolImage(own, str(path), own))
@@ -128,35 +137,40 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return list(read_jsonl(run / "train" / "steps.jsonl"))
 
 
-def test_rollouts_overlap_one_step_behind(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
-    train(checkpoint, pool, tmp_path)
-    rows = metrics(tmp_path)
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path, pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Whole]:
+    """A training that nothing interrupts, with overlap or without."""
+
+    @cache
+    def trained(overlap: bool) -> Whole:
+        run = tmp_path_factory.mktemp("whole")
+        return Whole(train(checkpoint, pool, run, overlap=overlap).state(), metrics(run))
+
+    return trained
+
+
+def test_rollouts_overlap_one_step_behind(whole: Callable[[bool], Whole]) -> None:
+    rows = whole(True).metrics
     assert [row["step"] for row in rows] == list(range(len(STEPS)))
     assert all(row["mismatch"] < 1e-4 for row in rows), "engine and torch are compared under the same weights"
     assert rows[0]["ratio_max"] == pytest.approx(1, abs=1e-4)
     assert all(abs(row["ratio_max"] - 1) > 1e-3 for row in rows[1:]), "sampled before the last update"
 
 
-def test_without_overlap_every_step_is_on_policy(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
-    train(checkpoint, pool, tmp_path, overlap=False)
-    assert all(row["ratio_max"] == pytest.approx(1, abs=1e-4) for row in metrics(tmp_path))
+def test_without_overlap_every_step_is_on_policy(whole: Callable[[bool], Whole]) -> None:
+    assert all(row["ratio_max"] == pytest.approx(1, abs=1e-4) for row in whole(False).metrics)
 
 
 @pytest.mark.parametrize("overlap", [True, False])
 def test_a_killed_training_ends_in_the_same_weights(
-    checkpoint: Path, pool: Pool, tmp_path: Path, overlap: bool
+    checkpoint: Path, pool: Pool, whole: Callable[[bool], Whole], tmp_path: Path, overlap: bool
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
-    expected = train(checkpoint, pool, whole, overlap=overlap).state()
     with pytest.raises(ConnectionError, match="killed"):
-        train(checkpoint, pool, killed, dies_at=3, overlap=overlap)
-    shutil.rmtree(killed / "store")
-    found = train(checkpoint, pool, killed, overlap=overlap).state()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    ours, theirs = ([row["reward"] for row in metrics(folder)] for folder in (killed, whole))
-    assert ours == theirs
+        train(checkpoint, pool, tmp_path, dies_at=3, overlap=overlap)
+    shutil.rmtree(tmp_path / "store")
+    found, expected = train(checkpoint, pool, tmp_path, overlap=overlap).state(), whole(overlap)
+    assert all(torch.equal(found[name], expected.state[name]) for name in expected.state)
+    assert [row["reward"] for row in metrics(tmp_path)] == [row["reward"] for row in expected.metrics]
 
 
 def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
@@ -203,23 +217,19 @@ def listening() -> Iterator[None]:
 
 @pytest.mark.parametrize("ended_at", [1, 4])
 def test_a_signal_ends_the_training_with_the_steps_done_in_the_checkpoint(
-    checkpoint: Path, pool: Pool, tmp_path: Path, listening: None, ended_at: int
+    checkpoint: Path, pool: Pool, whole: Callable[[bool], Whole], tmp_path: Path, listening: None, ended_at: int
 ) -> None:
-    whole, ended = tmp_path / "whole", tmp_path / "ended"
-    for folder in (whole, ended):
-        folder.mkdir()
-    expected = train(checkpoint, pool, whole).state()
     with pytest.raises(Terminated) as end:
-        train(checkpoint, pool, ended, ended_at=ended_at)
+        train(checkpoint, pool, tmp_path, ended_at=ended_at)
     assert end.value.code == 143
-    done, saved = max(ended_at - 1, 0), ended / "train" / "checkpoint.pt"
-    assert len(metrics(ended)) == done
+    done, saved = max(ended_at - 1, 0), tmp_path / "train" / "checkpoint.pt"
+    assert len(metrics(tmp_path)) == done
     assert not done or torch.load(saved, weights_only=True)["steps"] == done
     termination.listen()
     termination._came = None
-    found = train(checkpoint, pool, ended).state()
-    assert [row["step"] for row in metrics(ended)] == list(range(len(STEPS)))
-    for name, tensor in expected.items():
+    found = train(checkpoint, pool, tmp_path).state()
+    assert [row["step"] for row in metrics(tmp_path)] == list(range(len(STEPS)))
+    for name, tensor in whole(True).state.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4)
 
 
