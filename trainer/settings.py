@@ -131,7 +131,8 @@ class EvolveSettings(ServiceSettings):
     rollout_operator: str | None = None
     """Policy full: address of the rollout engine's operators' routes; of several, separated by commas."""
     handover: Path | None = None
-    """Policy full: folder in which it is handed weights, its own `--handover`. Default: handover in the store."""
+    """Policy full: folder in which it is handed weights, its own `--handover`; the run's last ones stay there. Default:
+    handover in the store."""
     train_vision: CliImplicitFlag[bool] = False
     """Policy full: train the vision tower too. A high learning rate destroys it before the scores improve."""
     reference_device: str | None = None
@@ -141,8 +142,8 @@ class EvolveSettings(ServiceSettings):
     device: str = "cpu"
     """Where the torch policy computes, for example cuda:1; under torchrun cuda, each process on its own."""
     threads: Count | None = None
-    """Threads of the torch policy on CPU; unset: half the cores, the others are the service's. Too many threads wait
-    for each other longer than they work."""
+    """Threads of the torch policy on CPU; unset: half the cores that the process may use, the others are the service's;
+    torchrun's processes share them. Too many threads wait for each other longer than they work."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the passes through the policy: bfloat16 on a GPU. What is trained stays float32."""
     gradient_checkpointing: CliImplicitFlag[bool] = False

@@ -67,14 +67,19 @@ def test_an_engine_that_was_restarted_is_overwritten_again(engines: Replicas, wa
         assert roll_out(engines, way, served.version) == EXPECTED
 
 
-def test_only_the_last_weights_stay_in_the_folder(engines: Replicas, way: WeightsHandover) -> None:
+def test_only_the_last_weights_stay_in_the_folder_and_what_others_have_there(
+    engines: Replicas, way: WeightsHandover
+) -> None:
     folder = engines.first.settings.handover_folder
+    others = {"another-s0-1", "photos"}
+    for name in others:
+        (folder / name).mkdir(parents=True)
     with way.served(Weights(0), "s0") as first:
         roll_out(engines, way, first.version)
     with way.served(Weights(1), "s1") as second:
-        assert {path.name for path in folder.iterdir()} == {first.version, second.version}
+        assert {path.name for path in folder.iterdir()} == {first.version, second.version, *others}
         roll_out(engines, way, second.version)
-    assert [path.name for path in folder.iterdir()] == [second.version]
+    assert {path.name for path in folder.iterdir()} == {second.version, *others}
 
 
 def test_weights_that_are_not_finite_end_the_step_and_those_before_answer(

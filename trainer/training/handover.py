@@ -69,13 +69,14 @@ class WeightsHandover(Handover):
 
     @contextmanager
     def served(self, policy: Sampled, label: str) -> Iterator[Served]:
-        """The weights before are kept until these have answered: the engine goes back to them should these not load."""
+        """The weights before are kept until these have answered: the engine goes back to them should these not load.
+        What others have in the folder stays."""
         self._folder.mkdir(parents=True, exist_ok=True)
         directory = _written(policy, self._folder, f"{self.mark}-{label}")
         yield Served(directory.name)
-        for older in self._folder.iterdir():
-            if older != directory:
-                shutil.rmtree(older, ignore_errors=True)
+        for ours in (*self._folder.glob(f"{self.mark}-*"), *self._folder.glob(f".{self.mark}-*")):
+            if ours != directory:
+                shutil.rmtree(ours, ignore_errors=True)
 
 
 @contextmanager
