@@ -62,6 +62,11 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def neighbours() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def leads() -> bool:
     """Whether this process runs the round and writes files."""
     return rank() == 0

@@ -36,13 +36,13 @@ class FullPolicy(Policy):
         recompute: bool = False,
         pixels: Pixels | None = None,
     ) -> None:
-        model = load_model(checkpoint, torch.float32, device)
+        model = load_model(checkpoint, torch.float32)
         if not train_vision:
             _freeze_tower(model)
         network = Network(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
         if recompute:
             network.recompute_activations()
-        network.shard(dtype)
+        network.place(device, dtype)
         super().__init__(network, checkpoint, device)
         self._load_reference = partial(_frozen, checkpoint, profile, dtype, reference_device or device, pixels)
 
@@ -74,9 +74,9 @@ class FullPolicy(Policy):
 
 
 def _frozen(checkpoint: Path, profile: Profile, dtype: torch.dtype, device: str, pixels: Pixels | None) -> Network:
-    model = load_model(checkpoint, dtype, device).requires_grad_(False)
+    model = load_model(checkpoint, dtype).requires_grad_(False)
     network = Network(model, checkpoint, profile, vision_gradient=False, pixels=pixels)
-    network.shard(dtype)
+    network.place(device, dtype)
     return network
 
 

@@ -40,12 +40,12 @@ class LoraPolicy(Policy):
     ) -> None:
         torch.manual_seed(seed)
         self._config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LANGUAGE_LINEAR, bias="none")
-        base = load_model(checkpoint, dtype, device)
+        base = load_model(checkpoint, dtype)
         self._peft = self._adapted(base)
         network = Network(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
         if recompute:
             network.recompute_activations()
-        network.shard(dtype)
+        network.place(device, dtype)
         super().__init__(network, checkpoint, device)
 
     def reference(self) -> AbstractContextManager[None]:
@@ -71,7 +71,7 @@ class LoraPolicy(Policy):
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self._peft, trained_only=True)
         if distributed.leads():
-            merged = self._adapted(load_model(self._checkpoint, "auto", "cpu"))
+            merged = self._adapted(load_model(self._checkpoint, "auto"))
             set_peft_model_state_dict(merged, state)
             merged.merge_and_unload().save_pretrained(directory)
 

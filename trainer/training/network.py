@@ -59,10 +59,11 @@ class Network(nn.Module):
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model.train()  # which turns nothing else on: these models drop nothing out
 
-    def shard(self, dtype: torch.dtype) -> None:
-        """Gives every process its part of every layer, if there are many (or `dtype` is not the weights' own)."""
+    def place(self, device: str, dtype: torch.dtype) -> None:
+        """Moves it to the device: of every layer only the process's part, if there are many (or `dtype` is not the
+        weights' own)."""
         layers = [*self.model.model.language_model.layers, *self.model.model.visual.blocks]
-        sharding.shard(self, layers, ("encode_batch", "logprobs"), dtype)
+        sharding.place(self, layers, ("encode_batch", "logprobs"), device, dtype)
 
     def _encode(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
         return encode(self.model.model, self._processor, self._profile, task, batch, gradient=self.vision_gradient)
@@ -80,6 +81,6 @@ def _processor(checkpoint: Path, pixels: Pixels) -> ProcessorMixin:
     return processor
 
 
-def load_model(checkpoint: Path, dtype: torch.dtype | str, device: str) -> PreTrainedModel:
-    """The checkpoint's model; `dtype` "auto" is the checkpoint's own."""
-    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype).to(device)
+def load_model(checkpoint: Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    """The checkpoint's model, on the CPU; `dtype` "auto" is the checkpoint's own."""
+    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)

@@ -10,6 +10,7 @@ import torch
 from service.contract import InfoResponse
 from service.prompts import Profile
 from trainer.settings import EvolveSettings
+from trainer.training import distributed
 from trainer.training.full import FullPolicy
 from trainer.training.lora import LoraPolicy
 from trainer.training.policy import Policy
@@ -20,7 +21,7 @@ def load_policy(
 ) -> Policy:
     """The policy at the beginning of a round. `seed` draws the adapter's first weights; `engine` samples
     its rollouts, and scales pictures as the policy must."""
-    torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // 2))
+    torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // 2 // distributed.neighbours()))
     pixels = {"min_pixels": engine.min_pixels, "max_pixels": engine.max_pixels}
     dtype = getattr(torch, settings.dtype)
     if settings.policy == "full":

@@ -22,15 +22,19 @@ from torch.distributed.tensor import DTensor
 from trainer.training.distributed import leads, processes
 
 
-def shard(network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str], dtype: torch.dtype) -> None:
-    """Gives every process a part of every tensor; `layers` are gathered one at a time. Computes in `dtype`.
+def place(
+    network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str], device: str, dtype: torch.dtype
+) -> None:
+    """Moves the network to the device. Among many processes each takes its part of every tensor alone, one of `layers`
+    after the other: a device never holds the whole. They are gathered one at a time to compute, in `dtype`.
 
     `methods` are those that compute with the network as its forward does.
     """
-    if not dist.is_initialized():
+    mixed = any(parameter.dtype != dtype for parameter in network.parameters())
+    if processes() == 1 and not (mixed and dist.is_initialized()):
+        network.to(device)
         return
-    device = next(network.parameters()).device.type
-    mesh = init_device_mesh(device, (processes(),))
+    mesh = init_device_mesh(torch.device(device).type, (processes(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for module in (*layers, network):
         fully_shard(module, mesh=mesh, mp_policy=policy)
