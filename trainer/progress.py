@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from trainer.files import append_jsonl
+from trainer.files import append_jsonl, read_jsonl
 
 Advance = Callable[..., None]
 _LINE_SECONDS = 15
@@ -91,4 +90,4 @@ class Stages:
 
 def stage_times(log: Path) -> list[dict[str, Any]]:
     """What `Stages` kept: stage, began, ended (seconds since the epoch)."""
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return list(read_jsonl(log))

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from trainer.errors import DiskFull
 from trainer.files import append_jsonl, read_json, read_jsonl, replacing, write_json, writing
+from trainer.progress import Stages, stage_times
 
 
 def test_a_line_torn_by_a_kill_is_passed_over_and_the_next_append_starts_a_new_one(tmp_path: Path) -> None:
@@ -108,3 +109,12 @@ def test_rows_from_before_a_full_disk_stay_and_appending_goes_on_once_there_is_r
 def test_other_failures_are_told_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         append_jsonl(tmp_path, [1])
+
+
+def test_a_time_torn_by_a_kill_does_not_hide_the_others(tmp_path: Path) -> None:
+    log = tmp_path / "stages.jsonl"
+    with Stages(log).stage("votes", total=None):
+        pass
+    with log.open("a") as torn:
+        torn.write('{"stage": "GR')
+    assert [row["stage"] for row in stage_times(log)] == ["votes"]

@@ -4,82 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import pytest
 
-from service.app import create_service
 from service.client import ServiceError, encode_image
 from service.contract import RolloutPrompt, RolloutRequest
-from tests.service.conftest import KEY, World, adapter, make_world, picture, served, stocked
-from tests.service.fake_engine import FakeEngine
+from tests.service.conftest import adapter, picture
+from tests.trainer.replicas import Replicas
 from trainer.errors import Unreachable, WrongVersion
-from trainer.workers.workers import Workers
-
-__all__ = ["make_world", "stocked"]
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
-    monkeypatch.setattr("trainer.workers.replica._REST_SECONDS", 0.2)
-
-
-@dataclass
-class Replicas:
-    """Services over one store, each with an engine of its own; any can be stopped and started again."""
-
-    first: World
-    worlds: list[World] = field(default_factory=list)
-    urls: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    _running: dict[int, ExitStack] = field(default_factory=dict)
-
-    def start(self, number: int | None = None) -> int:
-        """A new replica, or one again, as new, on its old ports."""
-        known = number is not None and number < len(self.urls)
-        store, version = self.first.store, self.first.store.active().version
-        engine = FakeEngine(version)
-        service = create_service(self.first.settings, KEY, engine, store, store.info(version))
-        world = World(service, engine, store, self.first.first, self.first.second, self.first.settings)
-        number = len(self.worlds) if number is None else number
-        ports = (0, urlsplit(self.urls[number]).port) if known else (0, 0)
-        stack = ExitStack()
-        listening = stack.enter_context(served(world, ports))
-        self._running[number] = stack
-        if known:
-            self.worlds[number] = world
-        else:
-            self.worlds.append(world)
-            self.urls.append(listening.operator_url)
-        return number
-
-    def stop(self, number: int) -> None:
-        if stack := self._running.pop(number, None):
-            stack.close()
-
-    def stop_all(self) -> None:
-        for number in list(self._running):
-            self.stop(number)
-
-    def workers(self, patience: float = 20) -> Workers:
-        return Workers(self.urls, KEY, self.first.store, patience, self.said.append)
-
-    def asked(self, number: int) -> int:
-        return len(self.worlds[number].engine.asked)
-
-
-@pytest.fixture
-def replicas(make_world: Callable[..., World]) -> Iterator[Replicas]:
-    """Two of them."""
-    made = Replicas(make_world())
-    made.start()
-    made.start()
-    yield made
-    made.stop_all()
 
 
 def batch(replicas: Replicas, prompts: int = 8, adapter: str | None = None) -> RolloutRequest:

@@ -1,0 +1,24 @@
+"""Replicas to spread work over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.service.conftest import World, make_world, stocked
+from tests.trainer.replicas import Replicas
+
+__all__ = ["make_world", "stocked"]
+
+
+@pytest.fixture
+def replicas(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> Iterator[Replicas]:
+    """Two of them; nobody waits long for one that is gone."""
+    monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
+    monkeypatch.setattr("trainer.workers.replica._REST_SECONDS", 0.2)
+    made = Replicas(make_world())
+    made.start()
+    made.start()
+    yield made
+    made.stop_all()

@@ -1,0 +1,168 @@
+"""A round's beginning and its end, against replicas of the service without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from service.engine.protocol import Prompt, Sampling
+from service.prompts import PROFILES
+from service.versions import refusals
+from tests.service.conftest import picture
+from tests.service.fake_engine import FakeEngine, plain_answer
+from tests.trainer.replicas import Replicas
+from trainer.errors import GateRefused, Regressed, WrongVersion
+from trainer.files import read_json, write_json
+from trainer.pool.image import PoolImage, content_id
+from trainer.pool.pool import Pool
+from trainer.progress import Stages
+from trainer.promotion.behaviour import Observer
+from trainer.settings import EvolveSettings
+from trainer.stages.context import RoundContext
+from trainer.stages.promote import promote
+from trainer.stages.start import start
+from trainer.training.served import Served
+
+
+@pytest.fixture
+def context(replicas: Replicas, tmp_path: Path) -> Iterator[RoundContext]:
+    settings = EvolveSettings(pool=tmp_path, run=tmp_path / "run", store=replicas.first.store.root)
+    with replicas.workers() as workers:
+        yield RoundContext(1, settings, workers, Stages())
+
+
+@pytest.fixture
+def observer(tmp_path: Path) -> Observer:
+    """Asks about four pictures of different brightness, of which the brighter won every vote."""
+    ids = []
+    for brightness in (40, 90, 140, 190):
+        data = picture(brightness)
+        (tmp_path / content_id(data)).write_bytes(data)
+        ids.append(content_id(data))
+    labels = dict.fromkeys(combinations(ids, 2), 0.0)
+    pool = Pool([PoolImage(image, str(tmp_path / image), image) for image in ids])
+    return Observer(pool, [ids], labels, PROFILES["plain"], samples=2, seed=0)
+
+
+@pytest.fixture
+def gated(context: RoundContext, observer: Observer, replicas: Replicas) -> RoundContext:
+    """A round whose candidate, the store's second version, has passed the gate."""
+    start(context)
+    seen = observer.observe(Served(context.base), context.workers)
+    write_json(context.folder / "gate.json", {"passed": True, "reasons": [], "after": asdict(seen)})
+    write_json(context.folder / "candidate.json", {"id": replicas.first.second})
+    return context
+
+
+def changed(context: RoundContext, **settings: object) -> RoundContext:
+    return RoundContext(1, context.settings.model_copy(update=settings), context.workers, context.stages)
+
+
+def answer_as(replicas: Replicas, text: str, number: int) -> None:
+    """Replica `number` gives that one answer for scores with the second version's weights."""
+    engine: FakeEngine = replicas.worlds[number].engine
+
+    def answer(prompt: Prompt, sampling: Sampling, index: int) -> str:
+        damaged = engine.version == replicas.first.second and prompt.task == "score"
+        return text if damaged else plain_answer(prompt, sampling, index)
+
+    engine.answer = answer
+
+
+def serving(replicas: Replicas) -> list[str]:
+    return [world.service.gate.version.id for world in replicas.worlds]
+
+
+def test_a_round_starts_from_the_active_version_though_the_first_replica_did_not_follow_to_it(
+    context: RoundContext, replicas: Replicas
+) -> None:
+    with replicas.workers() as workers:
+        workers.promote(replicas.first.second)
+    replicas.worlds[0].service.gate.version = replicas.first.store.info(replicas.first.first)
+    replicas.worlds[0].engine.version = replicas.first.first
+    start(context)
+    assert context.base == replicas.first.second
+
+
+def test_a_round_goes_on_with_the_settings_it_began_with_only(context: RoundContext) -> None:
+    start(context)
+    start(changed(context, threads=1, rounds=5, gate_drift=0.5, patience=1))
+    with pytest.raises(ValueError, match=r"--seed 3 \(was 0\), --learning-rate 0.5 \(was 0.001\); go on with those"):
+        start(changed(context, learning_rate=0.5, seed=3))
+
+
+def test_a_round_does_not_go_on_after_another_version_was_promoted(context: RoundContext, replicas: Replicas) -> None:
+    start(context)
+    context.workers.promote(replicas.first.second)
+    with pytest.raises(WrongVersion, match=f"started from {replicas.first.first}"):
+        start(context)
+
+
+def test_a_promoted_version_that_is_as_the_gate_saw_it_stays_and_may_be_promoted_again(
+    gated: RoundContext, observer: Observer, replicas: Replicas
+) -> None:
+    for _ in range(2):  # a kill after the swap leaves no promotion.json
+        (gated.folder / "promotion.json").unlink(missing_ok=True)
+        promote(gated, observer)
+        assert serving(replicas) == [replicas.first.second] * 2
+    assert read_json(gated.folder / "promotion.json")["previous"] == replicas.first.first
+
+
+def test_a_promoted_version_that_answers_otherwise_is_rolled_back_and_marked(
+    gated: RoundContext, observer: Observer, replicas: Replicas
+) -> None:
+    for number in (0, 1):
+        answer_as(replicas, "4.90", number)
+    for _ in range(2):  # however often it is started again
+        with pytest.raises(Regressed, match="at the gate"):
+            promote(gated, observer)
+        assert serving(replicas) == [replicas.first.first] * 2
+    assert "at the gate" in str(refusals.reason(gated.store, replicas.first.second))
+
+
+def test_a_version_that_one_replicas_canaries_refuse_is_rolled_back_on_the_others_and_marked(
+    gated: RoundContext, observer: Observer, replicas: Replicas
+) -> None:
+    answer_as(replicas, "I cannot tell.", 1)
+    with pytest.raises(Regressed, match=r"the service refused it .unreadable_canaries"):
+        promote(gated, observer)
+    assert serving(replicas) == [replicas.first.first] * 2
+    assert "unreadable_canaries" in str(refusals.reason(gated.store, replicas.first.second))
+
+
+def test_a_rollback_that_was_killed_is_carried_out_at_the_next_start(
+    gated: RoundContext, observer: Observer, replicas: Replicas
+) -> None:
+    gated.workers.promote(replicas.first.second)
+    write_json(gated.folder / "rollback.json", {"version": replicas.first.second, "reason": "it was worse"})
+    start(gated)
+    with pytest.raises(Regressed, match="it was worse"):
+        promote(gated, observer)
+    assert serving(replicas) == [replicas.first.first] * 2
+    assert "it was worse" in str(refusals.reason(gated.store, replicas.first.second))
+
+
+def test_a_replica_that_cannot_be_rolled_back_is_named(
+    gated: RoundContext, observer: Observer, replicas: Replicas, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gated.workers.promote(replicas.first.second)
+    write_json(gated.folder / "rollback.json", {"version": replicas.first.second, "reason": "it was worse"})
+    replicas.stop(1)
+    with pytest.raises(Regressed):
+        promote(gated, observer)
+    assert f"{replicas.urls[1]} did not follow to {replicas.first.first}" in capsys.readouterr().out
+
+
+def test_a_candidate_that_failed_the_gate_is_not_promoted(
+    gated: RoundContext, observer: Observer, replicas: Replicas
+) -> None:
+    verdict = json.loads((gated.folder / "gate.json").read_text())
+    write_json(gated.folder / "gate.json", verdict | {"passed": False, "reasons": ["it drifts"]})
+    with pytest.raises(GateRefused, match="it drifts"):
+        promote(gated, observer)
+    assert serving(replicas) == [replicas.first.first] * 2

@@ -1,0 +1,54 @@
+"""What every stage of a round is given: its number, the settings, the service, and the files of the stages before."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from service.prompts import PROFILES, Profile
+from service.versions.store import VersionStore
+from trainer.files import read_json
+from trainer.progress import Advance, Stages
+from trainer.settings import EvolveSettings
+from trainer.workers.workers import Workers
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """Round `number` (from 1) of a run."""
+
+    number: int
+    settings: EvolveSettings
+    workers: Workers
+    stages: Stages
+
+    def stage(self, name: str, *, total: int | None = None, unit: str = "") -> AbstractContextManager[Advance]:
+        """Shows the progress of a stage of this round, see `Stages.stage`."""
+        return self.stages.stage(f"round {self.number}: {name}", total=total, unit=unit)
+
+    @property
+    def folder(self) -> Path:
+        """Where the round keeps its files."""
+        return self.settings.run / f"round-{self.number}"
+
+    @property
+    def seed(self) -> int:
+        """The round's own seed."""
+        return self.settings.seed * 1000 + self.number
+
+    @cached_property
+    def store(self) -> VersionStore:
+        """The store that service and trainer share."""
+        return VersionStore(self.settings.store)
+
+    @cached_property
+    def base(self) -> str:
+        """The version the round starts from."""
+        return str(read_json(self.folder / "start.json")["version"])
+
+    @cached_property
+    def profile(self) -> Profile:
+        """How that version answers."""
+        return PROFILES[self.store.info(self.base).profile]

@@ -1,0 +1,64 @@
+"""The hot swap: `promotion.json`, or `rollback.json` if the promoted version is not as the gate saw it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.client import ServiceError
+from service.versions import refusals
+from trainer.errors import GateRefused, Regressed
+from trainer.files import read_json, write_json
+from trainer.promotion import gate
+from trainer.promotion.behaviour import Behaviour, Observer
+from trainer.stages.context import RoundContext
+from trainer.training.served import Served
+
+
+def promote(context: RoundContext, observer: Observer) -> None:
+    """Swaps the candidate in and looks at it once more. Its weights do not change from then on: one look is enough.
+
+    Raises:
+        GateRefused: it failed the gate.
+        Regressed: it was swapped out again; the decision is written down first, so that a kill does not undo it.
+    """
+    verdict = read_json(context.folder / "gate.json")
+    if not verdict["passed"]:
+        raise GateRefused(f"round {context.number}: the candidate may not serve: {'; '.join(verdict['reasons'])}")
+    version, rollback = read_json(context.folder / "candidate.json")["id"], context.folder / "rollback.json"
+    if not rollback.exists():
+        with context.stage("promotion"):
+            swap, reasons = _swap_in(context, version, Behaviour(**verdict["after"]), observer)
+        if not reasons:
+            write_json(context.folder / "promotion.json", swap)
+            return
+        write_json(rollback, {"version": version, "reason": "; ".join(reasons)})
+    _roll_back(context, version, read_json(rollback)["reason"])
+
+
+def _swap_in(
+    context: RoundContext, version: str, gated: Behaviour, observer: Observer
+) -> tuple[dict[str, Any], list[str]]:
+    """For `promotion.json`, and what speaks against the version: the service's canaries, or a second look."""
+    try:
+        swap, behind = context.workers.promote(version)
+    except ServiceError as refusal:
+        if refusal.problem.code != "version_refused":
+            raise
+        return {}, [f"the service refused it ({refusal.problem.detail})"]
+    _tell(context, version, behind)
+    promoted = observer.observe(Served(version), context.workers)
+    reasons = gate.regressions(gated, promoted, context.settings)
+    return {**swap.model_dump(mode="json"), "behind": behind}, reasons
+
+
+def _roll_back(context: RoundContext, version: str, reason: str) -> None:
+    """Every step may be done again by a resumed round."""
+    _, behind = context.workers.promote(context.base)
+    _tell(context, context.base, behind)
+    refusals.refuse(context.store, version, f"at its promotion: {reason}")
+    raise Regressed(f"round {context.number}: {version} was rolled back to {context.base}: {reason}")
+
+
+def _tell(context: RoundContext, version: str, behind: list[str]) -> None:
+    for replica in behind:
+        context.stages.say(f"{replica} did not follow to {version}: promote it there, or restart that replica")
