@@ -49,9 +49,10 @@ class Evolve(EvolveSettings):
     Exit codes that a supervisor should answer by starting it again: 3 no answer from the service for --patience
     seconds, or a refusal; 5 disk full, once there is room; 137 killed; 143 SIGTERM, 130 Ctrl-C.
 
-    Exit codes that ask for a decision of yours: 2 wrong settings; 4 the service serves another version than the round
-    began with; 42 the gate refused the candidate; 43 the promoted version regressed and was rolled back; 44 training
-    collapsed. The version from before serves in all of these. 0 is done, 1 an error of the trainer's own.
+    Exit codes that ask for a decision of yours: 2 wrong settings, or not those the round began with; 4 the service
+    serves another version than the round began with; 42 the gate refused the candidate; 43 the promoted version
+    regressed, or a replica's canaries refused it, and was rolled back; 44 training collapsed. The version from before
+    serves in all of these but 4. 0 is done, 1 an error of the trainer's own.
     """
 
     def cli_cmd(self) -> None:

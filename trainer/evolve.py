@@ -52,7 +52,7 @@ def _evolve(settings: EvolveSettings) -> None:
             try:
                 Round(number, settings, workers, stages, followers, probe).run()
             except Exception:
-                with suppress(OSError):  # the disk may be full: what ended the round is the news
+                with suppress(Exception):  # what ended the round is the news, and its exit code
                     followers.report(write_report(settings.run), settings.run)
                 raise
             followers.report(write_report(settings.run), settings.run)

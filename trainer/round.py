@@ -4,7 +4,7 @@
     pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
     votes.jsonl     the votes on each pair, appended as they come;  votes.done ends the stage
-    train/          steps.jsonl, checkpoint.pt;              train.json ends the stage
+    train/          steps.jsonl, checkpoint.pt;              collapse.json if it was stopped
     gate.json       may the candidate serve?
     candidate.json  the merged checkpoint in the version store
     promotion.json  the hot swap;                            rollback.json if it was taken back

@@ -49,7 +49,7 @@ class TinyRound:
             "--operator", self.service.operator_url, "--rounds", 1,
             "--variants", 3, "--groups", STEPS, "--group-size", 4, "--held-back-groups", 1, "--samples", 4,
             "--checkpoint-every", 2, "--rank", 8, "--gate-unreadable", 1, "--gate-agreement-loss", 1,
-            "--gate-spread", 0, "--gate-spread-growth", 100, "--gate-drift", 4, "--gate-position-bias", 1,
+            "--gate-spread", 0, "--gate-largest-spread", 100, "--gate-drift", 4, "--gate-position-bias", 1,
             "--regression-drift", 0.02, *more,
         ]  # fmt: skip
         process = _FORKSERVER.Process(target=_evolve, args=([str(part) for part in arguments], self.run, largest_file))

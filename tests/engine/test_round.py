@@ -47,7 +47,7 @@ def evolve(service: Running, pool: Path, run: Path, *more: str) -> subprocess.Po
         "--rounds", "1", "--variants", "3", "--groups", "6", "--group-size", "4", "--held-back-groups", "1",
         "--samples", "4", "--checkpoint-every", "2", "--rank", "8",
         "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0",
-        "--gate-spread-growth", "100", "--gate-drift", "4", "--gate-position-bias", "1", *more,
+        "--gate-largest-spread", "100", "--gate-drift", "4", "--gate-position-bias", "1", *more,
     ]  # fmt: skip
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -28,10 +28,10 @@ def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: Evolv
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"unreadable": 0.20}, "unreadable"),
+        ({"unreadable": 0.07}, "7.0% of its answers are unreadable, 1.0% before"),
         ({"agreement": 0.60}, "agree with 60.0%"),
         ({"spread": 0.1}, "collapsed"),
-        ({"spread": 2.1}, "widened"),
+        ({"spread": 1.75}, "widened"),
         ({"mean": 1.9}, "moved by -1.10"),
         ({"position_bias": 0.2}, r"shown first by +20.0%, -5.0% before"),
         ({"position_bias": -0.2}, r"shown first by -20.0%"),
@@ -44,6 +44,11 @@ def test_a_worse_candidate_is_refused_with_the_reason(
     assert not verdict.passed
     assert len(verdict.reasons) == 1
     assert reason in verdict.reasons[0]
+
+
+def test_a_candidate_may_be_what_its_version_was(settings: EvolveSettings) -> None:
+    before, after = replace(BEFORE, unreadable=0.2, spread=1.8), replace(BETTER, unreadable=0.21, spread=1.8)
+    assert gate.judge(before, after, settings).passed
 
 
 def test_weights_that_are_no_numbers_are_refused(settings: EvolveSettings) -> None:

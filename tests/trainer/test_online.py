@@ -245,3 +245,11 @@ def test_an_absurd_learning_rate_collapses_and_ends_early(checkpoint: Path, pool
     with pytest.raises(Collapsed, match="training collapsed"):
         train(checkpoint, pool, tmp_path, learning_rate=30.0, collapse_window=2, collapse_kl=1.0)
     assert len(metrics(tmp_path)) < len(STEPS)
+
+
+def test_a_collapse_that_nobody_saw_before_the_kill_is_seen_at_the_next_start(
+    checkpoint: Path, pool: Pool, tmp_path: Path
+) -> None:
+    train(checkpoint, pool, tmp_path)
+    with pytest.raises(Collapsed, match=f"to step {len(STEPS) - 1} "):
+        train(checkpoint, pool, tmp_path, collapse_kl=0.0)

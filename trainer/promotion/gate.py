@@ -72,15 +72,15 @@ def regressions(gated: Behaviour, promoted: Behaviour, settings: EvolveSettings)
 
 
 def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Criterion]:
+    unreadable = before.unreadable + s.gate_unreadable
     agreement = before.agreement - s.gate_agreement_loss
-    narrow, wide = before.spread * s.gate_spread, before.spread * s.gate_spread_growth
+    narrow, wide = before.spread * s.gate_spread, max(before.spread, s.gate_largest_spread)
     drift = after.mean - before.mean
     bias = abs(before.position_bias) + s.gate_position_bias
     return [
         Criterion(
-            "unreadable answers", before.unreadable, after.unreadable, s.gate_unreadable,
-            after.unreadable <= s.gate_unreadable,
-            f"{after.unreadable:.1%} of its answers are unreadable (limit {s.gate_unreadable:.1%})",
+            "unreadable answers", before.unreadable, after.unreadable, unreadable, after.unreadable <= unreadable,
+            f"{after.unreadable:.1%} of its answers are unreadable, {before.unreadable:.1%} before",
         ),
         Criterion(
             "agreement with the votes", before.agreement, after.agreement, agreement, after.agreement >= agreement,

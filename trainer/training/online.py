@@ -55,6 +55,7 @@ class OnlineStage:
         """
         plan = [group for _ in range(self.settings.epochs) for group in groups]
         done, ahead = self._resume()
+        self._watch()  # a kill may have come before the last step was looked at
         advance(None, done)
         with Sampler() as sampler:
             for step in range(done, len(plan)):
@@ -74,7 +75,7 @@ class OnlineStage:
                     if termination.came() or (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
                         self._save(step + 1, ahead)
                     advance(metrics, 1)
-                collapse.check(list(read_jsonl(self.folder / "steps.jsonl")), self.settings)
+                self._watch()
 
     def _prepare(
         self, plan: list[Group], step: int, rollouts: SampledGroup, sampler: Sampler
@@ -117,6 +118,10 @@ class OnlineStage:
 
     def _label_matrix(self, group: Group) -> NDArray[np.float64]:
         return np.array([[self.labels.get((one, other), np.nan) for other in group] for one in group])
+
+    def _watch(self) -> None:
+        if rows := list(read_jsonl(self.folder / "steps.jsonl")):
+            collapse.check(rows, self.settings)
 
     def _save(self, done: int, ahead: SampledGroup | None) -> None:
         self.learner.save(self.folder / "checkpoint.pt", done, ahead.model_dump() if ahead else None)
