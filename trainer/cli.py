@@ -51,8 +51,8 @@ class Evolve(EvolveSettings):
 
     Exit codes that ask for a decision of yours: 2 wrong settings, or not those the round began with; 4 the service
     serves another version than the round began with; 42 the gate refused the candidate; 43 the promoted version
-    regressed, or a replica's canaries refused it, and was rolled back; 44 training collapsed. The version from before
-    serves in all of these but 4. 0 is done, 1 an error of the trainer's own.
+    regressed, or a replica's canaries refused it, and was rolled back; 44 training collapsed. After 42, 43 and 44 the
+    version from before serves. 0 is done, 1 an error of the trainer's own.
     """
 
     def cli_cmd(self) -> None:

@@ -13,10 +13,15 @@ __all__ = ["make_world", "stocked"]
 
 
 @pytest.fixture
-def replicas(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> Iterator[Replicas]:
-    """Two of them; nobody waits long for one that is gone."""
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for a replica that is gone."""
     monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
     monkeypatch.setattr("trainer.workers.replica._REST_SECONDS", 0.2)
+
+
+@pytest.fixture
+def replicas(make_world: Callable[..., World], hurry: None) -> Iterator[Replicas]:
+    """Two of them."""
     made = Replicas(make_world())
     made.start()
     made.start()

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from service.app import create_service
-from tests.service.conftest import KEY, World, served
+from service.client import encode_image
+from service.contract import RolloutPrompt, RolloutRequest
+from tests.service.conftest import KEY, World, picture, served
 from tests.service.fake_engine import FakeEngine
 from trainer.workers.workers import Workers
 
@@ -54,3 +56,17 @@ class Replicas:
 
     def asked(self, number: int) -> int:
         return len(self.worlds[number].engine.asked)
+
+
+def batch(replicas: Replicas, prompts: int = 8, adapter: str | None = None) -> RolloutRequest:
+    """Prompts over pictures of different brightness, which the engines' scores follow."""
+    images = {str(n): encode_image(picture(10 + 20 * n)) for n in range(prompts)}
+    asked = [RolloutPrompt(task="score", images=[str(n)], samples=1, seed=n) for n in range(prompts)]
+    return RolloutRequest(images=images, prompts=asked, version=replicas.first.first, adapter=adapter)
+
+
+def scores(response: object) -> list[float]:
+    return [float(result.completions[0].text) for result in response.results]  # type: ignore[attr-defined]
+
+
+EXPECTED = [round(1 + 4 * (10 + 20 * n) / 255, 2) for n in range(8)]

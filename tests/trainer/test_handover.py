@@ -10,12 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from service.client import ServiceError
-from tests.service.conftest import World, make_world, stocked
-from tests.trainer.test_workers import EXPECTED, Replicas, _hurry, batch, scores
+from tests.service.conftest import World
+from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
 from trainer.training.handover import WeightsHandover
 from trainer.workers.workers import Workers
-
-__all__ = ["_hurry", "make_world", "stocked"]
 
 
 class Weights:
@@ -31,7 +29,7 @@ class Weights:
 
 
 @pytest.fixture
-def engines(make_world: Callable[..., World]) -> Iterator[Replicas]:
+def engines(make_world: Callable[..., World], hurry: None) -> Iterator[Replicas]:
     """Two rollout engines over one store."""
     made = Replicas(make_world(role="rollout"))
     made.start()
@@ -92,7 +90,7 @@ def test_weights_that_are_not_finite_end_the_step_and_those_before_answer(
     assert roll_out(engines, way, good.version) == EXPECTED
 
 
-def test_a_serving_engine_named_by_mistake_is_told(make_world: Callable[..., World]) -> None:
+def test_a_serving_engine_named_by_mistake_is_told(make_world: Callable[..., World], hurry: None) -> None:
     serving = Replicas(make_world())
     serving.start()
     try:

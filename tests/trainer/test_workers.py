@@ -7,25 +7,11 @@ import time
 
 import pytest
 
-from service.client import ServiceError, encode_image
-from service.contract import RolloutPrompt, RolloutRequest
-from tests.service.conftest import adapter, picture
-from tests.trainer.replicas import Replicas
+from service.client import ServiceError
+from service.contract import RolloutPrompt
+from tests.service.conftest import adapter
+from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
 from trainer.errors import Unreachable, WrongVersion
-
-
-def batch(replicas: Replicas, prompts: int = 8, adapter: str | None = None) -> RolloutRequest:
-    """Prompts over pictures of different brightness, which the engines' scores follow."""
-    images = {str(n): encode_image(picture(10 + 20 * n)) for n in range(prompts)}
-    asked = [RolloutPrompt(task="score", images=[str(n)], samples=1, seed=n) for n in range(prompts)]
-    return RolloutRequest(images=images, prompts=asked, version=replicas.first.first, adapter=adapter)
-
-
-def scores(response: object) -> list[float]:
-    return [float(result.completions[0].text) for result in response.results]  # type: ignore[attr-defined]
-
-
-EXPECTED = [round(1 + 4 * (10 + 20 * n) / 255, 2) for n in range(8)]
 
 
 def test_a_batch_is_spread_over_the_replicas_and_comes_back_in_order(replicas: Replicas) -> None:
