@@ -1,4 +1,4 @@
-"""The trainer against the real service: one tiny round end to end, killed and resumed."""
+"""The trainer against the real service: one tiny round end to end; see test_interruptions for disturbed ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 from service.client import encode_image
 from service.contract import RolloutPrompt, RolloutRequest
@@ -25,7 +24,6 @@ from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
 from trainer.training.handover import AdapterHandover
 from trainer.training.lora import LoraPolicy
-from trainer.voting.vote import labels_of, load
 
 pytestmark = pytest.mark.engine
 PLAIN = PROFILES["plain"]
@@ -116,10 +114,8 @@ def apart(service: Running, policy: LoraPolicy, adapter: str | None = None) -> f
     )
 
 
-def test_a_round_ends_in_a_promotion_and_a_killed_one_ends_in_the_same(
-    service: Running, first: str, pool: Path, tmp_path: Path
-) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+def test_a_round_ends_in_a_promotion(service: Running, first: str, pool: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
     before = adapters_of(service)
     assert evolve(service, pool, whole).wait(240) == 0
     version = read_json(whole / "round-1" / "candidate.json")["id"]
@@ -131,23 +127,6 @@ def test_a_round_ends_in_a_promotion_and_a_killed_one_ends_in_the_same(
     assert report["vote"]["votes"] == 2 * report["vote"]["exact"] == 2 * report["vote"]["pairs"]
     assert report["swaps"][0]["version"] == version
     assert adapters_of(service) == before
-
-    service.operators.promote(first)
-    kill_when(evolve(service, pool, killed), killed / "round-1" / "votes.jsonl", 10)
-    kill_when(evolve(service, pool, killed), killed / "round-1" / "train" / "steps.jsonl", 3)
-    assert evolve(service, pool, killed).wait(240) == 0
-
-    labels = [labels_of(load(folder / "round-1" / "votes.jsonl")) for folder in (whole, killed)]
-    assert labels[0] == labels[1]
-    steps = [row["step"] for row in read_jsonl(killed / "round-1" / "train" / "steps.jsonl")]
-    assert steps == list(range(6))
-    other = read_json(killed / "round-1" / "candidate.json")["id"]
-    weights = [load_file(service.store.path(v) / "model.safetensors") for v in (version, other)]
-    base = load_file(service.store.path(first) / "model.safetensors")
-    moved = max(float(np.abs(weights[0][name] - base[name]).max()) for name in base)
-    apart = max(float(np.abs(weights[0][name] - weights[1][name]).max()) for name in base)
-    assert moved > 1e-4
-    assert apart < 0.01 * moved
 
 
 def test_a_dry_run_prices_a_round_and_leaves_nothing(service: Running, pool: Path, tmp_path: Path) -> None:
