@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -50,18 +51,19 @@ def test_a_pool_smaller_than_a_group_is_an_error_that_says_so() -> None:
         random_groups(POOL, 1, 40, seed=0)
 
 
-def test_groups_of_the_same_reference_compare_its_distortions_and_take_turns() -> None:
-    groups = same_reference_groups(POOL, count=12, size=4, seed=0)
-    references = [{image.split("-")[0] for image in group} for group in groups]
-    assert all(len(reference) == 1 for reference in references)
-    assert all(len(set(group)) == 4 for group in groups)
-    assert sorted(min(reference) for reference in references) == sorted(2 * "abcdef")
+def test_groups_of_the_same_reference_compare_distortions_of_a_few_and_take_turns() -> None:
+    groups = same_reference_groups(POOL, count=6, size=6, seed=0, references=3)
+    references = [Counter(image.split("-")[0] for image in group) for group in groups]
+    assert all(sorted(reference.values()) == [2, 2, 2] for reference in references)
+    assert all(len(set(group)) == 6 for group in groups)
+    assert sum(references, Counter()) == Counter(dict.fromkeys("abcdef", 6))
 
 
-def test_a_reference_with_few_variants_makes_a_smaller_group_and_one_without_makes_none() -> None:
+def test_references_with_few_variants_make_a_smaller_group_and_those_without_make_none() -> None:
     lonely = Pool([*POOL.images, PoolImage("g-0", "", "g")])
-    groups = same_reference_groups(lonely, count=6, size=12, seed=0)
-    assert {len(group) for group in groups} == {5}
+    groups = same_reference_groups(lonely, count=6, size=12, seed=0, references=2)
+    assert len(groups) == 6
+    assert {len(group) for group in groups} == {10}
     with pytest.raises(ValueError, match="make variants"):
         same_reference_groups(Pool([PoolImage("g-0", "", "g")]), 1, 12, seed=0)
 

@@ -205,6 +205,12 @@ def test_the_runs_own_folder_is_no_part_of_the_pool(photos: Path) -> None:
         assert ids(drawn(sources, photos / "run" / "round-1")[0]) == IDS
 
 
+def test_a_pool_inside_the_runs_folder_is_taken_as_named(photos: Path) -> None:
+    for pool in (photos, photos / "*.png"):
+        sources = Sources(pool, LIMITS.max_bytes, without=photos.parent)
+        assert len(drawn(sources, photos.parent / "round-1")[0].images) > 0
+
+
 def test_a_scan_that_was_killed_leaves_nothing_behind_the_next(tmp_path: Path) -> None:
     file = shard(tmp_path / "s.tar", PICTURES)
 

@@ -49,7 +49,7 @@ class Sources:
     column: str | None = None
     """The column of Parquet files; unset, it is found."""
     without: Path | None = None
-    """A folder that is passed over: the run's own, should it lie in the pool."""
+    """A folder that is passed over: the run's own, should it lie in the pool. A pool inside it is taken as named."""
 
     def __iter__(self) -> Iterator[Entry]:
         """Every entry; what is broken as a whole (a shard, say) is an entry that cannot be read.
@@ -62,7 +62,9 @@ class Sources:
 
     def _is_own(self, path: Path) -> bool:
         """Whether the path is in the folder that is passed over."""
-        return self.without is not None and (_resolved(path.parent) / path.name).is_relative_to(_resolved(self.without))
+        if self.without is None or _inside(self.pool, self.without):
+            return False
+        return _inside(path, self.without)
 
     def _of(self, path: Path) -> Iterator[Entry]:
         if path.is_dir():
@@ -130,6 +132,10 @@ def paths(pool: Path) -> Iterator[Path]:
     """The paths that a pool's name stands for: itself, its alternatives, what its patterns match."""
     for name in [str(pool)] if pool.exists() else braceexpand(str(pool)):
         yield from map(Path, iglob(name, recursive=True)) if has_magic(name) and not pool.exists() else [Path(name)]
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return (_resolved(path.parent) / path.name).is_relative_to(_resolved(folder))
 
 
 @lru_cache(1024)

@@ -39,10 +39,12 @@ def ids_of(pool: Pool, size: int) -> list[str]:
     return ids
 
 
-def same_reference_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
-    """Round 2's own pairs: every group holds images of one reference, each with another distortion.
+def same_reference_groups(pool: Pool, count: int, size: int, seed: int, references: int = 4) -> list[Group]:
+    """Round 2's own pairs: every group holds several distortions of each of a few references.
 
-    References take turns; a group has fewer than `size` images where its reference has no more.
+    A few, not one: a step whose images all have one content says nothing of how contents compare, and the scores of
+    different contents drift apart. References take turns; a group has fewer than `size` images where its references
+    have no more.
 
     Raises:
         ValueError: no image has a variant.
@@ -50,12 +52,19 @@ def same_reference_groups(pool: Pool, count: int, size: int, seed: int) -> list[
     by_source: dict[str, list[str]] = {}
     for image in pool.images:
         by_source.setdefault(image.source, []).append(image.id)
+    rng = np.random.default_rng(seed)
     families = [members for members in by_source.values() if len(members) > 1]
     if count and not families:
         raise ValueError("no image of the pool has a distorted variant to be compared with; make variants")
-    rng = np.random.default_rng(seed)
-    turns = [place for _ in range(0, count, max(1, len(families))) for place in rng.permutation(len(families))]
-    return [[str(image) for image in rng.permutation(families[place])[:size]] for place in turns[:count]]
+    references = min(references, len(families), size)
+    rounds = range(0, count * references, max(1, len(families)))
+    turns = [place for _ in rounds for place in rng.permutation(len(families))]
+    groups = []
+    for start in range(0, len(turns) - references + 1, max(1, references))[:count]:
+        members = [rng.permutation(families[place]) for place in turns[start : start + references]]
+        parts = [family[: -(-size // references)] for family in members]
+        groups.append(list(dict.fromkeys(str(image) for part in parts for image in part))[:size])
+    return groups
 
 
 def pairs_of(groups: Sequence[Group]) -> list[tuple[str, str]]:
