@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +21,7 @@ from service.contract import RolloutPrompt, RolloutRequest
 from service.prompts import PROFILES
 from tests.engine.pictures import ask_greedily, logprobs, tokens
 from tests.engine.running import Running, running
+from trainer.files import read_json, read_jsonl
 from trainer.training.full import FullPolicy
 
 pytestmark = pytest.mark.engine
@@ -97,3 +101,24 @@ def test_users_are_sent_elsewhere(rollout: Running, images: list[bytes]):
     with pytest.raises(ServiceError) as refusal:
         rollout.public.score(images[0])
     assert (refusal.value.problem.status, refusal.value.problem.code) == (409, "wrong_role")
+
+
+def test_two_processes_train_all_weights_while_users_keep_theirs(
+    service: Running, rollout: Running, first: str, images: list[bytes], tmp_path: Path
+):
+    for number, image in enumerate(images[:5]):
+        (tmp_path / f"{number}.png").write_bytes(image)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.cli",
+        "--", "evolve", "--pool", str(tmp_path), "--run", str(tmp_path / "run"), "--store", str(service.store.root),
+        "--operator", service.operator_url, "--rollout-operator", rollout.operator_url, "--policy", "full",
+        "--rounds", "1", "--variants", "3", "--groups", "2", "--group-size", "4", "--held-back-groups", "1",
+        "--samples", "4", "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    round_folder = tmp_path / "run" / "round-1"
+    steps = list(read_jsonl(round_folder / "train" / "steps.jsonl"))
+    assert [step["mismatch"] < 1e-3 for step in steps] == [True, True], "the engine sampled from torch's weights"
+    version = read_json(round_folder / "candidate.json")["id"]
+    assert service.active == version != first
+    assert logprobs(ask_greedily(rollout, images)) == pytest.approx(logprobs(ask_greedily(service, images)), abs=1e-4)
