@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from safetensors.numpy import save_file
 from service.client import ServiceError
 from tests.service.conftest import World
 from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
+from trainer.errors import DiskFull
 from trainer.training.handover import WeightsHandover
 from trainer.workers.workers import Workers
 
@@ -26,6 +29,14 @@ class Weights:
         directory.mkdir()
         weights = {"a.weight": np.full((4, 3), self._value, np.float32), "b.bias": np.zeros(3, np.float32)}
         save_file(weights, directory / "model.safetensors")
+
+
+class TooLarge(Weights):
+    """One that the disk has no room for."""
+
+    def hand_over(self, directory: Path) -> None:
+        super().hand_over(directory)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
@@ -78,6 +89,12 @@ def test_only_the_last_weights_stay_in_the_folder_and_what_others_have_there(
         assert {path.name for path in folder.iterdir()} == {first.version, second.version, *others}
         roll_out(engines, way, second.version)
     assert {path.name for path in folder.iterdir()} == {second.version, *others}
+
+
+def test_a_full_disk_is_not_left_fuller(engines: Replicas, way: WeightsHandover) -> None:
+    with pytest.raises(DiskFull), way.served(TooLarge(0), "s0"):
+        pass
+    assert not list(engines.first.settings.handover_folder.iterdir())
 
 
 def test_weights_that_are_not_finite_end_the_step_and_those_before_answer(

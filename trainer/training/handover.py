@@ -95,6 +95,11 @@ def handover(
 def _written(policy: Sampled, folder: Path, label: str) -> Path:
     """A new directory, whole or not there. Raises DiskFull."""
     name = f"{label}-{uuid4().hex[:8]}"
-    with writing(folder / name):
-        policy.hand_over(folder / f".{name}")
-    return (folder / f".{name}").rename(folder / name)
+    part = folder / f".{name}"
+    try:
+        with writing(folder / name):
+            policy.hand_over(part)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return part.rename(folder / name)
