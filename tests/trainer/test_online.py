@@ -173,6 +173,13 @@ def test_a_killed_training_ends_in_the_same_weights(
     assert [row["reward"] for row in metrics(tmp_path)] == [row["reward"] for row in expected.metrics]
 
 
+def test_a_checkpoint_of_another_adapter_is_refused_with_the_reason(checkpoint: Path, tmp_path: Path) -> None:
+    settings, file = EvolveSettings(pool=tmp_path, run=tmp_path), tmp_path / "checkpoint.pt"
+    Learner(policy(checkpoint), settings).save(file, 1, None)
+    with pytest.raises(ValueError, match="another --policy, --rank"):
+        Learner(LoraPolicy(checkpoint, PLAIN, rank=8, seed=0), settings).resume(file)
+
+
 def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
     engine, images = TorchEngine(checkpoint, pool, tmp_path), group(pool, STEPS[0])
     advantage = np.array([[1.0, -1.0, 0.5, 0.2], [0.0] * 4, [0.3, 0.4, -2.0, 1.0], [-1.0, 1.0, 1.0, -1.0]])

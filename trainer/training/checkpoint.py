@@ -6,10 +6,12 @@ The file holds whole tensors: any number of processes may resume it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.files import replacing
 from trainer.training import distributed, sharding
@@ -34,11 +36,25 @@ def resume(file: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> tupl
 
     Returns:
         The steps done, and on rank 0 the next step's rollouts.
+
+    Raises:
+        ValueError: the checkpoint holds other weights than the policy trains.
     """
     state = torch.load(file, weights_only=True, map_location="cpu") if distributed.leads() and file.exists() else None
+    if state:
+        _check_fits(file, state["policy"], policy)
     steps = distributed.from_leader(state and state["steps"])
     if steps is None:
         return 0, None
     policy.set_state(state["policy"] if state else {})
     sharding.scatter_optimizer(policy.network, optimizer, state["optimizer"] if state else {})
     return int(steps), state and state["ahead"]
+
+
+def _check_fits(file: Path, weights: Mapping[str, Tensor], policy: Policy) -> None:
+    trained = {name: each.shape for name, each in policy.network.named_parameters() if each.requires_grad}
+    if {name: each.shape for name, each in weights.items()} != trained:
+        raise ValueError(
+            f"{file} was written with another --policy, --rank or --train-vision; give those it began with, or "
+            "another --run"
+        )
