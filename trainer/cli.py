@@ -31,7 +31,6 @@ _EXITS: dict[type[Exception], int] = {
     WrongVersion: EXIT_WRONG_VERSION,
     DiskFull: EXIT_DISK_FULL,
     Unreachable: EXIT_SERVICE,
-    ServiceError: EXIT_SERVICE,
     ValueError: EXIT_WRONG_SETTINGS,
     OSError: EXIT_WRONG_SETTINGS,
 }
@@ -47,12 +46,12 @@ class Evolve(EvolveSettings):
     within seconds.
 
     Exit codes that a supervisor should answer by starting it again: 3 no answer from the service for --patience
-    seconds, or a refusal; 5 disk full, once there is room; 137 killed; 143 SIGTERM, 130 Ctrl-C.
+    seconds, or a refusal that passes; 5 disk full, once there is room; 137 killed; 143 SIGTERM, 130 Ctrl-C.
 
-    Exit codes that ask for a decision of yours: 2 wrong settings, or not those the round began with; 4 the service
-    serves another version than the round began with; 42 the gate refused the candidate; 43 the promoted version
-    regressed, or a replica's canaries refused it, and was rolled back; 44 training collapsed. After 42, 43 and 44 the
-    version from before serves. 0 is done, 1 an error of the trainer's own.
+    Exit codes that ask for a decision of yours: 2 wrong settings, not those the round began with, or a request that the
+    service refuses for good; 4 the service serves another version than the round began with; 42 the gate refused the
+    candidate; 43 the promoted version regressed, or a replica's canaries refused it, and was rolled back; 44 training
+    collapsed. After 42, 43 and 44 the version from before serves. 0 is done, 1 an error of the trainer's own.
     """
 
     def cli_cmd(self) -> None:
@@ -142,6 +141,8 @@ def app() -> None:
         _stop(EXIT_WRONG_SETTINGS, "; ".join(map(_sentence, error.errors())))
     except httpx.TransportError as error:
         _stop(EXIT_SERVICE, f"the service cannot be reached ({error}); is it running, and are its addresses right?")
+    except ServiceError as refusal:
+        _stop(*_told(refusal))
     except Terminated as end:
         _stop(end.exit_code, f"ended by {end.signal}; start it again to go on")
     except tuple(_EXITS) as error:
@@ -152,6 +153,17 @@ def _sentence(problem: ErrorDetails) -> str:
     """Which flag is wrong, and why. `loc` is (subcommand, field), or the subcommand alone for several fields."""
     flag = f"--{problem['loc'][-1]}: ".replace("_", "-") if len(problem["loc"]) > 1 else ""
     return flag + problem["msg"].removeprefix("Value error, ")
+
+
+def _told(refusal: ServiceError) -> tuple[int, str]:
+    """The exit code, and what to do."""
+    problem = refusal.problem
+    if problem.status >= 500 or problem.status in {408, 429} or problem.code == "version_conflict":
+        return EXIT_SERVICE, f"the service refused a request for now ({refusal}); start it again"
+    return EXIT_WRONG_SETTINGS, (
+        f"the service refused a request ({refusal}); that will not pass by itself: change what it names before you "
+        "start again"
+    )
 
 
 def _stop(code: int, sentence: str) -> None:

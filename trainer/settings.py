@@ -74,6 +74,9 @@ class EvolveSettings(ServiceSettings):
     pool_column: str | None = None
     """Column of the Parquet files with the images' bytes or paths. Default: the first that looks like one."""
 
+    pixels: Count = 1_048_576
+    """Originals with more pixels are scaled down to this many when they are drawn, before they are distorted; or to the
+    service's own max_pixels, beyond which the model sees nothing, if that is set and smaller."""
     variants: int = Field(default=10, ge=0, le=35)
     """Distorted variants made of each image (the paper: 10)."""
     groups: Count = 100
@@ -256,3 +259,12 @@ class ReportSettings(BaseSettings):
 
     run: Path
     """The run's folder."""
+
+    @model_validator(mode="after")
+    def _is_a_run(self) -> ReportSettings:
+        if not (self.run / "settings.json").is_file():
+            raise ValueError(
+                f"{self.run} is not the folder of a run: it has no settings.json, which a run writes first; name the "
+                "folder that was given to `evolve --run`"
+            )
+        return self

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from service.client import ServiceError
+from service.contract import Problem
+from tests.service.conftest import Listening, listening, make_listening
 from trainer.cli import app
+
+__all__ = ["listening", "make_listening"]
 
 Trainer = Callable[..., tuple[int, str]]
 
@@ -25,6 +30,14 @@ def trainer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return end.value.code, capsys.readouterr().err.replace("\n", "")
 
     return call
+
+
+def benchmark(folder: Path) -> Path:
+    """The folder with a benchmark of one image, which nobody can read."""
+    (folder / "set" / "images").mkdir(parents=True)
+    (folder / "set" / "images" / "a.png").write_bytes(b"no picture")
+    (folder / "set" / "labels.csv").write_text("image,mos\na.png,3\n")
+    return folder
 
 
 def test_help_explains_every_setting_of_a_round() -> None:
@@ -63,10 +76,46 @@ def test_a_service_that_is_not_there_is_reported_without_a_traceback(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").touch()
-    (tmp_path / "labels.csv").write_text("image,mos\na.png,3\n")
-    code, said = trainer("evaluate", "--benchmarks", tmp_path.parent, "--service", "http://127.0.0.1:9")
+    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path), "--service", "http://127.0.0.1:9")
     assert code == 3
     assert "cannot be reached" in said
     assert "Traceback" not in said
+
+
+def test_a_refusal_of_what_a_request_holds_is_told_as_one_that_will_not_pass(
+    trainer: Trainer, tmp_path: Path, listening: Listening
+) -> None:
+    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--service", listening.url)
+    assert code == 2
+    assert "422 invalid_image" in said
+    assert "will not pass by itself" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "expected"),
+    [
+        (401, "unauthorized", 2), (404, "http_error", 2), (409, "wrong_role", 2), (413, "body_too_large", 2),
+        (422, "version_refused", 2), (408, "body_timeout", 3), (409, "version_conflict", 3), (429, "rate_limited", 3),
+        (500, "internal_error", 3), (503, "too_busy", 3), (504, "deadline_exceeded", 3),
+    ],
+)  # fmt: skip
+def test_the_exit_code_says_whether_a_refusal_may_pass(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, problem: str, expected: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        told = {"title": "Refused", "detail": "No.", "instance": "/", "request_id": "1"}
+        raise ServiceError(Problem(status=status, code=problem, **told))
+
+    monkeypatch.setattr("trainer.evaluation.evaluate.evaluate", refused)
+    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path))
+    assert code == expected
+    assert ("start it again" in said) == (code == 3)
+
+
+def test_a_report_of_a_folder_that_is_no_run_says_what_is_missing_and_what_to_name(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    code, said = trainer("report", "--run", tmp_path)
+    assert code == 2
+    assert f"{tmp_path} is not the folder of a run: it has no settings.json" in said
+    assert "evolve --run" in said

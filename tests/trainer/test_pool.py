@@ -44,8 +44,8 @@ def drawn(
 ) -> tuple[Pool, Drawn]:
     entries = Sources(source, LIMITS.max_bytes) if isinstance(source, Path) else source
     return build(
-        entries, folder, images=images, variants=variants, limits=LIMITS, draw_seed=seed, variant_seed=seed,
-        advance=lambda count, note: None,
+        entries, folder, images=images, variants=variants, limits=LIMITS, pixels=LIMITS.max_pixels, draw_seed=seed,
+        variant_seed=seed, advance=lambda count, note: None,
     )  # fmt: skip
 
 

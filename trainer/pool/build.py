@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from service.errors import InvalidImage
@@ -14,6 +17,7 @@ from trainer.files import write_json, write_jsonl, writing
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.pool.sample import Sample
+from trainer.pool.scaling import scaled
 from trainer.pool.sources import Entry
 from trainer.pool.variants import planned
 
@@ -37,6 +41,7 @@ def build(
     images: int,
     variants: int,
     limits: Limits,
+    pixels: int,
     draw_seed: int,
     variant_seed: int,
     advance: Callable[[int, str], None],
@@ -44,8 +49,9 @@ def build(
     """Draws at most `images` originals uniformly, and writes the round's `pool.jsonl` last.
 
     The same contents and seeds give the same pool, in whatever order they come; content that occurs twice is taken
-    once. Memory is that of the sample. What is no plain file is copied into `<folder>/originals`; variants, which are
-    planned here and made later, go into `<folder>/../variants`, for all rounds.
+    once. Memory is that of the sample. What is no plain file is copied into `<folder>/originals`; so is, scaled
+    down, what has more than `pixels`. Variants, which are planned here and made later, go into `<folder>/../variants`,
+    for all rounds.
 
     Raises:
         ValueError: no readable image was found.
@@ -59,12 +65,27 @@ def build(
             "expected a folder, pattern, list, Parquet file or shard of images"
         )
     work = folder.parent / "variants"
-    pool = Pool(
-        [one for image in scan.originals() for one in (image, *planned(image.id, work, variants, variant_seed))]
-    )
+    smaller = partial(scaled, folder=folder / ORIGINALS, pixels=pixels, min_side=limits.min_side)
+    originals = _scaled_down(smaller, scan.originals(), partial(advance, 0))
+    pool = Pool([one for image in originals for one in (image, *planned(image.id, work, variants, variant_seed))])
     write_json(folder / "pool.json", {**asdict(drawn), "images": len(pool.images)})
     write_jsonl(folder / "pool.jsonl", map(asdict, pool.images))
     return pool, drawn
+
+
+def _scaled_down(
+    smaller: Callable[[PoolImage], PoolImage], originals: list[PoolImage], tell: Callable[[str], None]
+) -> list[PoolImage]:
+    """The originals, large ones made smaller, on all cores. Two that differ in metadata alone become one."""
+    found: dict[PoolImage, None] = {}
+    changed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for original, image in zip(originals, threads.map(smaller, originals), strict=True):
+            found[image] = None
+            if image is not original:
+                changed += 1
+                tell(f"{changed} large ones scaled down")
+    return list(found)
 
 
 @dataclass(frozen=True, slots=True)

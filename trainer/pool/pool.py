@@ -75,6 +75,6 @@ def _original(image: PoolImage) -> bytes:
 
 @cache
 def _limits() -> Limits:
-    """The service's own were held when the originals were drawn; a variant is as large as its original."""
+    """The service's own were held when the originals were drawn; a variant has as many pixels as its original."""
     formats = take_heif() if find_spec("pillow_heif") else FORMATS
     return Limits(max_pixels=89_000_000, min_side=1, max_bytes=2**31, formats=formats)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from service.versions.store import VersionStore
 from trainer.pool.image import content_id
+from trainer.pool.pool import Pool
 from trainer.pool.sources import Sources
 from trainer.pricing.counts import observed
 from trainer.progress import Stages, stage_times
@@ -42,7 +43,7 @@ class Rates:
     """Of a sampled answer to a question of the gate's."""
     candidate_seconds: float
     original_bytes: float
-    """To be copied: none where the pool's images are plain files."""
+    """To be copied, or scaled down: none where the pool's images are plain files, and small."""
     variant_bytes: float
     pair_bytes: float
     checkpoint_bytes: int
@@ -89,7 +90,9 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copi
     seconds = {row["stage"].partition(": ")[2]: row["ended"] - row["began"] for row in times}
     making = sum(row["ended"] - row["began"] for row in times if row["stage"].endswith(": variants"))  # of both rounds
     votes, step = load(miniature.folder / "votes.jsonl"), steps(miniature.folder)[1]
-    originals, variants = (list((small.run.parent / name).glob("*")) for name in ("pool", "run/variants"))
+    originals = [Path(image.path) for image in Pool.load(miniature.folder / "pool.jsonl").images if image.kind is None]
+    kept = originals if copied else [path for path in originals if path.is_relative_to(small.run)]
+    variants = list((small.run / "variants").glob("*"))
     return Rates(
         exact=votes[0].by == "exact",
         votes_a_pair=sum(vote.asked for vote in votes) / len(votes),
@@ -99,7 +102,7 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copi
         step_seconds=step["step_seconds"],
         answer_seconds=seconds["gate"] / observed(small, small.held_back_groups * small.group_size),
         candidate_seconds=seconds["candidate"],
-        original_bytes=_mean_size(originals) if copied else 0.0,
+        original_bytes=_mean_size(kept) * len(kept) / len(originals),
         variant_bytes=_mean_size(variants),
         pair_bytes=(miniature.folder / "votes.jsonl").stat().st_size / len(votes),
         checkpoint_bytes=(miniature.folder / "train" / "checkpoint.pt").stat().st_size,

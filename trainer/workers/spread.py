@@ -7,6 +7,7 @@ waits: for `patience` seconds, then `Unreachable` ends the round. All replicas s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import httpx
@@ -14,17 +15,21 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from service.client import AsyncClient, ServiceError
 from service.contract import (
+    ExactVotes,
     ExactVotesRequest,
     ExactVotesResponse,
     InfoResponse,
+    RolloutPrompt,
     RolloutRequest,
     RolloutResponse,
+    RolloutResult,
     SwapResponse,
 )
 from service.together import together
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
 from trainer.workers.replica import Replica
+from trainer.workers.request_size import fitting
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,14 +85,17 @@ class AsyncWorkers:
 
         version = request.version
 
-        async def ask(replica: Replica, prompts: Sequence[Any]) -> Sequence[Any]:
+        async def ask(replica: Replica, prompts: Sequence[RolloutPrompt]) -> Sequence[RolloutResult]:
             await replica.hold(version)
             shown = {image: request.images[image] for prompt in prompts for image in prompt.images}
             adapter = await replica.own_name(request.adapter)
             part = request.model_copy(update={"prompts": prompts, "images": shown, "adapter": adapter})
             return (await replica.client.rollouts(part)).results
 
-        results = await self._spread(request.prompts, ask)
+        def fit(prompts: Sequence[RolloutPrompt]) -> Sequence[RolloutPrompt]:
+            return fitting(prompts, attrgetter("images"), request.images)
+
+        results = await self._spread(request.prompts, ask, fit)
         return RolloutResponse(results=results, adapter=request.adapter, version=version)
 
     async def exact_votes(self, request: ExactVotesRequest) -> ExactVotesResponse:
@@ -95,12 +103,12 @@ class AsyncWorkers:
         if request.version is None:
             raise ValueError("exact votes of several replicas must be of one version")
 
-        async def ask(replica: Replica, pairs: Sequence[Any]) -> Sequence[Any]:
+        async def ask(replica: Replica, pairs: Sequence[tuple[str, str]]) -> Sequence[ExactVotes]:
             shown = {image: request.images[image] for pair in pairs for image in pair}
             part = request.model_copy(update={"pairs": pairs, "images": shown})
             return (await replica.client.exact_votes(part)).results
 
-        results = await self._spread(request.pairs, ask)
+        results = await self._spread(request.pairs, ask, lambda pairs: fitting(pairs, tuple, request.images))
         return ExactVotesResponse(results=results, version=request.version)
 
     async def load_adapter(self, name: str) -> None:
@@ -134,9 +142,13 @@ class AsyncWorkers:
         await together(*(replica.client.close() for replica in self._replicas))
 
     async def _spread(
-        self, items: Sequence[T], ask: Callable[[Replica, Sequence[T]], Awaitable[Sequence[R]]]
+        self,
+        items: Sequence[T],
+        ask: Callable[[Replica, Sequence[T]], Awaitable[Sequence[R]]],
+        fit: Callable[[Sequence[T]], Sequence[T]],
     ) -> list[R]:
-        """The results in the items' order; shares of replicas that fail go to others."""
+        """The results in the items' order. Of its share a replica is asked what fits into a request; the rest, and the
+        shares of replicas that fail, go round again."""
         found: dict[int, R] = {}
 
         async def try_once() -> None:
@@ -145,7 +157,8 @@ class AsyncWorkers:
 
             async def share(replica: Replica) -> tuple[list[int], Sequence[R]]:
                 mine = left[replicas.index(replica) :: len(replicas)]
-                return mine, await ask(replica, [items[index] for index in mine])
+                part = fit([items[index] for index in mine])
+                return mine[: len(part)], await ask(replica, part)
 
             for indices, results in await self._each(share, replicas):
                 found.update(zip(indices, results, strict=True))
