@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.client import ServiceError
+from service.client import ServiceError, encode_image
 from service.configuration.settings import Settings
 from service.contract import ExactVotesRequest, RolloutRequest
 from tests.service.conftest import World, picture
@@ -51,10 +50,8 @@ def narrow(make_world: Callable[..., World], hurry: None) -> Iterator[Replicas]:
 def heavy(replicas: Replicas) -> RolloutRequest:
     """A batch of eight images of 8,000 bytes: what follows a PNG's end is not looked at."""
     request = batch(replicas)
-    padded = {str(n): picture(10 + 20 * n).ljust(6000, b"\0") for n in range(8)}
-    return request.model_copy(
-        update={"images": {name: base64.b64encode(data).decode() for name, data in padded.items()}}
-    )
+    padded = {str(n): encode_image(picture(10 + 20 * n).ljust(6000, b"\0")) for n in range(8)}
+    return request.model_copy(update={"images": padded})
 
 
 def test_a_batch_too_long_for_one_request_is_asked_in_several(
