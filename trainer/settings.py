@@ -95,6 +95,10 @@ class EvolveSettings(ServiceSettings):
     sampled votes. auto: exact where the model can."""
     votes: int = Field(default=32, ge=2, le=128, multiple_of=2)
     """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32)."""
+    tie_margin: Share = 0.3
+    """Exact votes: pairs whose two sides are less than this apart (0.3: 65 to 35 %) are ties, p* = 0.5, as counts of
+    close pairs often are. With 0 (every pair has a winner) round 2 of the demo pulled apart what the model cannot
+    tell apart, and lost a part of round 1's gain."""
     vote_error: Share = 0.06
     """Sampled votes on a pair end once their majority differs from that of all K with this probability at most;
     0 goes on while any vote could change it."""

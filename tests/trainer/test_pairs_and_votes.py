@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -83,6 +83,11 @@ def test_shuffling_keeps_the_groups() -> None:
 @pytest.mark.parametrize(("first", "second", "label"), [(5, 3, 1.0), (3, 5, 0.0), (4, 4, 0.5), (0, 0, None)])
 def test_the_majority_is_the_label(first: int, second: int, label: float | None) -> None:
     assert votes(first, second).label == label
+
+
+@pytest.mark.parametrize(("share", "label"), [(0.64, 0.5), (0.36, 0.5), (0.66, 1.0), (0.34, 0.0)])
+def test_exact_votes_closer_than_the_margin_tie(share: float, label: float) -> None:
+    assert replace(exact(share, share), tie_margin=0.3).label == label
 
 
 def test_a_pair_without_a_readable_answer_has_no_label() -> None:

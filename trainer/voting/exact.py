@@ -20,6 +20,7 @@ class ExactVoter:
     pool: Pool
     workers: AsyncWorkers
     version: str
+    tie_margin: float = 0.0
 
     async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
         """The votes on all pairs, at once.
@@ -30,7 +31,10 @@ class ExactVoter:
         images = encoded(self.pool, pairs)
         request = ExactVotesRequest(images=images, pairs=list(pairs), version=self.version)
         response = await self.workers.exact_votes(request)
-        yield [_votes(pair, votes, response.version) for pair, votes in zip(pairs, response.results, strict=True)]
+        yield [
+            _votes(pair, votes, response.version, self.tie_margin)
+            for pair, votes in zip(pairs, response.results, strict=True)
+        ]
 
     async def possible(self, pair: Pair) -> bool:
         """Whether this model has exact votes; asks it for those on `pair`. Raises as `AsyncWorkers`."""
@@ -42,7 +46,7 @@ class ExactVoter:
             return False
 
 
-def _votes(pair: Pair, found: ExactVotes, version: str) -> PairVotes:
+def _votes(pair: Pair, found: ExactVotes, version: str, tie_margin: float) -> PairVotes:
     forward, backward = ([order.first, order.second] for order in (found.forward, found.backward))
     return PairVotes(
         first=pair[0],
@@ -52,4 +56,5 @@ def _votes(pair: Pair, found: ExactVotes, version: str) -> PairVotes:
         unreadable=max(0.0, 2 - sum(forward) - sum(backward)),
         version=version,
         by="exact",
+        tie_margin=tie_margin,
     )

@@ -31,7 +31,7 @@ def _of_exact(votes: PairVotes, full: int) -> float:
         binom.pmf(np.arange(full // 2 + 1), full // 2, _share(order)) for order in (votes.forward, votes.backward)
     ]
     firsts = np.convolve(*orders)
-    return _agreement(firsts, 2 * np.arange(full + 1) - full, votes.first_votes - votes.second_votes)
+    return _agreement(firsts, 2 * np.arange(full + 1) - full, (votes.label or 0.0) - 0.5)
 
 
 def _of_samples(votes: PairVotes, full: int) -> float:
@@ -48,7 +48,7 @@ def _of_counts(first: int, second: int, left: int) -> float:
 
 
 def _agreement(probabilities: NDArray[np.float64], margins: NDArray[np.int_], margin: float) -> float:
-    """Of the label by `margin`, the votes for first less those for second, with those by each of `margins`."""
+    """Of the label by the sign of `margin`, the votes for first less those for second, with those by `margins`."""
     return float(probabilities @ (1 - np.abs(np.sign(margins) - np.sign(margin)) / 2))
 
 

@@ -30,6 +30,8 @@ class PairVotes:
     unreadable: float
     version: str
     by: By = "samples"
+    tie_margin: float = 0.0
+    """How decided a pair must at least be to have a winner."""
 
     @property
     def first_votes(self) -> float:
@@ -50,10 +52,12 @@ class PairVotes:
     def label(self) -> float | None:
         """Eq. 1: p*(first, second) is 1, 0.5 or 0 by majority; None if no answer was readable.
 
-        Exact votes are its limit of many samples; they tie only where both sides are equal to the last digit.
+        Exact votes are its limit of many samples. Those never tie by chance, as close counts do: `tie_margin` does it.
         """
         if self.first_votes + self.second_votes == 0:
             return None
+        if margin(self) < self.tie_margin:
+            return 0.5
         return 0.5 + 0.5 * ((self.first_votes > self.second_votes) - (self.first_votes < self.second_votes))
 
 

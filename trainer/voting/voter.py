@@ -32,7 +32,7 @@ async def choose(
     probe: Pair,
 ) -> Voter:
     """The way that the settings name; by default the exact one if the model has it, which `probe` finds out."""
-    exact = ExactVoter(pool, workers, version)
+    exact = ExactVoter(pool, workers, version, settings.tie_margin)
     if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(probe)):
         return exact
     return SampledVoter(
