@@ -38,6 +38,8 @@ openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from t
 reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
 	@$(BIN)/python -m service.reference
 
+bench: bench-serve bench-train ## All benchmarks: ratios against named baselines (20 minutes)
+
 bench-serve: install ## The service against vLLM directly and vLLM's own server (10 minutes); runs/bench/serve.json
 	@$(BIN)/python -m tests.benchmarks.serving
 
@@ -48,4 +50,4 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench-serve bench-train checkpoint
+.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench bench-serve bench-train checkpoint

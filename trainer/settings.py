@@ -188,8 +188,8 @@ class EvolveSettings(ServiceSettings):
     gate_probe_loss: Share = 0.02
     """Gate: how much lower than before the SRCC on the probe may be."""
     regression_drift: float = Field(default=0.25, ge=0)
-    """After promotion: how far the mean score may be from the gate's, beside the gate's own limits, or the version
-    before is promoted again."""
+    """After promotion: how far the held-back images' scores may be from the gate's in the mean, beside the gate's own
+    limits, or the version before is promoted again."""
 
     collapse_window: Count = 5
     """Collapse watch: steps that the limits below are compared with the mean of."""

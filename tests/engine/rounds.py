@@ -50,7 +50,7 @@ class TinyRound:
             "--variants", 3, "--groups", STEPS, "--group-size", 4, "--held-back-groups", 1, "--samples", 4,
             "--checkpoint-every", 2, "--rank", 8, "--gate-unreadable", 1, "--gate-agreement-loss", 1,
             "--gate-spread", 0, "--gate-largest-spread", 100, "--gate-drift", 4, "--gate-position-bias", 1,
-            "--regression-drift", 0.02, *more,
+            *more,
         ]  # fmt: skip
         process = _FORKSERVER.Process(target=_evolve, args=([str(part) for part in arguments], self.run, largest_file))
         process.start()

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from service.client import ServiceError
 from service.versions import refusals
-from tests.engine.checkpoints import perturbed
+from tests.engine.checkpoints import Tensors, rewritten
 from tests.engine.conftest import add
 from tests.engine.rounds import STEPS, TinyRound, apart, moments
 from tests.engine.running import Running
@@ -158,7 +159,14 @@ def test_a_promoted_version_that_is_not_what_the_gate_saw_is_rolled_back(
     copied: TinyRound, first: str, tmp_path: Path
 ) -> None:
     store = copied.service.store
-    damaged = add(store, perturbed(store.path(copied.candidate), tmp_path / "damaged", seed=1, scale=0.3), first)
+    encode = AutoTokenizer.from_pretrained(store.path(first)).encode
+
+    def change(tensors: Tensors) -> None:
+        """As readable as before, but who said 2 says 4."""
+        rows = [encode(digit)[0] for digit in "24"]
+        tensors["model.embed_tokens.weight"][rows] = tensors["model.embed_tokens.weight"][rows[::-1]]
+
+    damaged = add(store, rewritten(store.path(copied.candidate), tmp_path / "damaged", change), first)
     write_json(copied.folder / "candidate.json", {"id": damaged})
     assert copied.finish() == 43
     assert copied.service.active == first

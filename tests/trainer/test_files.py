@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,16 @@ def test_replacing_a_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """Within it no file grows beyond 4 kB: writes fail as they do on a full disk."""
+@contextmanager
+def small_files(limit: int = 4096) -> Iterator[None]:
+    """Within it no file grows beyond so many bytes: writes fail as they do on a full disk. Not for longer than the
+    write that is tested: what the tests themselves are logged to is a file, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def save_tensors(path: Path) -> None:
@@ -80,15 +84,16 @@ def save_png(path: Path) -> None:
     ],
 )
 def test_a_write_that_finds_no_room_says_what_was_written_and_what_to_do(
-    tmp_path: Path, small_files: None, write: Callable[[Path], None]
+    tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
-    with pytest.raises(DiskFull, match=r"results could not be written: File too large \([\d,]+ MiB free .*; make room"):
+    told = r"results could not be written: File too large \([\d,]+ MiB free .*; make room"
+    with pytest.raises(DiskFull, match=told), small_files():
         write(tmp_path / "results")
 
 
-def test_a_file_that_could_not_be_replaced_is_as_it_was(tmp_path: Path, small_files: None) -> None:
+def test_a_file_that_could_not_be_replaced_is_as_it_was(tmp_path: Path) -> None:
     write_json(tmp_path / "value.json", 1)
-    with pytest.raises(DiskFull):
+    with pytest.raises(DiskFull), small_files():
         write_json(tmp_path / "value.json", "x" * 10_000)
     assert read_json(tmp_path / "value.json") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
@@ -97,11 +102,8 @@ def test_a_file_that_could_not_be_replaced_is_as_it_was(tmp_path: Path, small_fi
 def test_rows_from_before_a_full_disk_stay_and_appending_goes_on_once_there_is_room(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     append_jsonl(file, [1])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    with pytest.raises(DiskFull):
+    with pytest.raises(DiskFull), small_files(100):
         append_jsonl(file, ["x" * 200])
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
     append_jsonl(file, [2])
     assert list(read_jsonl(file)) == [1, 2]
 

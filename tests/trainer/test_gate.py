@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from trainer.promotion.behaviour import Behaviour, behaviour
 from trainer.settings import EvolveSettings
 
 BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5, position_bias=-0.05)
-BETTER = Behaviour(unreadable=0.0, agreement=0.80, mean=3.2, spread=0.6, position_bias=0.04)
+BETTER = Behaviour(
+    unreadable=0.0, agreement=0.80, mean=3.2, spread=0.6, position_bias=0.04, scores={"a": 2.6, "b": 3.8}
+)
 
 
 @pytest.fixture
@@ -62,14 +65,15 @@ def test_the_probes_correlation_must_not_fall_far(settings: EvolveSettings, afte
 
 
 def test_a_promoted_version_that_is_what_the_gate_saw_stays(settings: EvolveSettings) -> None:
-    assert gate.regressions(BETTER, replace(BETTER, mean=3.3, agreement=0.79), settings) == []
+    assert gate.regressions(BETTER, replace(BETTER, scores={"a": 2.7, "b": 3.7}, agreement=0.79), settings) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"), [({"mean": 3.5}, "3.50, 3.20 at the gate"), ({"agreement": 0.7}, "70.0%")]
+    ("change", "reason"),
+    [({"scores": {"a": 2.9, "b": 3.5}}, "0.30 from those at the gate"), ({"agreement": 0.7}, "70.0%")],
 )
 def test_a_promoted_version_that_differs_from_what_the_gate_saw_has_regressed(
-    settings: EvolveSettings, change: dict[str, float], reason: str
+    settings: EvolveSettings, change: dict[str, Any], reason: str
 ) -> None:
     (found,) = gate.regressions(BETTER, replace(BETTER, **change), settings)
     assert reason in found

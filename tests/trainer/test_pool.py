@@ -24,8 +24,6 @@ from trainer.pool.pool import Pool
 from trainer.pool.sample import Sample
 from trainer.pool.sources import Entry, Sources
 
-__all__ = ["small_files"]
-
 LIMITS = Limits(max_pixels=10_000, min_side=8, max_bytes=100_000)
 
 
@@ -227,9 +225,9 @@ def test_a_scan_that_was_killed_leaves_nothing_behind_the_next(tmp_path: Path) -
 
 
 def test_a_copy_that_finds_the_disk_full_ends_the_scan_instead_of_being_listed(
-    tmp_path: Path, small_files: None
+    tmp_path: Path,
 ) -> None:
-    with pytest.raises(DiskFull, match="make room"):
+    with pytest.raises(DiskFull, match="make room"), small_files():
         drawn([Entry("a", lambda: png(1, 64) + bytes(8192))], tmp_path / "round")
 
 

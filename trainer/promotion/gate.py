@@ -66,9 +66,16 @@ def probe(before: float, after: float, settings: EvolveSettings) -> Criterion:
 def regressions(gated: Behaviour, promoted: Behaviour, settings: EvolveSettings) -> list[str]:
     """Why the promoted version is not what the gate had seen; empty if it is."""
     reasons = [criterion.reason for criterion in _criteria(gated, promoted, settings) if not criterion.passed]
-    if abs(promoted.mean - gated.mean) > settings.regression_drift:
-        reasons.append(f"its scores have a mean of {promoted.mean:.2f}, {gated.mean:.2f} at the gate")
+    apart = _apart(gated, promoted)
+    if apart > settings.regression_drift:
+        reasons.append(f"its scores of the held-back images are {apart:.2f} from those at the gate in the mean")
     return reasons
+
+
+def _apart(one: Behaviour, other: Behaviour) -> float:
+    """Mean distance of the scores of the images that both can score."""
+    both = one.scores.keys() & other.scores.keys()
+    return sum(abs(one.scores[image] - other.scores[image]) for image in both) / max(1, len(both))
 
 
 def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Criterion]:
