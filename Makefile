@@ -7,10 +7,10 @@ help: ## Show what can be made
 install: ## Set up .venv with the CPU engine, the trainer and the development tools
 	@.ci/install
 
-demo: install ## Evolve the embedded model over two rounds under live traffic (up to 20 minutes)
+demo: install ## Evolve the embedded model over two rounds under live traffic (five to ten minutes)
 	@$(BIN)/python -m trainer.demo.run
 
-demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to an hour)
+demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to half an hour)
 	@$(BIN)/python -m trainer.demo.seeds
 
 serve: install ## Serve the embedded model on port 8000
