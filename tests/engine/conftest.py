@@ -13,6 +13,7 @@ from service.versions.store import VersionStore
 from tests.engine.checkpoints import perturbed
 from tests.engine.pictures import pictures
 from tests.engine.running import Running, running
+from trainer.demo.contents import content
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = ROOT / "trainer/demo/checkpoint"
@@ -67,6 +68,15 @@ def begins_with_the_first_version(service: Running, first: str) -> None:
 @pytest.fixture(scope="session")
 def images() -> list[bytes]:
     return pictures(12)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five unlabelled pictures."""
+    folder = tmp_path_factory.mktemp("pool")
+    for index in range(5):
+        content("pool", index).save(folder / f"{index}.png")
+    return folder
 
 
 def add(store: VersionStore, source: Path, parent: str) -> str:

@@ -17,19 +17,10 @@ from tests.engine.checkpoints import Tensors, rewritten
 from tests.engine.conftest import add
 from tests.engine.rounds import STEPS, TinyRound, apart, moments
 from tests.engine.running import Running
-from trainer.demo.contents import content
 from trainer.files import read_json, write_json
 from trainer.voting.vote import labels_of, load
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pool")
-    for index in range(5):
-        content("pool", index).save(folder / f"{index}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")

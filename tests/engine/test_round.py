@@ -29,14 +29,6 @@ pytestmark = pytest.mark.engine
 PLAIN = PROFILES["plain"]
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pool")
-    for index in range(5):
-        content("pool", index).save(folder / f"{index}.png")
-    return folder
-
-
 def evolve(service: Running, pool: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
     """A tiny round: 20 images, 7 groups of 4, 6 steps."""
     command = [

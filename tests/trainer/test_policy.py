@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from tests.trainer.vision_models import PLAIN, embedded_shape, picture, plain_logprobs
+from tests.trainer.vision_models import PLAIN, adapted, embedded_shape, picture, plain_logprobs
 from trainer.training.lora import LoraPolicy
 
 ANSWERS = [[300, 301, 302, 303, 2], [300, 301, 2], [310, 2], [311]]
@@ -37,13 +37,7 @@ def image() -> Image.Image:
 
 @pytest.fixture
 def policy(checkpoint: Path) -> LoraPolicy:
-    """With an adapter that does something: the fresh one is zero."""
-    made = LoraPolicy(checkpoint, PLAIN, rank=8, seed=0)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for tensor in made.trainable():
-            tensor.add_(0.05 * torch.randn_like(tensor))
-    return made
+    return adapted(checkpoint)
 
 
 def test_the_reference_is_the_checkpoint_itself(policy: LoraPolicy, checkpoint: Path, image: Image.Image) -> None:

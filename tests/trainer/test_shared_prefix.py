@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.trainer.vision_models import PLAIN, SHAPES, picture, plain_logprobs
+from tests.trainer.vision_models import PLAIN, SHAPES, adapted, picture, plain_logprobs
 from trainer.training import repeated_prefix, shared_prefix
 from trainer.training.logprobs import AnswerLogprobs, padded
 from trainer.training.lora import LoraPolicy
@@ -33,13 +33,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def policy(checkpoint: Path) -> LoraPolicy:
-    """With an adapter that does something: the fresh one is zero."""
-    made = LoraPolicy(checkpoint, PLAIN, rank=8, seed=0)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for tensor in made.trainable():
-            tensor.add_(0.05 * torch.randn_like(tensor))
-    return made
+    return adapted(checkpoint)
 
 
 def plain(model: torch.nn.Module, checkpoint: Path) -> list[list[Tensor]]:

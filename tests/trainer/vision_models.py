@@ -13,6 +13,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen
 
 from service.prompts import PROFILES, chat_messages
 from trainer.demo.architecture import build_config, build_model, build_processor, save_checkpoint
+from trainer.training.lora import LoraPolicy
 
 PLAIN = PROFILES["plain"]
 
@@ -67,3 +68,13 @@ def plain_logprobs(
         image_grid_thw=encoded["image_grid_thw"],
     ).logits
     return logits[0, length - 1 : -1].log_softmax(-1).gather(-1, torch.tensor(answer)[:, None])[:, 0]
+
+
+def adapted(checkpoint: Path) -> LoraPolicy:
+    """A policy with an adapter that does something: the fresh one is zero."""
+    made = LoraPolicy(checkpoint, PLAIN, rank=8, seed=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for tensor in made.trainable():
+            tensor.add_(0.05 * torch.randn_like(tensor))
+    return made
