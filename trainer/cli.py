@@ -83,7 +83,7 @@ class Evaluate(EvaluateSettings):
 
     def cli_cmd(self) -> None:
         """Evaluates and prints a table."""
-        from trainer.evaluation.benchmark import load_all
+        from trainer.evaluation.benchmarks.load import load_all
         from trainer.evaluation.evaluate import evaluate, record
         from trainer.files import write_json
         from trainer.progress import Stages

@@ -28,7 +28,7 @@ from service.configuration.settings import operator_key
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
 from trainer.evaluation.audit import audit
-from trainer.evaluation.benchmark import load_all
+from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate, record
 from trainer.files import write_json
 from trainer.pool.pool import Pool

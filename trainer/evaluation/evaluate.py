@@ -13,7 +13,7 @@ import numpy as np
 from service import contract
 from service.client import AsyncClient, Client
 from service.contract import ScoreOptions
-from trainer.evaluation.benchmark import Benchmark
+from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure, weighted_mean
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.client import ServiceError
 from trainer.errors import Unreachable, WrongVersion
-from trainer.evaluation.benchmark import load
+from trainer.evaluation.benchmarks.load import load
 from trainer.pool.sources import Sources
 from trainer.pricing.counts import Counts, count, counts
 from trainer.pricing.rehearsal import Rates, rehearse

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.stats import ConstantInputWarning, spearmanr
 
 from service.prompts import Profile
-from trainer.evaluation.benchmark import Benchmark, load
+from trainer.evaluation.benchmarks.benchmark import Benchmark
+from trainer.evaluation.benchmarks.load import load
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.training import scores
@@ -31,7 +32,7 @@ class Probe:
 
     @classmethod
     def of(cls, folder: Path, samples: int, seed: int) -> Probe:
-        """Reads images/ and labels.csv (image, mos). Raises ValueError, see `benchmark.load`."""
+        """Reads images/ and labels.csv (image, mos). Raises ValueError, see `benchmarks.load`."""
         return cls(load(folder), samples, seed)
 
     def __call__(self, served: Served, workers: Workers, profile: Profile) -> float:
