@@ -3,7 +3,8 @@
     start.json      the version and the settings it began with
     pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
-    votes.jsonl     the votes on each pair, appended as they come;  votes.done ends the stage
+    votes.jsonl     the votes on each pair, appended as they come;  votes.done ends the stage;  mean_scores.json of the
+                    ablation that regresses to them
     train/          steps.jsonl, checkpoint.pt;              collapse.json if it was stopped
     gate.json       may the candidate serve?
     candidate.json  the merged checkpoint in the version store
@@ -25,11 +26,13 @@ from trainer.stages.judge import Probe, judge
 from trainer.stages.pool import draw_pool, make_variants
 from trainer.stages.promote import promote
 from trainer.stages.start import start
+from trainer.stages.target import target
 from trainer.stages.train import learning, train
 from trainer.stages.votes import ask_votes
 from trainer.training.served import Served
+from trainer.training.targets import Target
 from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair
+from trainer.voting.vote import labels_of
 
 
 @dataclass(frozen=True)
@@ -52,32 +55,31 @@ class Round(RoundContext):
         """
         if (self.folder / "promotion.json").exists():
             return
-        images, training, held_back, labels = self._labelled()
-        observer = self._observer(images, held_back, labels)
+        images, training, observer, target = self._prepare()
         if not (self.folder / "candidate.json").exists():
             with learning(self) as (policy, way):
-                train(self, policy, way, images, training, labels, self.trackers)
+                train(self, policy, way, images, training, target, self.trackers)
                 judge(self, policy, way, observer, self.probe)
         promote(self, observer)
 
     def rehearse(self) -> None:
         """What changes nothing outside the run's folder, for a dry run; of the gate what it asks of the base."""
-        images, training, held_back, labels = self._labelled()
+        images, training, observer, target = self._prepare()
         with learning(self) as (policy, way):
-            train(self, policy, way, images, training, labels, self.trackers)
+            train(self, policy, way, images, training, target, self.trackers)
             with self.stage("gate"):
-                self._observer(images, held_back, labels).observe(Served(self.base), self.workers)
+                observer.observe(Served(self.base), self.workers)
             with self.stage("candidate"):
                 (self.folder / "candidate").mkdir()
                 policy.save_checkpoint(self.folder / "candidate")
 
-    def _observer(self, images: Pool, held_back: list[Group], labels: dict[Pair, float]) -> Observer:
-        return Observer(images, held_back, labels, self.profile, self.settings.samples, self.seed)
-
-    def _labelled(self) -> tuple[Pool, list[Group], list[Group], dict[Pair, float]]:
-        """The pool, the groups to train on and those held back, and their pairs' labels."""
+    def _prepare(self) -> tuple[Pool, list[Group], Observer, Target]:
+        """The pool, the groups to train on, what the gate asks about those held back, and what to train for."""
         start(self)
         images = draw_pool(self)
         training, held_back = draw_groups(self, images)
         make_variants(self, images, [*training, *held_back])
-        return images, training, held_back, ask_votes(self, images, [*training, *held_back])
+        voted = held_back if self.settings.reward == "regression" else [*training, *held_back]
+        votes = ask_votes(self, images, voted)
+        observer = Observer(images, held_back, labels_of(votes), self.profile, self.settings.samples, self.seed)
+        return images, training, observer, target(self, images, training, votes)

@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 _PLACES_AN_ORIGINAL = 4
+_MOST_IN_ONE_ORDER = 64
 
 
 class ServiceSettings(BaseSettings):
@@ -93,8 +94,13 @@ class EvolveSettings(ServiceSettings):
     votes_by: Literal["auto", "exact", "samples"] = "auto"
     """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
     sampled votes. auto: exact where the model can."""
-    votes: int = Field(default=32, ge=2, le=128, multiple_of=2)
+    votes: int = Field(default=32, ge=1, le=128)
     """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32)."""
+    permute: CliImplicitFlag[bool] = True
+    """Ask about a pair in both orders alike. Without, an ablation: in the order drawn alone, which leaves the model's
+    preference for one position in the labels."""
+    labels: Literal["hard", "soft"] = "hard"
+    """What training makes of a pair's votes: its majority, as the paper does, or, an ablation, their share."""
     tie_margin: Share = 0.3
     """Exact votes: pairs whose two sides are less than this apart (0.3: 65 to 35 %) are ties, p* = 0.5, as counts of
     close pairs often are. With 0 (every pair has a winner) round 2 of the demo pulled apart what the model cannot
@@ -107,6 +113,9 @@ class EvolveSettings(ServiceSettings):
     thinking the majority of infinitely many votes is the same at any temperature, and below 1 fewer votes show it; of
     one that thinks neither was measured."""
 
+    reward: Literal["fidelity", "regression"] = "fidelity"
+    """What a sampled score is rewarded for: ordering images as the votes do, or, an ablation of the paper's, nearness
+    to the mean of the image's own scores, sampled before the training. That one asks for no votes but the gate's."""
     samples: int = Field(default=16, ge=2, le=64)
     """K of the online stage: scores sampled for each image of a step (the paper: 32)."""
     epochs: Count = 1
@@ -227,6 +236,12 @@ class EvolveSettings(ServiceSettings):
                 "policy full needs an engine whose weights it may overwrite: start one on the same store with "
                 "`evoquality serve --role rollout` and name its operators' address with --rollout-operator"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _asks_one_order_no_more_than_the_service_answers(self) -> EvolveSettings:
+        if self.votes > _MOST_IN_ONE_ORDER and not self.permute:
+            raise ValueError(f"without permutation a pair may be asked {_MOST_IN_ONE_ORDER} times at most")
         return self
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ from trainer.training.handover import AdapterHandover
 from trainer.training.learner import Learner
 from trainer.training.lora import LoraPolicy
 from trainer.training.online import OnlineStage
+from trainer.training.targets import Ranking
 from trainer.training.update import Updater, check_prompt
 from trainer.workers.workers import Workers
 
@@ -123,9 +124,10 @@ def train(
     (store.root / "adapters").mkdir(parents=True, exist_ok=True)
     engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at)
     settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
-    trained, labels = policy(checkpoint), {(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}
+    target = Ranking({(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}, settings.gamma)
+    trained = policy(checkpoint)
     way = AdapterHandover(cast(Workers, engine), store, "v", "run")
-    stage = OnlineStage(Learner(trained, settings), pool, labels, PLAIN, way, settings, seed=1, folder=run / "train")
+    stage = OnlineStage(Learner(trained, settings), pool, target, PLAIN, way, settings, seed=1, folder=run / "train")
     stage.run([group(pool, places) for places in STEPS], lambda metrics, steps: None)
     assert [name.split("-")[1] for name in engine.asked] == [f"s{n:05d}" for n in range(len(STEPS))][
         -len(engine.asked) :

@@ -66,6 +66,12 @@ def test_scores_that_tell_which_pairs_are_worth_asking_have_their_price(settings
     assert {line.stage: line.seconds for line in measured(found, RATES)}["scores"] == found.scored * 0.25
 
 
+def test_regressing_to_mean_scores_asks_for_those_and_for_the_gates_votes_alone(settings: EvolveSettings) -> None:
+    settings = settings.model_copy(update={"reward": "regression"})
+    found = counts(settings, files=50, counted=True, exact=True)
+    assert (found.pairs, found.scored) == (6, 6 * 4 * 5)
+
+
 def test_a_pool_too_long_to_be_counted_is_priced_as_at_least_what_was_met(settings: EvolveSettings) -> None:
     line = measured(counts(settings, files=50, counted=False, exact=True), RATES)[0]
     assert line.amounts["files at least"] == 50

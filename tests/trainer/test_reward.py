@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trainer.training.reward import advantages, fidelity, rewards, thurstone
+from trainer.training.reward import advantages, fidelity, regression_rewards, rewards, thurstone
 
 GAMMA = 0.01
 
@@ -89,3 +89,12 @@ def test_groups_without_spread_or_without_rewards_carry_no_signal() -> None:
     found = advantages(reward)
     assert (found[:2] == 0).all()
     assert found[2, 2] > 0
+
+
+def test_the_ablations_reward_is_one_at_the_mean_score_and_falls_with_the_distance_to_it() -> None:
+    scores = np.array([[1.0, 2.5, 5.0], [3.0, np.nan, 4.0], [np.nan] * 3, [2.0, 3.0, 4.0]])
+    found = regression_rewards(scores, np.array([2.5, 4.0, 3.0, np.nan]))
+    np.testing.assert_allclose(found[0], [0.625, 1, 0.375])
+    np.testing.assert_allclose(found[1], [0.75, 0.75, 1], err_msg="an unreadable answer gets the lowest of its group")
+    assert np.isnan(found[2:]).all(), "no readable score or no target: no part in the update"
+    assert not advantages(found)[2:].any()

@@ -60,6 +60,7 @@ def test_labels_differ_from_those_of_all_votes_no_more_often_than_stated(error: 
 
 def test_the_first_look_is_where_votes_all_alike_decide() -> None:
     assert [first_look(K, error) for error in (0, 0.05, 0.2)] == [18, 4, 2]
+    assert [first_look(votes, 0) for votes in (1, 2, 3, 8)] == [1, 2, 2, 6]
     assert not decided(2, 0, K - 2, 0.05)
     assert decided(4, 0, K - 4, 0.05)
 

@@ -74,13 +74,15 @@ def vote(service: Listening, ask: Ask, file: Path, pairs: Sequence[Pair] = PAIRS
     return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None, batch=2))
 
 
-def exact(service: Listening, pool: Pool) -> Ask:
-    return lambda workers: ExactVoter(pool, workers, service.world.first)
+def exact(service: Listening, pool: Pool, **changes: Any) -> Ask:
+    return lambda workers: ExactVoter(pool, workers, service.world.first, **changes)
 
 
-def sampled(service: Listening, pool: Pool, profile: str = "plain", votes: int = 32, error: float = 0.0) -> Ask:
+def sampled(
+    service: Listening, pool: Pool, profile: str = "plain", votes: int = 32, error: float = 0.0, **changes: Any
+) -> Ask:
     version = service.world.first
-    return lambda workers: SampledVoter(pool, workers, version, PROFILES[profile], votes, error, 1.0, seed=3)
+    return lambda workers: SampledVoter(pool, workers, version, PROFILES[profile], votes, error, 1.0, 3, **changes)
 
 
 def draws(service: Listening) -> dict[tuple[int, ...], list[int]]:
@@ -151,6 +153,28 @@ def test_votes_that_stop_are_the_first_ones_of_the_full_vote_and_as_many_in_each
     for shown, seeds in draws(listening).items():
         assert seeds == list(range(seeds[0], seeds[0] + len(seeds)))
         assert seeds[: len(drawn[shown])] == drawn[shown]
+
+
+def test_a_single_vote_is_asked_in_an_order_that_is_drawn(listening: Listening, pool: Pool, tmp_path: Path) -> None:
+    found = vote(listening, sampled(listening, pool, votes=1), tmp_path / "votes.jsonl")
+    assert [one.asked for one in found] == [1] * len(PAIRS)
+    assert {sum(one.forward) - sum(one.backward) for one in found} == {1, -1}
+
+
+def test_three_votes_are_two_where_those_decide(listening: Listening, pool: Pool, tmp_path: Path) -> None:
+    listening.world.engine.answer = brighter("plain", 0.5)
+    for one in vote(listening, sampled(listening, pool, votes=3), tmp_path / "votes.jsonl"):
+        assert one.asked == (2 if {one.first_votes, one.second_votes} == {2, 0} else 3)
+        assert abs(sum(one.forward) - sum(one.backward)) == one.asked % 2
+
+
+@pytest.mark.parametrize("way", [exact, sampled])
+def test_without_permutation_a_pair_is_judged_in_the_order_drawn_alone(
+    listening: Listening, pool: Pool, tmp_path: Path, way: Callable[..., Ask]
+) -> None:
+    for one in vote(listening, way(listening, pool, permute=False), tmp_path / "votes.jsonl"):
+        assert one.backward == [0, 0]
+        assert sum(one.forward) + one.unreadable == pytest.approx(one.asked) and one.label == 0.0
 
 
 def test_without_an_allowed_error_the_labels_are_those_of_all_votes(

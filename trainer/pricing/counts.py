@@ -31,7 +31,8 @@ class Counts:
     rollouts: int
     """Answers sampled in training."""
     scored: int
-    """Answers that tell which pairs are worth asking, where they are not drawn at random."""
+    """Answers before the training: they tell which pairs are worth asking, where those are not drawn at random, and the
+    mean scores, where the reward is nearness to them."""
     gate_answers: int
     """Before and after, with the labelled probe's."""
     promotion_answers: int
@@ -47,9 +48,12 @@ def counts(settings: EvolveSettings, files: int, counted: bool, *, exact: bool, 
     originals = min(s.originals, files)
     images = originals * (1 + s.variants)
     used = min(images, s.places)
-    pairs = (s.groups + s.held_back_groups) * comb(s.group_size, 2)
+    voted = s.held_back_groups + (s.groups if s.reward == "fidelity" else 0)
+    pairs = voted * comb(s.group_size, 2)
     steps = s.groups * s.epochs
     scored = min(images, most_drawn(s.groups, s.group_size)) * SAMPLES if s.pairs == "informative" else 0
+    if s.reward == "regression":
+        scored += min(images, s.groups * s.group_size) * s.samples
     look = observed(s, images)
     return Counts(
         files, counted, originals, images, round(used * s.variants / (1 + s.variants)), pairs,

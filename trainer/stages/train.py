@@ -15,8 +15,8 @@ from trainer.training import distributed, learner
 from trainer.training.handover import Handover, handover
 from trainer.training.learner import Learner
 from trainer.training.online import OnlineStage
+from trainer.training.targets import Target
 from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair
 
 
 @contextmanager
@@ -37,12 +37,12 @@ def train(
     way: Handover,
     images: Pool,
     groups: list[Group],
-    labels: dict[Pair, float],
+    target: Target,
     trackers: Trackers,
 ) -> None:
     """Raises Collapsed."""
     s = context.settings
-    stage = OnlineStage(policy, images, labels, context.profile, way, s, context.seed, context.folder / "train")
+    stage = OnlineStage(policy, images, target, context.profile, way, s, context.seed, context.folder / "train")
     with context.stage("GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
 
         def follow(metrics: dict[str, Any] | None, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""The votes on every pair: `votes.jsonl`, appended as they come; `votes.done` ends the stage."""
+"""The votes on the groups' pairs: `votes.jsonl`, appended as they come; `votes.done` ends the stage."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from trainer.voting.cast import cast
 from trainer.voting.pairs import Group
 
 
-def ask_votes(context: RoundContext, images: Pool, groups: Sequence[Group]) -> dict[vote.Pair, float]:
-    """The labels of all pairs of the groups."""
+def ask_votes(context: RoundContext, images: Pool, groups: Sequence[Group]) -> list[vote.PairVotes]:
+    """The votes on all pairs of the groups."""
     votes, done = context.folder / "votes.jsonl", context.folder / "votes.done"
     if not done.exists():
         asked = pairs.pairs_of(groups)
         with context.stage("votes", total=len(asked), unit="pairs") as advance:
             context.workers.call(_cast, context, images, asked, votes, advance)
         write_json(done, {"pairs": len(asked)})
-    return vote.labels_of(vote.load(votes))
+    return vote.load(votes)
 
 
 async def _cast(

@@ -22,12 +22,12 @@ from trainer.termination import Terminated, held
 from trainer.training import collapse, scores
 from trainer.training.handover import Handover
 from trainer.training.learner import Learner
-from trainer.training.reward import advantages, rewards
+from trainer.training.reward import advantages
 from trainer.training.rollouts import SampledGroup, Sampler
 from trainer.training.served import Served
+from trainer.training.targets import Target
 from trainer.training.update import Shown
 from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class OnlineStage:
 
     learner: Learner
     pool: Pool
-    labels: dict[Pair, float]
+    target: Target
     profile: Profile
     handover: Handover
     settings: EvolveSettings
@@ -85,7 +85,7 @@ class OnlineStage:
         overlaps = self.settings.overlap and step + 1 < len(plan)
         sampling = self._begin(plan, step + 1, sampler) if overlaps else None
         sampled = scores.to_scores(rollouts.results, self.profile)
-        reward = rewards(sampled, self._label_matrix(plan[step]), self.settings.gamma)
+        reward = self.target.rewards(plan[step], sampled)
         advantage = advantages(reward, normalise=self.settings.normalise)
         update = self.learner.accumulate(self._shown(plan[step]), rollouts.results, advantage)
         updated = time.monotonic()
@@ -115,9 +115,6 @@ class OnlineStage:
 
     def _shown(self, group: Group) -> Shown:
         return {image: self.pool.open(image) for image in group}
-
-    def _label_matrix(self, group: Group) -> NDArray[np.float64]:
-        return np.array([[self.labels.get((one, other), np.nan) for other in group] for one in group])
 
     def _watch(self) -> None:
         if rows := list(read_jsonl(self.folder / "steps.jsonl")):

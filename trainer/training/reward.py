@@ -1,4 +1,5 @@
-"""The fidelity reward of EvoQuality (arXiv 2509.25787, Eq. 2-4) and the group's advantages (Eq. 5).
+"""The fidelity reward of EvoQuality (arXiv 2509.25787, Eq. 2-4), the reward of its ablation that regresses to the mean
+score, and the group's advantages (Eq. 5).
 
 Pure maths on numpy arrays. Unreadable answers are NaN: they have no score, stay out of every mean and variance,
 and get the lowest reward of their image's group.
@@ -52,6 +53,24 @@ def rewards(scores: Array, labels: Array, gamma: float = GAMMA) -> Array:
         reward = np.mean(per_partner, axis=0)
         result[i] = np.where(np.isfinite(scores[i]), reward, np.nanmin(reward))
     return result
+
+
+def regression_rewards(scores: Array, targets: Array) -> Array:
+    """The reward of the ablation: 1 at the image's pseudo-score, falling by a quarter a point of distance.
+
+    How the paper rewards nearness is not published; linear, so that the best answer is the target itself.
+
+    Args:
+        scores: (B, K) sampled scores, NaN where unreadable.
+        targets: (B,) pseudo-scores, the mean of each image's own K scores; NaN where none was readable.
+
+    Returns:
+        (B, K). An image without a target or a readable score has NaN rewards and takes no part in the update.
+    """
+    reward = 1 - np.abs(scores - targets[:, None]) / 4
+    readable = np.isfinite(reward)
+    lowest = np.where(readable, reward, np.inf).min(1, keepdims=True)
+    return np.where(readable.any(1, keepdims=True), np.where(readable, reward, lowest), np.nan)
 
 
 def advantages(rewards: Array, *, normalise: bool = True) -> Array:

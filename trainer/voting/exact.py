@@ -21,6 +21,7 @@ class ExactVoter:
     workers: AsyncWorkers
     version: str
     tie_margin: float = 0.0
+    permute: bool = True
 
     async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
         """The votes on all pairs, at once.
@@ -31,10 +32,7 @@ class ExactVoter:
         images = encoded(self.pool, pairs)
         request = ExactVotesRequest(images=images, pairs=list(pairs), version=self.version)
         response = await self.workers.exact_votes(request)
-        yield [
-            _votes(pair, votes, response.version, self.tie_margin)
-            for pair, votes in zip(pairs, response.results, strict=True)
-        ]
+        yield [self._votes(pair, votes, response.version) for pair, votes in zip(pairs, response.results, strict=True)]
 
     async def possible(self, pair: Pair) -> bool:
         """Whether this model has exact votes; asks it for those on `pair`. Raises as `AsyncWorkers`."""
@@ -45,16 +43,17 @@ class ExactVoter:
                 raise
             return False
 
-
-def _votes(pair: Pair, found: ExactVotes, version: str, tie_margin: float) -> PairVotes:
-    forward, backward = ([order.first, order.second] for order in (found.forward, found.backward))
-    return PairVotes(
-        first=pair[0],
-        second=pair[1],
-        forward=forward,
-        backward=backward,
-        unreadable=max(0.0, 2 - sum(forward) - sum(backward)),
-        version=version,
-        by="exact",
-        tie_margin=tie_margin,
-    )
+    def _votes(self, pair: Pair, found: ExactVotes, version: str) -> PairVotes:
+        forward, backward = [found.forward.first, found.forward.second], [0.0, 0.0]
+        if self.permute:
+            backward = [found.backward.first, found.backward.second]
+        return PairVotes(
+            first=pair[0],
+            second=pair[1],
+            forward=forward,
+            backward=backward,
+            unreadable=max(0.0, 1 + self.permute - sum(forward) - sum(backward)),
+            version=version,
+            by="exact",
+            tie_margin=self.tie_margin,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,10 @@ def _labelled(votes: PairVotes) -> bool:
 
 
 def _of_exact(votes: PairVotes, full: int) -> float:
-    """The full vote draws half of its samples in each order, with these probabilities among the readable ones."""
-    orders = [
-        binom.pmf(np.arange(full // 2 + 1), full // 2, _share(order)) for order in (votes.forward, votes.backward)
-    ]
-    firsts = np.convolve(*orders)
+    """The full vote draws as many samples in each order asked, with these probabilities among the readable ones."""
+    asked = [order for order in (votes.forward, votes.backward) if sum(order)]
+    each = full // len(asked)
+    firsts = reduce(np.convolve, (binom.pmf(np.arange(each + 1), each, order[0] / sum(order)) for order in asked))
     return _agreement(firsts, 2 * np.arange(full + 1) - full, (votes.label or 0.0) - 0.5)
 
 
@@ -50,7 +49,3 @@ def _of_counts(first: int, second: int, left: int) -> float:
 def _agreement(probabilities: NDArray[np.float64], margins: NDArray[np.int_], margin: float) -> float:
     """Of the label by the sign of `margin`, the votes for first less those for second, with those by `margins`."""
     return float(probabilities @ (1 - np.abs(np.sign(margins) - np.sign(margin)) / 2))
-
-
-def _share(order: Sequence[float]) -> float:
-    return order[0] / sum(order) if sum(order) > 0 else 0.5

@@ -22,7 +22,7 @@ from trainer.workers.spread import AsyncWorkers
 
 @dataclass(frozen=True, slots=True)
 class SampledVoter:
-    """Asks one version of any model. `votes`: K, even; `error`: see `decided`."""
+    """Asks one version of any model. `votes`: K; `error`: see `decided`; `permute`: ask in both orders."""
 
     pool: Pool
     workers: AsyncWorkers
@@ -32,41 +32,57 @@ class SampledVoter:
     error: float
     temperature: float
     seed: int
+    permute: bool = True
 
     async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
         """The votes on the pairs, each as soon as it is decided. Raises as `AsyncWorkers`."""
         asked, wave = 0, first_look(self.votes, self.error)
         cast = [PairVotes(*pair, [0, 0], [0, 0], 0, self.version) for pair in pairs]
         while cast:
-            drawn = await self.draw([(one.first, one.second) for one in cast], asked // 2, wave // 2)
+            drawn = await self.draw([(one.first, one.second) for one in cast], asked, asked + wave)
             cast = [_together(one, more) for one, more in zip(cast, drawn, strict=True)]
-            asked, wave = asked + wave, 2
+            asked, wave = asked + wave, min(2, self.votes - asked - wave)
             yield [one for one in cast if self._is_decided(one)]
             cast = [one for one in cast if not self._is_decided(one)]
 
-    async def draw(self, pairs: Sequence[Pair], start: int, samples: int) -> list[PairVotes]:
-        """The answers number `start` to `start + samples` of both orders of every pair. Raises as `ask`."""
-        prompts = [self._prompt(shown, start, samples) for pair in pairs for shown in (pair, pair[::-1])]
+    async def draw(self, pairs: Sequence[Pair], start: int, stop: int) -> list[PairVotes]:
+        """The answers number `start` to `stop` about every pair, of both orders in turn. Raises as `ask`."""
+        shown = [one for pair in pairs for one in self._orders(pair, start, stop)]
+        prompts = [self._prompt(*one) for one in shown]
         images = encoded(self.pool, pairs)
         response = await self.workers.rollouts(
             RolloutRequest(images=images, prompts=prompts, temperature=self.temperature, version=self.version)
         )
-        results = iter(response.results)
-        return [_count(pair, next(results), next(results), self.profile, response.version) for pair in pairs]
+        votes = {one[0]: self._read(result) for one, result in zip(shown, response.results, strict=True)}
+        return [_count(pair, votes.get(pair, []), votes.get(pair[::-1], []), response.version) for pair in pairs]
 
     def _is_decided(self, votes: PairVotes) -> bool:
         return decided(int(votes.first_votes), int(votes.second_votes), self.votes - votes.asked, self.error)
 
-    def _prompt(self, shown: Pair, start: int, samples: int) -> RolloutPrompt:
+    def _orders(self, pair: Pair, start: int, stop: int) -> list[tuple[Pair, int, int]]:
+        """How the answers are shown: either order that has any, with the range of its own answers.
+
+        The orders take turns; which one begins is drawn, so that an odd K prefers no order.
+        """
+        if not self.permute:
+            return [(pair, start, stop)]
+        first, other = (pair, pair[::-1]) if self._seed(pair) % 2 else (pair[::-1], pair)
+        turns = [(first, -(-start // 2), -(-stop // 2)), (other, start // 2, stop // 2)]
+        return [turn for turn in turns if turn[1] < turn[2]]
+
+    def _prompt(self, shown: Pair, start: int, stop: int) -> RolloutPrompt:
+        return RolloutPrompt(task="compare", images=list(shown), samples=stop - start, seed=self._seed(shown) + start)
+
+    def _seed(self, shown: Pair) -> int:
         digest = hashlib.sha256(f"{self.seed}/{shown[0]}/{shown[1]}".encode()).digest()
-        seed = int.from_bytes(digest[:4]) >> 2  # far enough below 2**31 for every sample of the pair
-        return RolloutPrompt(task="compare", images=list(shown), samples=samples, seed=seed + start)
+        return int.from_bytes(digest[:4]) >> 2  # far enough below 2**31 for every sample of the pair
+
+    def _read(self, result: RolloutResult) -> list[int | None]:
+        return [parse_vote(completion.text, self.profile) for completion in result.completions]
 
 
-def _count(pair: Pair, forward: RolloutResult, backward: RolloutResult, profile: Profile, version: str) -> PairVotes:
+def _count(pair: Pair, straight: list[int | None], swapped: list[int | None], version: str) -> PairVotes:
     """What the answers in both orders are votes for."""
-    straight = [parse_vote(completion.text, profile) for completion in forward.completions]
-    swapped = [parse_vote(completion.text, profile) for completion in backward.completions]
     return PairVotes(
         first=pair[0],
         second=pair[1],

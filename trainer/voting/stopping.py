@@ -35,5 +35,5 @@ def change(fewer: int, more: int, left: int) -> float:
 
 
 def first_look(votes: int, error: float) -> int:
-    """The fewest votes, half in each order, that can decide a pair: by all being for one side."""
-    return next(asked for asked in range(2, votes + 1, 2) if decided(asked, 0, votes - asked, error))
+    """The fewest votes, half in each order, that can decide a pair: by all being for one side; all if none can."""
+    return next((asked for asked in range(2, votes, 2) if decided(asked, 0, votes - asked, error)), votes)

@@ -26,7 +26,7 @@ class PairVotes:
     forward: list[float]
     """Votes for `first` and for `second` while `first` was shown first."""
     backward: list[float]
-    """Votes for `first` and for `second` while `second` was shown first."""
+    """Votes for `first` and for `second` while `second` was shown first; none where a pair is asked in one order."""
     unreadable: float
     version: str
     by: By = "samples"
@@ -60,6 +60,12 @@ class PairVotes:
             return 0.5
         return 0.5 + 0.5 * ((self.first_votes > self.second_votes) - (self.first_votes < self.second_votes))
 
+    @property
+    def share(self) -> float | None:
+        """`first`'s share of the readable votes, a soft label; None if no answer was readable."""
+        readable = self.first_votes + self.second_votes
+        return self.first_votes / readable if readable else None
+
 
 def margin(vote: PairVotes) -> float:
     """How decided a pair is: 0 for a tie, 1 where nobody disagrees."""
@@ -67,13 +73,14 @@ def margin(vote: PairVotes) -> float:
     return abs(vote.first_votes - vote.second_votes) / readable if readable else 0.0
 
 
-def labels_of(votes: Sequence[PairVotes]) -> dict[Pair, float]:
-    """p* of every voted pair, in both directions; pairs without a readable answer are left out."""
+def labels_of(votes: Sequence[PairVotes], *, soft: bool = False) -> dict[Pair, float]:
+    """p* of every voted pair, or its soft label, in both directions; pairs without a readable answer are left out."""
     labels: dict[Pair, float] = {}
     for vote in votes:
-        if vote.label is not None:
-            labels[vote.first, vote.second] = vote.label
-            labels[vote.second, vote.first] = 1 - vote.label
+        label = vote.share if soft else vote.label
+        if label is not None:
+            labels[vote.first, vote.second] = label
+            labels[vote.second, vote.first] = 1 - label
     return labels
 
 

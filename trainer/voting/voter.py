@@ -32,9 +32,10 @@ async def choose(
     probe: Pair,
 ) -> Voter:
     """The way that the settings name; by default the exact one if the model has it, which `probe` finds out."""
-    exact = ExactVoter(pool, workers, version, settings.tie_margin)
+    exact = ExactVoter(pool, workers, version, settings.tie_margin, settings.permute)
     if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(probe)):
         return exact
     return SampledVoter(
-        pool, workers, version, profile, settings.votes, settings.vote_error, settings.vote_temperature, seed
-    )
+        pool, workers, version, profile, settings.votes, settings.vote_error, settings.vote_temperature, seed,
+        settings.permute,
+    )  # fmt: skip

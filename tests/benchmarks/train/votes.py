@@ -90,7 +90,7 @@ class _Bench:
         """All K votes on every pair, also where fewer would decide."""
         pairs, found = random_pairs(self.pool), []
         for start in range(0, len(pairs), _CHUNK):
-            found += await voter.draw(pairs[start : start + _CHUNK], 0, voter.votes // 2)
+            found += await voter.draw(pairs[start : start + _CHUNK], 0, voter.votes)
         return found
 
     async def _cast(self, voter: Voter, name: str) -> list[PairVotes]:
