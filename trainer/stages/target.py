@@ -31,14 +31,8 @@ def _mean_scores(context: RoundContext, images: Pool, training: Sequence[Group])
     if not file.exists():
         asked = list(dict.fromkeys(chain.from_iterable(training)))
         with context.stage("mean scores", total=len(asked), unit="images") as advance:
-            answers = scores.sample(
-                context.workers,
-                images,
-                asked,
-                Served(context.base),
-                samples=context.settings.samples,
-                seed=context.seed,
-            )
+            k, base = context.settings.samples, Served(context.base)
+            answers = scores.sample(context.workers, images, asked, base, samples=k, seed=context.seed)
             advance(len(asked))
         sampled = scores.to_scores(answers, context.profile)
         rows = zip(asked, sampled, strict=True)
