@@ -1,56 +1,108 @@
-"""Metrics against scipy and against the paper's published averages."""
+"""Metrics against scipy and against their definitions."""
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
-from scipy.stats import pearsonr, spearmanr
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+from scipy.stats import kendalltau, pearsonr, somersd, spearmanr
 
-from trainer.evaluation.metrics import fit_logistic, measure, relative_gain_percent, weighted_mean
+from trainer.evaluation.logistic import fit_logistic
+from trainer.evaluation.metrics import FitWarning, measure
 
-COUNTS = {
-    "koniq": 2010,
-    "spaq": 2224,
-    "agiqa": 2982,
-    "livec": 1169,
-    "kadid": 2000,
-    "pipal": 4640,
-    "tid": 3000,
-    "csiq": 866,
-}
-ZERO_SHOT = dict(zip(COUNTS, (0.761, 0.853, 0.766, 0.718, 0.623, 0.444, 0.380, 0.717), strict=True))
-ROUND_1 = dict(zip(COUNTS, (0.840, 0.902, 0.839, 0.847, 0.784, 0.613, 0.624, 0.827), strict=True))
-ROUND_2 = dict(zip(COUNTS, (0.835, 0.903, 0.831, 0.847, 0.803, 0.649, 0.674, 0.865), strict=True))
+Array = NDArray[np.float64]
 
 
-@pytest.mark.parametrize(("row", "average"), [(ZERO_SHOT, 0.615), (ROUND_1, 0.751), (ROUND_2, 0.770)])
-def test_weighted_averages_are_those_the_paper_prints(row: dict[str, float], average: float) -> None:
-    assert round(weighted_mean(row, COUNTS), 3) == average
-
-
-@pytest.mark.parametrize(("row", "gain"), [(ROUND_1, 27.4), (ROUND_2, 31.8)])
-def test_relative_gains_are_those_the_paper_prints(row: dict[str, float], gain: float) -> None:
-    assert round(relative_gain_percent(ZERO_SHOT, row, COUNTS), 1) == gain
-
-
-def test_correlations_are_those_of_the_readable_predictions() -> None:
+@pytest.fixture
+def scores() -> tuple[Array, Array]:
+    """(60,) predictions of one decimal and opinions of 10 to 90 that bend with them: many ties in both."""
     rng = np.random.default_rng(0)
-    truth = rng.uniform(1, 5, 50)
-    predicted = np.round(truth + rng.normal(0, 0.5, 50), 1)
-    predicted[7] = np.nan
-    found, kept = measure(predicted, truth), np.delete(np.arange(50), 7)
-    assert found.n == 49
-    assert found.plcc == pytest.approx(pearsonr(predicted[kept], truth[kept]).statistic)
-    assert found.srcc == pytest.approx(spearmanr(predicted[kept], truth[kept]).statistic)
+    quality = rng.uniform(1, 5, 60)
+    predicted = np.round(quality + rng.normal(0, 0.5, 60), 1)
+    return predicted, np.round(80 / (1 + np.exp(3 - quality)) + 10)
 
 
-def test_the_logistic_fit_straightens_a_logistic_relation() -> None:
+def test_correlations_are_scipys(scores: tuple[Array, Array]) -> None:
+    found = measure(*scores)
+    assert found.plcc == pytest.approx(pearsonr(*scores).statistic, abs=1e-12)
+    assert found.srcc == pytest.approx(spearmanr(*scores).statistic, abs=1e-12)
+    assert found.krcc == pytest.approx(kendalltau(*scores, variant="b").statistic, abs=1e-12)
+    assert found.n == 60
+
+
+def test_unreadable_predictions_are_left_out_and_n_tells(scores: tuple[Array, Array]) -> None:
+    predicted, truth = scores[0].copy(), scores[1]
+    predicted[[7, 30]] = np.nan
+    assert measure(predicted, truth) == measure(np.delete(predicted, [7, 30]), np.delete(truth, [7, 30]))
+    assert measure(predicted, truth).n == 58
+
+
+def test_the_fit_is_scipys_of_the_same_curve_from_the_same_start(scores: tuple[Array, Array]) -> None:
+    def curve(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
+        return (b1 - b2) / (1 + np.exp(-(x - b3) / b4)) + b2
+
+    x, y = scores
+    parameters, _ = curve_fit(curve, x, y, [y.max(), y.min(), x.mean(), x.std() / 4], maxfev=10_000)
+    fitted = curve(x, *parameters)
+    np.testing.assert_allclose(fit_logistic(x, y)(x), fitted, rtol=1e-4)
+    assert measure(x, y).plcc_fitted == pytest.approx(pearsonr(fitted, y).statistic, abs=1e-6)
+    assert measure(x, y).rmse == pytest.approx(np.sqrt(np.mean((fitted - y) ** 2)), abs=1e-5)
+
+
+def test_the_fit_straightens_a_logistic_relation() -> None:
     predicted = np.linspace(1, 5, 80)
     truth = 80 / (1 + np.exp(-(predicted - 3) / 0.3)) + 10
-    np.testing.assert_allclose(fit_logistic(predicted, truth), truth, atol=1e-3)
-    assert measure(predicted, truth).plcc_fitted > 0.9999 > measure(predicted, truth).plcc
+    np.testing.assert_allclose(fit_logistic(predicted, truth)(predicted), truth, atol=1e-3)
+    found = measure(predicted, truth)
+    assert found.plcc_fitted > 0.9999 > found.plcc
+    assert found.rmse < 1e-3
 
 
-def test_constant_predictions_have_no_correlation() -> None:
+def test_only_the_fit_forgives_an_inverted_predictor(scores: tuple[Array, Array]) -> None:
+    upright, inverted = measure(*scores), measure(-scores[0], scores[1])
+    assert inverted.plcc_fitted == pytest.approx(upright.plcc_fitted, abs=1e-3)
+    for name in ("plcc", "srcc", "krcc"):
+        assert getattr(inverted, name) == pytest.approx(-getattr(upright, name))
+    assert inverted.pairwise_accuracy == pytest.approx(1 - upright.pairwise_accuracy)
+
+
+def test_a_fit_that_does_not_converge_warns_and_gives_its_best_curve() -> None:
+    predicted = np.linspace(1, 5, 50)
+    truth = np.exp(5 * predicted)
+    assert not fit_logistic(predicted, truth).converged
+    with pytest.warns(FitWarning, match="50 images"):
+        found = measure(predicted, truth)
+    assert found.plcc < found.plcc_fitted <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairwise_accuracy_is_that_of_the_double_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    predicted, truth = rng.integers(0, 8, 70) / 2, rng.integers(0, 30, 70) / 5
+    right = [
+        0.5 if predicted[i] == predicted[j] else float((predicted[i] > predicted[j]) == (truth[i] > truth[j]))
+        for i, j in combinations(range(70), 2)
+        if truth[i] != truth[j]
+    ]
+    found = measure(predicted, truth).pairwise_accuracy
+    assert found == pytest.approx(np.mean(right), abs=1e-12)
+    assert found == pytest.approx((1 + somersd(truth, predicted).statistic) / 2, abs=1e-12)
+
+
+def test_as_many_images_as_pipal_has_are_measured_to_the_last_pair() -> None:
+    truth = np.random.default_rng(0).permutation(23_200)
+    predicted = np.where(truth == 0, 23_199, np.where(truth == 23_199, 0, truth))
+    pairs, turned = 23_200 * 23_199 // 2, 2 * 23_198 + 1  # worst and best swapped: each is wrong against all others
+    assert measure(predicted * 1.0, truth * 1.0).pairwise_accuracy == pytest.approx(1 - turned / pairs, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth"),
+    [(np.full(10, 3.0), np.arange(10.0)), (np.arange(10.0), np.full(10, 3.0)), (np.arange(3.0), np.arange(3.0))],
+)
+def test_what_does_not_vary_or_is_too_little_has_no_correlation(predicted: Array, truth: Array) -> None:
     with pytest.raises(ValueError, match="no correlation"):
-        measure(np.full(10, 3.0), np.arange(10.0))
+        measure(predicted, truth)

@@ -13,8 +13,9 @@ import numpy as np
 from service import contract
 from service.client import AsyncClient, Client
 from service.contract import ScoreOptions
+from trainer.evaluation.averages import weighted_mean
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.metrics import Metrics, measure, weighted_mean
+from trainer.evaluation.metrics import Metrics, measure
 
 
 @dataclass(frozen=True, slots=True)

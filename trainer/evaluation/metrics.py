@@ -1,15 +1,15 @@
-"""How well predicted scores agree with mean opinion scores: PLCC, fitted PLCC, SRCC, weighted means, gains."""
+"""How well predicted scores agree with mean opinion scores, by the field's metrics."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeWarning, curve_fit
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import kendalltau, rankdata
+
+from trainer.evaluation.logistic import Logistic, fit_logistic
 
 Array = NDArray[np.float64]
 
@@ -21,56 +21,64 @@ class Metrics:
     plcc: float
     """Pearson correlation of the raw predictions (pyiqa's convention)."""
     plcc_fitted: float
-    """Pearson correlation after the 4-parameter logistic fit (DeQA-Score's convention)."""
+    """Pearson correlation after the 4-parameter logistic fit (DeQA-Score's convention). Positive for an inverted
+    predictor too: the fit turns it."""
     srcc: float
     """Spearman rank correlation of the raw predictions; ties get average ranks."""
+    krcc: float
+    """Kendall rank correlation of the raw predictions, tau-b."""
+    rmse: float
+    """Root mean squared error after the fit, on the scale of the truth."""
+    pairwise_accuracy: float
+    """Share of pairs ordered as in the truth; pairs tied in the truth are left out, tied predictions count half."""
     n: int
     """Images with a readable prediction."""
 
 
-def measure(predicted: Array, truth: Array) -> Metrics:
+class FitWarning(UserWarning):
+    """The logistic fit did not converge: `plcc_fitted` and `rmse` are of the best curve it came to."""
+
+
+def measure(predicted: Array, truth: Array, *, start: Logistic | None = None) -> Metrics:
     """All metrics of (N,) predictions; NaN predictions (unreadable answers) are left out and `n` tells.
 
+    `start` is where the fit begins; None: where the field begins it.
+
     Raises:
-        ValueError: fewer than three readable predictions, or constant ones: there is no correlation.
+        ValueError: fewer than four readable predictions, or constant ones, or a constant truth: nothing to correlate.
     """
     readable = np.isfinite(predicted)
     predicted, truth = predicted[readable], truth[readable]
-    if len(predicted) < 3 or np.ptp(predicted) == 0:
-        raise ValueError(f"{len(predicted)} readable predictions that do not vary enough: there is no correlation")
+    if len(predicted) < 4 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
+        raise ValueError(
+            f"{len(predicted)} readable predictions: at least four are needed, and neither they nor the mean opinion "
+            "scores may all be the same, or there is no correlation"
+        )
+    curve = fit_logistic(predicted, truth, start)
+    if not curve.converged:
+        warnings.warn(f"the logistic fit to {len(truth)} images did not converge", FitWarning, stacklevel=2)
+    fitted, tau = curve(predicted), float(kendalltau(predicted, truth, method="asymptotic").statistic)
     return Metrics(
-        plcc=float(pearsonr(predicted, truth).statistic),
-        plcc_fitted=float(pearsonr(fit_logistic(predicted, truth), truth).statistic),
-        srcc=float(spearmanr(predicted, truth).statistic),
+        plcc=_correlation(predicted, truth),
+        plcc_fitted=_correlation(fitted, truth) if np.ptp(fitted) else 0.0,
+        srcc=_correlation(rankdata(predicted), rankdata(truth)),
+        krcc=tau,
+        rmse=float(np.sqrt(np.mean((fitted - truth) ** 2))),
+        pairwise_accuracy=_pairwise_accuracy(tau, predicted, truth),
         n=len(predicted),
     )
 
 
-def fit_logistic(predicted: Array, truth: Array) -> Array:
-    """Predictions mapped by y = (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2, fitted to the truth.
-
-    Where the fit does not converge the predictions are returned as they are.
-    """
-    start = [truth.max(), truth.min(), predicted.mean(), max(float(predicted.std()), 1e-6) / 4]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)
-        try:
-            parameters, _ = curve_fit(_logistic, predicted, truth, start, maxfev=20_000)
-        except RuntimeError:
-            return predicted
-    return np.asarray(_logistic(predicted, *parameters))
+def _correlation(first: Array, second: Array) -> float:
+    return float(np.corrcoef(first, second)[0, 1])
 
 
-def _logistic(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
-    return (b1 - b2) / (1 + np.exp(np.clip(-(x - b3) / b4, -500, 500))) + b2
+def _pairwise_accuracy(tau: float, predicted: Array, truth: Array) -> float:
+    """(1 + Somers' D) / 2, where D = (concordant - discordant) / pairs untied in the truth; tau-b has the same
+    numerator over the geometric mean of the pairs untied in either (Somers 1962, eq. 2)."""
+    return (1 + tau * float(np.sqrt(_untied_pairs(predicted) / _untied_pairs(truth)))) / 2
 
 
-def weighted_mean(values: Mapping[str, float], counts: Mapping[str, int]) -> float:
-    """Mean over benchmarks, weighted by their number of images."""
-    return sum(values[name] * counts[name] for name in values) / sum(counts[name] for name in values)
-
-
-def relative_gain_percent(before: Mapping[str, float], after: Mapping[str, float], counts: Mapping[str, int]) -> float:
-    """The paper's headline: the sample-weighted mean of the benchmarks' relative gains, in percent."""
-    gains = {name: (after[name] - before[name]) / before[name] for name in before}
-    return 100 * weighted_mean(gains, counts)
+def _untied_pairs(values: Array) -> int:
+    _, counts = np.unique(values, return_counts=True)
+    return int(len(values) ** 2 - np.sum(counts**2)) // 2

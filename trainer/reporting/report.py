@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluation.metrics import relative_gain_percent
+from trainer.evaluation.averages import relative_gain_percent
 from trainer.files import read_json, read_jsonl, write_json, write_text
 from trainer.progress import stage_times
 from trainer.reporting.costs import costs
