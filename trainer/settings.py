@@ -55,7 +55,37 @@ def by_policy(chosen: dict[str, Any]) -> float:
     return 1e-4 if chosen.get("policy") == "full" else 1e-3
 
 
-class EvolveSettings(ServiceSettings):
+class VoteSettings(ServiceSettings):
+    """How pairs are asked."""
+
+    votes_by: Literal["auto", "exact", "samples"] = "auto"
+    """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
+    sampled votes. auto: exact where the model can."""
+    votes: int = Field(default=32, ge=1, le=128)
+    """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32)."""
+    permute: CliImplicitFlag[bool] = True
+    """Ask about a pair in both orders alike. Without, an ablation: in the order drawn alone, which leaves the model's
+    preference for one position in the labels."""
+    tie_margin: Share = 0.3
+    """Exact votes: pairs whose two sides are less than this apart (0.3: 65 to 35 %) are ties, p* = 0.5, as counts of
+    close pairs often are. With 0 (every pair has a winner) round 2 of the demo pulled apart what the model cannot
+    tell apart, and lost a part of round 1's gain."""
+    vote_error: Share = 0.06
+    """Sampled votes on a pair end once their majority differs from that of all K with this probability at most;
+    0 goes on while any vote could change it."""
+    vote_temperature: float = Field(default=0.5, gt=0, le=2)
+    """Temperature of sampled votes. 0.5 was chosen on the embedded model. Of a model that answers readably and without
+    thinking the majority of infinitely many votes is the same at any temperature, and below 1 fewer votes show it; of
+    one that thinks neither was measured."""
+
+    @model_validator(mode="after")
+    def _asks_one_order_no_more_than_the_service_answers(self) -> VoteSettings:
+        if self.votes > _MOST_IN_ONE_ORDER and not self.permute:
+            raise ValueError(f"without permutation a pair may be asked {_MOST_IN_ONE_ORDER} times at most")
+        return self
+
+
+class EvolveSettings(VoteSettings):
     """Runs evolution rounds: pool, pairs, votes, GRPO, gate, promotion, report. A killed run resumes."""
 
     pool: Path
@@ -91,28 +121,9 @@ class EvolveSettings(ServiceSettings):
     random ones told more of the embedded model (README)."""
     same_reference_share: Share = 0.5
     """From round 2 on: share of groups that compare the distortions of one original; none without variants."""
-    votes_by: Literal["auto", "exact", "samples"] = "auto"
-    """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
-    sampled votes. auto: exact where the model can."""
-    votes: int = Field(default=32, ge=1, le=128)
-    """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32)."""
-    permute: CliImplicitFlag[bool] = True
-    """Ask about a pair in both orders alike. Without, an ablation: in the order drawn alone, which leaves the model's
-    preference for one position in the labels."""
+
     labels: Literal["hard", "soft"] = "hard"
     """What training makes of a pair's votes: its majority, as the paper does, or, an ablation, their share."""
-    tie_margin: Share = 0.3
-    """Exact votes: pairs whose two sides are less than this apart (0.3: 65 to 35 %) are ties, p* = 0.5, as counts of
-    close pairs often are. With 0 (every pair has a winner) round 2 of the demo pulled apart what the model cannot
-    tell apart, and lost a part of round 1's gain."""
-    vote_error: Share = 0.06
-    """Sampled votes on a pair end once their majority differs from that of all K with this probability at most;
-    0 goes on while any vote could change it."""
-    vote_temperature: float = Field(default=0.5, gt=0, le=2)
-    """Temperature of sampled votes. 0.5 was chosen on the embedded model. Of a model that answers readably and without
-    thinking the majority of infinitely many votes is the same at any temperature, and below 1 fewer votes show it; of
-    one that thinks neither was measured."""
-
     reward: Literal["fidelity", "regression"] = "fidelity"
     """What a sampled score is rewarded for: ordering images as the votes do, or, an ablation of the paper's, nearness
     to the mean of the image's own scores, sampled before the training. That one asks for no votes but the gate's."""
@@ -236,12 +247,6 @@ class EvolveSettings(ServiceSettings):
                 "policy full needs an engine whose weights it may overwrite: start one on the same store with "
                 "`evoquality serve --role rollout` and name its operators' address with --rollout-operator"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _asks_one_order_no_more_than_the_service_answers(self) -> EvolveSettings:
-        if self.votes > _MOST_IN_ONE_ORDER and not self.permute:
-            raise ValueError(f"without permutation a pair may be asked {_MOST_IN_ONE_ORDER} times at most")
         return self
 
     @model_validator(mode="after")
