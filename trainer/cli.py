@@ -90,7 +90,7 @@ class Evaluate(EvaluateSettings):
 
         sets, key = load_all(self.benchmarks), self.operator_key() if self.record else None
         with Stages().stage("evaluate", total=sum(len(s.images) for s in sets), unit="images") as bar:
-            result = evaluate(self.service, sets, samples=self.samples, seed=self.seed, advance=bar)
+            result = evaluate(self.service, sets, self.protocol, self.out / "predictions" / "serving", advance=bar)
         table = Table("benchmark", "PLCC", "fitted", "SRCC", "n", title=f"version {result.version}")
         for name, metrics in result.benchmarks.items():
             table.add_row(
@@ -98,8 +98,7 @@ class Evaluate(EvaluateSettings):
             )
         table.add_row("weighted", f"{result.weighted_plcc:.3f}", "", "", "", style="bold")
         Console().print(table)
-        if self.out:
-            write_json(self.out, result.as_dict())
+        write_json(self.out / "results.json", result.as_dict())
         if key:
             with Client(self.operators[0], key) as operator:
                 record(result, operator)

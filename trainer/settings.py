@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
+from trainer.evaluation.protocol import Mode, Protocol
 from trainer.pool.sources import paths
 
 Count = Annotated[int, Field(ge=1)]
@@ -266,14 +267,23 @@ class EvaluateSettings(ServiceSettings):
     """Address of the service's public routes."""
     benchmarks: Path
     """Folder of benchmarks: <name>/labels.csv (columns image,mos) and <name>/images/."""
+    mode: Mode = "auto"
+    """How an image's score is asked for: `expected`, the mean of the model's own distribution of scores, or `sampled`,
+    the mean of drawn answers. auto: expected of a model that answers without thinking, else sampled."""
     samples: int = Field(default=16, ge=1, le=64)
-    """Answers sampled for each image; their mean is the prediction."""
+    """Sampled mode: answers drawn an image."""
     seed: int = Field(default=0, ge=0)
-    """Makes the predictions repeatable."""
-    out: Path | None = None
-    """Also write the metrics to this JSON file."""
+    """Sampled mode: makes the answers repeatable."""
+    out: Path = Path("evaluation")
+    """Folder of the results. Predictions are kept in it: started again, only what is missing is asked for, and with
+    everything there the metrics are computed again without any model."""
     record: CliImplicitFlag[bool] = False
     """Also have the service show the metrics in its list of versions; takes the operators' key."""
+
+    @property
+    def protocol(self) -> Protocol:
+        """How images are asked about."""
+        return Protocol(self.mode, self.samples, self.seed)
 
 
 class ReportSettings(BaseSettings):

@@ -76,7 +76,7 @@ def test_the_trainer_records_what_it_evaluates(listening: Listening, tmp_path: P
     (tmp_path / "key").write_text(KEY)
     command = [
         sys.executable, "-m", "trainer.cli", "evaluate", "--benchmarks", str(images.parents[1]), "--samples", "2",
-        "--record", "--service", listening.url, "--operator", listening.operator_url,
+        "--out", str(tmp_path / "out"), "--record", "--service", listening.url, "--operator", listening.operator_url,
         "--operator-key-file", str(tmp_path / "key"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

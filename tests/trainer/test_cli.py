@@ -76,19 +76,21 @@ def test_a_service_that_is_not_there_is_reported_without_a_traceback(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
-    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path), "--service", "http://127.0.0.1:9")
+    code, said = trainer(
+        "evaluate", "--benchmarks", benchmark(tmp_path), "--service", "http://127.0.0.1:9", "--out", tmp_path / "out"
+    )
     assert code == 3
     assert "cannot be reached" in said
     assert "Traceback" not in said
 
 
-def test_a_refusal_of_what_a_request_holds_is_told_as_one_that_will_not_pass(
+def test_a_set_of_which_no_picture_can_be_read_says_that_there_is_no_correlation(
     trainer: Trainer, tmp_path: Path, listening: Listening
 ) -> None:
-    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--service", listening.url)
+    sets, out = benchmark(tmp_path / "sets"), tmp_path / "out"
+    code, said = trainer("evaluate", "--benchmarks", sets, "--service", listening.url, "--out", out)
     assert code == 2
-    assert "422 invalid_image" in said
-    assert "will not pass by itself" in said
+    assert "no correlation" in said
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_the_exit_code_says_whether_a_refusal_may_pass(
         raise ServiceError(Problem(status=status, code=problem, **told))
 
     monkeypatch.setattr("trainer.evaluation.evaluate.evaluate", refused)
-    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path))
+    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
     assert code == expected
     assert ("start it again" in said) == (code == 3)
 

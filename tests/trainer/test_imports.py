@@ -15,7 +15,8 @@ PURE = (
     "trainer.pool.distortions", "trainer.promotion.gate", "trainer.promotion.behaviour",
     "trainer.promotion.probe", "trainer.training.collapse", "trainer.workers.workers", "trainer.leftovers",
     "trainer.settings", "trainer.reporting.report",
-    "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.cli",
+    "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.asking",
+    "trainer.evaluation.predictions", "trainer.cli",
 )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from trainer.demo.contents import content
 from trainer.evaluation.audit import audit
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate, record
+from trainer.evaluation.protocol import Protocol
 from trainer.files import write_json
 from trainer.pool.pool import Pool
 from trainer.progress import Stages
@@ -41,7 +42,6 @@ POOL_IMAGES = 64
 SCALE = ("--groups=60", "--samples=12")
 """What two cores do in some ten minutes; the trainer's own defaults are larger."""
 AUDITED_PAIRS = 1000
-SAMPLES = 16
 CONSOLE = Console()
 
 
@@ -156,7 +156,7 @@ def _evaluate(run: Path, number: int, public: str, operator: str, stages: Stages
     sets = load_all(run / "benchmarks")
     total = sum(len(benchmark.images) for benchmark in sets)
     with stages.stage(f"evaluation after round {number}", total=total, unit="images") as advance:
-        result = evaluate(public, sets, samples=SAMPLES, seed=0, advance=advance)
+        result = evaluate(public, sets, Protocol(), run / "predictions" / f"round-{number}", advance=advance)
     write_json(run / "evaluations" / f"round-{number}.json", result.as_dict())
     with Client(operator, operator_key(run / "store" / "operator.key")) as client:
         record(result, client)

@@ -1,31 +1,34 @@
-"""Evaluates the version that the service serves now, through the public API that everybody uses."""
+"""Evaluates what a service serves, through the public API that everybody uses. Answers are kept: see `predictions`."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service import contract
-from service.client import AsyncClient, Client
-from service.contract import ScoreOptions
+from service.client import Client
+from trainer.evaluation.asking import ask
 from trainer.evaluation.averages import weighted_mean
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
+from trainer.evaluation.predictions import Prediction, Predictions, scores
+from trainer.evaluation.protocol import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One version's metrics on every benchmark."""
+    """One version's predictions and metrics on every benchmark."""
 
     version: str
+    protocol: Protocol
     benchmarks: dict[str, Metrics]
-    unreadable: int
-    """Answers without a score, over all benchmarks."""
+    predictions: dict[str, list[Prediction]]
+    """Of each benchmark, (N,) in the order of its ids."""
 
     @property
     def weighted_plcc(self) -> float:
@@ -33,26 +36,75 @@ class Evaluation:
         counts = {name: metrics.n for name, metrics in self.benchmarks.items()}
         return weighted_mean({name: metrics.plcc for name, metrics in self.benchmarks.items()}, counts)
 
+    @property
+    def unreadable(self) -> float:
+        """Share of the answers that held no score, of the pictures that the service took."""
+        shares = [one.unreadable for row in self.predictions.values() for one in row if one.refused is None]
+        return float(np.mean(shares)) if shares else 0.0
+
+    @property
+    def refused(self) -> dict[str, dict[str, str]]:
+        """Benchmark -> image -> why the service did not take it."""
+        found = {
+            name: {one.id: one.refused for one in row if one.refused is not None}
+            for name, row in self.predictions.items()
+        }
+        return {name: images for name, images in found.items() if images}
+
+    def scores(self, benchmark: str) -> NDArray[np.float64]:
+        """(N,) predicted scores, NaN where no answer was readable."""
+        return scores(self.predictions[benchmark])
+
     def as_dict(self) -> dict[str, Any]:
-        """For the report."""
+        """For reports."""
         return {
             "version": self.version,
+            "protocol": self.protocol.as_dict(),
             "benchmarks": {name: asdict(metrics) for name, metrics in self.benchmarks.items()},
             "weighted_plcc": self.weighted_plcc,
             "unreadable": self.unreadable,
+            "refused": self.refused,
         }
 
 
 def evaluate(
-    url: str, benchmarks: Sequence[Benchmark], *, samples: int, seed: int, advance: Callable[[int], None]
+    url: str,
+    benchmarks: Sequence[Benchmark],
+    protocol: Protocol,
+    folder: Path,
+    *,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Evaluation:
-    """Scores every image with the mean of `samples` answers.
+    """Scores every image that `folder`, one file a benchmark, has no prediction of, and measures them all.
+
+    `advance` is told of images as they are done, those already there included.
 
     Raises:
-        ServiceError: the service refused an image.
-        ValueError: the version changed while it was being evaluated, or its predictions do not vary.
+        ServiceError: the service refused more than a picture.
+        ValueError: see `ask` and `measured`.
     """
-    return asyncio.run(_evaluate(url, benchmarks, samples, seed, advance))
+    for benchmark in benchmarks:
+        ask(url, benchmark, protocol, Predictions(folder, benchmark.name), advance=advance)
+    return measured(benchmarks, protocol, folder)
+
+
+def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) -> Evaluation:
+    """The metrics of predictions that are all there; nobody is asked.
+
+    Raises:
+        ValueError: predictions are missing, were made by several versions or in another way, or do not vary.
+    """
+    kept = [Predictions(folder, benchmark.name) for benchmark in benchmarks]
+    for benchmark, predictions in zip(benchmarks, kept, strict=True):
+        predictions.check(kept[0].version, protocol)
+        if missing := predictions.missing(benchmark.ids):
+            raise ValueError(f"{predictions.file} lacks {len(missing)} of the benchmark's {len(benchmark.ids)} images")
+    found = {
+        benchmark.name: predictions.of(benchmark.ids) for benchmark, predictions in zip(benchmarks, kept, strict=True)
+    }
+    metrics = {benchmark.name: measure(scores(found[benchmark.name]), benchmark.mos) for benchmark in benchmarks}
+    first = next(one for row in found.values() for one in row)
+    return Evaluation(first.version, Protocol(**first.protocol), metrics, found)
 
 
 def record(evaluation: Evaluation, operator: Client) -> None:
@@ -62,29 +114,3 @@ def record(evaluation: Evaluation, operator: Client) -> None:
         for name, metrics in evaluation.benchmarks.items()
     }
     operator.record_benchmarks(evaluation.version, results)
-
-
-async def _evaluate(
-    url: str, benchmarks: Sequence[Benchmark], samples: int, seed: int, advance: Callable[[int], None]
-) -> Evaluation:
-    limit, versions, unreadable = asyncio.Semaphore(16), set(), 0
-
-    async with AsyncClient(url) as client:
-
-        async def predict(number: int, image: Path) -> float:
-            nonlocal unreadable
-            options = ScoreOptions(mode="sampled", samples=samples, seed=(seed + number) % 2**31)
-            async with limit:
-                answer = await client.score(image, options)
-            versions.add(answer.version)
-            unreadable += round(answer.unreadable * samples)
-            advance(1)
-            return np.nan if answer.score is None else answer.score
-
-        results = {}
-        for benchmark in benchmarks:
-            scores = await asyncio.gather(*(predict(n, image) for n, image in enumerate(benchmark.images)))
-            results[benchmark.name] = measure(np.array(scores), benchmark.mos)
-    if len(versions) != 1:
-        raise ValueError(f"the service changed its version during the evaluation ({', '.join(sorted(versions))})")
-    return Evaluation(versions.pop(), results, unreadable)

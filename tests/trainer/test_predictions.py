@@ -1,0 +1,105 @@
+"""Predictions are kept as they come: nothing is asked twice, and nothing is mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.contract import InfoResponse
+from tests.service.conftest import Listening, listening, make_listening
+from tests.trainer.brightness import LEVELS, brightness
+from trainer.evaluation.evaluate import evaluate, measured
+from trainer.evaluation.predictions import Predictions
+from trainer.evaluation.protocol import Protocol
+
+__all__ = ["listening", "make_listening"]
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def asked(listening: Listening) -> int:
+    return len(listening.world.engine.asked)
+
+
+def test_what_is_there_is_not_asked_again(make_listening: Callable[..., Listening], tmp_path: Path) -> None:
+    listening, one, drawn = make_listening(cache_entries=0), brightness(tmp_path), Protocol("sampled", 1)
+    first = evaluate(listening.url, [one], drawn, tmp_path / "out")
+    file = tmp_path / "out" / "brightness.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:3]) + lines[3][:20])  # killed in the midst of a line
+    before, told = asked(listening), []
+    again = evaluate(listening.url, [one], drawn, tmp_path / "out", advance=told.append)
+    assert (asked(listening) - before, sum(told)) == (len(LEVELS) - 3, len(LEVELS))
+    assert again == first
+
+
+def test_with_everything_there_no_service_is_needed(listening: Listening, tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    first = evaluate(listening.url, [one], Protocol("sampled", 2, 1), tmp_path / "out")
+    assert evaluate(NOBODY, [one], Protocol("sampled", 2, 1), tmp_path / "out") == first
+    assert (first.version, first.protocol) == (listening.world.first, Protocol("sampled", 2, 1))
+
+
+def test_a_model_that_does_not_think_is_asked_for_its_expected_score(listening: Listening, tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    assert evaluate(listening.url, [one], Protocol(), tmp_path / "out").protocol.mode == "expected"
+    assert measured([one], Protocol("expected", 99, 99), tmp_path / "out").benchmarks["brightness"].n == len(LEVELS)
+
+
+def test_a_model_that_thinks_is_asked_for_samples(listening: Listening) -> None:
+    info = InfoResponse.model_construct(modes=["sampled"])
+    assert Protocol(samples=4).settled(info) == Protocol("sampled", 4, 0)
+    assert Protocol(samples=4).includes(Protocol("sampled", 4, 0))
+    assert not Protocol(samples=4).includes(Protocol("sampled", 8, 0))
+
+
+def test_the_seed_of_an_image_is_its_own_whatever_else_is_asked(listening: Listening, tmp_path: Path) -> None:
+    options = {image: Protocol("sampled", 2, 1).options(image) for image in ("a.png", "b.png")}
+    assert options["a.png"].seed != options["b.png"].seed
+    assert options["a.png"].seed != Protocol("sampled", 2, 2).options("a.png").seed
+
+
+@pytest.mark.parametrize("other", [Protocol("expected"), Protocol("sampled", 3, 1), Protocol("sampled", 2, 2)])
+def test_another_protocol_than_that_of_the_file_is_refused(
+    listening: Listening, tmp_path: Path, other: Protocol
+) -> None:
+    one = brightness(tmp_path)
+    evaluate(listening.url, [one], Protocol("sampled", 2, 1), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"brightness\.jsonl holds predictions of the protocol .* --out"):
+        evaluate(listening.url, [one], other, tmp_path / "out")
+
+
+def test_another_version_than_that_of_the_file_is_refused(listening: Listening, tmp_path: Path) -> None:
+    few, more = brightness(tmp_path, levels=LEVELS[:4]), brightness(tmp_path / "more")
+    evaluate(listening.url, [few], Protocol(), tmp_path / "out")
+    listening.operators.post(f"/internal/versions/{listening.world.second}/promote").raise_for_status()
+    with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {listening.world.second}"):
+        evaluate(listening.url, [more], Protocol(), tmp_path / "out")
+
+
+def test_a_picture_that_the_service_refuses_has_no_score_and_is_listed(listening: Listening, tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    one.images[2].write_bytes(b"no picture")
+    found = evaluate(listening.url, [one], Protocol(), tmp_path / "out")
+    assert found.benchmarks["brightness"].n == len(LEVELS) - 1
+    assert "invalid_image" in found.refused["brightness"][one.ids[2]]
+    assert measured([one], Protocol(), tmp_path / "out").refused == found.refused
+
+
+def test_metrics_of_unfinished_predictions_are_refused(listening: Listening, tmp_path: Path) -> None:
+    few, more = brightness(tmp_path, levels=LEVELS[:4]), brightness(tmp_path / "more")
+    evaluate(listening.url, [few], Protocol(), tmp_path / "out")
+    with pytest.raises(ValueError, match="lacks 4 of the benchmark's 8 images"):
+        measured([more], Protocol(), tmp_path / "out")
+
+
+def test_a_prediction_of_another_version_is_not_added(listening: Listening, tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    evaluate(listening.url, [one], Protocol(), tmp_path / "out")
+    kept = Predictions(tmp_path / "out", "brightness")
+    strange = replace(kept.of(one.ids)[0], version="v000000000000")
+    with pytest.raises(ValueError, match="v000000000000"):
+        kept.add(strange)
