@@ -57,7 +57,7 @@ def test_an_impossible_setting_is_named(trainer: Trainer, tmp_path: Path) -> Non
     code, said = trainer("evolve", "--pool", tmp_path, "--run", tmp_path / "run", "--votes", 0)
     assert code == 2
     assert "--votes" in said
-    assert "multiple of 2" in said
+    assert "greater than or equal to 1" in said
 
 
 def test_a_folder_without_benchmarks_is_named(trainer: Trainer, tmp_path: Path) -> None:
