@@ -121,6 +121,18 @@ def test_a_round_ends_in_a_promotion(service: Running, first: str, pool: Path, t
     assert adapters_of(service) == before
 
 
+def test_a_round_that_regresses_to_mean_scores_asks_for_them_once_and_for_the_gates_votes_alone(
+    service: Running, pool: Path, tmp_path: Path
+) -> None:
+    assert evolve(service, pool, tmp_path / "run", "--reward", "regression").wait(240) == 0
+    folder = tmp_path / "run" / "round-1"
+    groups, means = read_json(folder / "pairs.json"), read_json(folder / "mean_scores.json")
+    assert set(means) <= {image for group in groups["training"] for image in group}
+    assert len(means) > 15 and all(1 <= mean <= 5 for mean in means.values())
+    assert len(list(read_jsonl(folder / "votes.jsonl"))) == 6
+    assert len(list(read_jsonl(folder / "train" / "steps.jsonl"))) == 6
+
+
 def test_a_dry_run_prices_a_round_and_leaves_nothing(service: Running, pool: Path, tmp_path: Path) -> None:
     before, price = adapters_of(service), tmp_path / "price.json"
     assert evolve(service, pool, tmp_path / "run", "--dry-run", "--price", str(price)).wait(120) == 0
