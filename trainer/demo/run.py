@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ from trainer.files import write_json
 from trainer.pool.pool import Pool
 from trainer.progress import Stages
 from trainer.reporting.report import write_report
+from trainer.serving import running, serving
 from trainer.voting.vote import load
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
@@ -64,15 +64,15 @@ def main(
         write_benchmarks(run / "benchmarks")
         for index in range(POOL_IMAGES):
             content("pool", index).save(run / "pool" / f"{index:03d}.png")
-    with ExitStack() as running:
-        public, operator = running.enter_context(service(run, stages))
+    with ExitStack() as alive:
+        public, operator = alive.enter_context(service(run, stages))
         _evaluate(run, 0, public, operator, stages)
         flags = [
             *SCALE,
-            *(running.enter_context(rollout_engine(run, stages)) if policy == "full" else ()),
+            *(alive.enter_context(rollout_engine(run, stages)) if policy == "full" else ()),
             *(extra or ()),
         ]
-        running.enter_context(traffic(run, public))
+        alive.enter_context(traffic(run, public))
         for number in range(1, rounds + 1):
             _evolve(run, number, seed, operator, flags)
             _evaluate(run, number, public, operator, stages)
@@ -100,16 +100,11 @@ def rollout_engine(run: Path, stages: Stages) -> Iterator[list[str]]:
 
 @contextmanager
 def _serving(run: Path, name: str, stages: Stages, *flags: str) -> Iterator[tuple[str, str]]:
-    ports = _free_ports(2)
-    command = [
-        str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(run / "store"),
-        "--port", str(ports[0]), "--operator-port", str(ports[1]), *flags,
-    ]  # fmt: skip
-    public, operator = (f"http://127.0.0.1:{port}" for port in ports)
-    with _process(command, run / f"{name.replace(' ', '-')}.log"):
-        with stages.stage(f"{name} starts", total=None), Client(public) as client:
-            client.wait_ready()
-        yield public, operator
+    with ExitStack() as stack:
+        with stages.stage(f"{name} starts", total=None):
+            log = run / f"{name.replace(' ', '-')}.log"
+            addresses = stack.enter_context(serving(run / "store", log, *flags))
+        yield addresses
 
 
 @contextmanager
@@ -119,24 +114,8 @@ def traffic(run: Path, public: str) -> Iterator[None]:
         sys.executable, "-m", "trainer.demo.traffic", "--url", public, "--images", str(run / "pool"),
         "--out", str(run / "traffic.jsonl"),
     ]  # fmt: skip
-    with _process(command, run / "traffic.log"):
+    with running(command, run / "traffic.log"):
         yield
-
-
-@contextmanager
-def _process(command: list[str], log: Path) -> Iterator[None]:
-    """A process that is ended with the block."""
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(90)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _evolve(run: Path, number: int, seed: int, operator: str, flags: list[str]) -> None:
@@ -167,12 +146,6 @@ def _audit(folder: Path) -> None:
     found = audit(load(folder / "votes.jsonl"), Pool.load(folder / "pool.jsonl"), AUDITED_PAIRS)
     shown = {"accuracy_on_audit": found.accuracy, "pairs_audited": AUDITED_PAIRS}
     write_json(folder / "audit.json", {**shown, "right": found.right, "wrong": found.wrong})
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [taken.getsockname()[1] for taken in sockets]
 
 
 def _show(report: dict[str, Any], run: Path) -> None:
