@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from trainer.files import append_jsonl, write_json, write_jsonl
+from trainer.evaluation.pseudo_labels.figures import beside_truth
+from trainer.files import append_jsonl, read_json, write_json, write_jsonl
 from trainer.pool.image import content_id
 from trainer.reporting.costs import costs
 from trainer.reporting.examples import examples
 from trainer.reporting.report import write_report
+from trainer.voting.vote import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NAMES = "abcdef"
@@ -133,6 +135,21 @@ def test_examples_are_the_most_decided_the_closest_and_those_an_audit_knows(run:
         "Known to be wrong": [[1.0, 0.0]],
     }
     assert set(examples(run / "round-2")) == {"Most decided", "Closest"}
+
+
+def test_the_page_tells_how_good_each_rounds_votes_are_and_what_only_an_audit_knows(run: Path) -> None:
+    folder = run / "round-1"
+    votes = load(folder / "votes.jsonl")
+    truth = {image: float(number) for number, vote in enumerate(votes) for image in (vote.first, vote.second)}
+    truth[votes[0].first] += 1
+    write_json(folder / "audit.json", read_json(folder / "audit.json") | beside_truth(votes, truth))
+    first, second = (entry["vote"] for entry in write_report(run)["rounds"][1:])
+    assert first["accuracy"]["label"]["share"] == 1
+    assert "accuracy" not in second
+    assert first["cycles"] == second["cycles"]
+    page = (run / "report.html").read_text()
+    assert re.search(r"right, a tie counting half</th><td>100.0 % \(20.7 to 100.0\)</td><td>–</td>", page)
+    assert page.count("<figcaption>Right, by the true difference") == 1
 
 
 def test_a_pair_whose_picture_is_gone_is_left_out(run: Path) -> None:

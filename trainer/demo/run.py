@@ -26,22 +26,19 @@ from service.client import Client
 from service.configuration.settings import operator_key
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
-from trainer.evaluation.audit import audit
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate, record
 from trainer.evaluation.protocol import Protocol
+from trainer.evaluation.pseudo_labels.pool_audit import audit_round
 from trainer.files import write_json
-from trainer.pool.pool import Pool
 from trainer.progress import Stages
 from trainer.reporting.report import write_report
 from trainer.serving import running, serving
-from trainer.voting.vote import load
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64
 SCALE = ("--groups=60", "--samples=12")
 """What two cores do in some ten minutes; the trainer's own defaults are larger."""
-AUDITED_PAIRS = 1000
 CONSOLE = Console()
 
 
@@ -78,7 +75,8 @@ def main(
             _evaluate(run, number, public, operator, stages)
     with stages.stage("audit of the votes", total=None):
         for number in range(1, rounds + 1):
-            _audit(run / f"round-{number}")
+            before = run / f"round-{number - 1}" if number > 1 else None
+            write_json(run / f"round-{number}" / "audit.json", audit_round(run / f"round-{number}", before))
     write_json(run / "seconds.json", {"total": time.time() - began})
     _show(write_report(run), run)
 
@@ -140,12 +138,6 @@ def _evaluate(run: Path, number: int, public: str, operator: str, stages: Stages
     with Client(operator, operator_key(run / "store" / "operator.key")) as client:
         record(result, client)
     CONSOLE.print(f"weighted PLCC after round {number}: {result.weighted_plcc:.3f}")
-
-
-def _audit(folder: Path) -> None:
-    found = audit(load(folder / "votes.jsonl"), Pool.load(folder / "pool.jsonl"), AUDITED_PAIRS)
-    shown = {"accuracy_on_audit": found.accuracy, "pairs_audited": AUDITED_PAIRS}
-    write_json(folder / "audit.json", {**shown, "right": found.right, "wrong": found.wrong})
 
 
 def _show(report: dict[str, Any], run: Path) -> None:

@@ -1,24 +1,20 @@
-"""The report's plots, as SVG texts to put into a page. Lines and letters take the page's own colour."""
+"""The report's plots, as SVG texts to put into its page."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.axes import Axes
 
 from trainer.files import read_jsonl
+from trainer.reporting import vote_plots
+from trainer.reporting.drawing import COLOURS, PAGE_COLOUR, draw
 from trainer.reporting.rounds import folders, steps
 from trainer.voting.vote import load, margin
 
-matplotlib.use("svg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-
-COLOURS = ("#2f8f83", "#c98a2b", "#b4533c", "#5b7db1", "#8a6bb0")
 CURVES = {
     "reward": "Reward", "kl": "KL to the round's start", "entropy": "Entropy a token",
     "score_spread": "Spread of the scores", "unreadable": "Unreadable answers",
@@ -26,69 +22,50 @@ CURVES = {
     "ratio": "Policy against the one that sampled: mean ratio", "ratio_max": "The same: largest ratio",
 }  # fmt: skip
 """What of a step's metrics has a title of its own; the others have their names."""
-_PAGE_COLOUR = "#010203"
-_STYLE: dict[str, Any] = {
-    **{f"{part}.color": _PAGE_COLOUR for part in ("text", "xtick", "ytick")},
-    "axes.labelcolor": _PAGE_COLOUR, "axes.edgecolor": _PAGE_COLOUR, "axes.prop_cycle": plt.cycler(color=COLOURS),
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.alpha": 0.15, "grid.color": _PAGE_COLOUR, "legend.frameon": False, "legend.fontsize": 9, "font.size": 10,
-    "svg.fonttype": "none", "font.family": "sans-serif", "savefig.transparent": True, "svg.hashsalt": "report",
-}  # fmt: skip
 _SMOOTHED = 10
 
 
 def of_run(run: Path, report: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Part of the page -> title -> SVG, for everything the run has data for."""
-    with matplotlib.rc_context(_STYLE):
-        return {
-            "gains": _gains(report["rounds"]),
-            "votes": _votes(run),
-            **{f"gate {entry['round']}": _gate(entry["gate"]) for entry in report["rounds"] if "gate" in entry},
-            "training": _training(run),
-            "traffic": _traffic(run, report),
-        }
+    return {
+        "gains": _gains(report["rounds"]),
+        "votes": _votes(run),
+        "quality": vote_plots.of({f"round {e['round']}": e["vote"] for e in report["rounds"] if "vote" in e}),
+        **{f"gate {entry['round']}": _gate(entry["gate"]) for entry in report["rounds"] if "gate" in entry},
+        "training": _training(run),
+        "traffic": _traffic(run, report),
+    }
 
 
 def _gains(rounds: list[dict[str, Any]]) -> dict[str, str]:
     evaluated = [entry for entry in rounds if "benchmarks" in entry]
-    return {"PLCC of each set": _draw(lambda axes: _plcc(axes, evaluated), (9.0, 3.0))} if evaluated else {}
+    return {"PLCC of each set": draw(lambda axes: _plcc(axes, evaluated), (9.0, 3.0))} if evaluated else {}
 
 
 def _votes(run: Path) -> dict[str, str]:
     margins = {folder.name: [margin(vote) for vote in load(folder / "votes.jsonl")] for folder in folders(run)}
     margins = {name: values for name, values in margins.items() if values}
-    return {"How decided the pairs are": _draw(lambda axes: _margins(axes, margins))} if margins else {}
+    return {"How decided the pairs are": draw(lambda axes: _margins(axes, margins))} if margins else {}
 
 
 def _gate(gate: dict[str, Any]) -> dict[str, str]:
     rows = gate.get("agreement_by_margin", [])
-    return {"Held-back pairs scored in the order voted": _draw(partial(_agreement, rows))} if rows else {}
+    return {"Held-back pairs scored in the order voted": draw(partial(_agreement, rows))} if rows else {}
 
 
 def _training(run: Path) -> dict[str, str]:
     rounds = {folder.name: rows for folder in folders(run) if (rows := steps(folder))}
     names = dict.fromkeys(name for rows in rounds.values() for name, value in rows[-1].items() if name != "step")
     ordered = [name for name in CURVES if name in names] + [name for name in names if name not in CURVES]
-    return {CURVES.get(name, name.replace("_", " ")): _draw(partial(_curves, rounds, name)) for name in ordered}
+    return {CURVES.get(name, name.replace("_", " ")): draw(partial(_curves, rounds, name)) for name in ordered}
 
 
 def _traffic(run: Path, report: dict[str, Any]) -> dict[str, str]:
     rows = list(read_jsonl(run / "traffic.jsonl"))
     swaps = [stage for stage in report["stages"] if "promotion" in stage["stage"]]
     return (
-        {"Seconds a request, swaps marked": _draw(lambda axes: _requests(axes, rows, swaps), (9.0, 3.0))}
-        if rows
-        else {}
+        {"Seconds a request, swaps marked": draw(lambda axes: _requests(axes, rows, swaps), (9.0, 3.0))} if rows else {}
     )
-
-
-def _draw(plot: Callable[[Axes], None], size: tuple[float, float] = (4.6, 2.7)) -> str:
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
-    plot(axes)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :].replace(_PAGE_COLOUR, "currentColor")
 
 
 def _plcc(axes: Axes, evaluated: list[dict[str, Any]]) -> None:
@@ -146,7 +123,7 @@ def _requests(axes: Axes, rows: list[dict[str, Any]], swaps: list[dict[str, Any]
         label = version or "failed"
         axes.plot([r["time"] - start for r in shown], [r["seconds"] for r in shown], ".", markersize=2.5, label=label)
     for swap in swaps:
-        axes.axvspan(swap["began"] - start, swap["ended"] - start, color=_PAGE_COLOUR, alpha=0.5, linewidth=1)
+        axes.axvspan(swap["began"] - start, swap["ended"] - start, color=PAGE_COLOUR, alpha=0.5, linewidth=1)
     axes.set_yscale("log")
     axes.set_xlabel("seconds")
     axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), markerscale=4)

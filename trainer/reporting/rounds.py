@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainer.evaluation.pseudo_labels.figures import without_truth
 from trainer.files import read_json, read_jsonl
 from trainer.reporting.agreement import by_margin
-from trainer.voting.full_vote import expected_agreement
-from trainer.voting.vote import PairVotes, load, margin
+from trainer.voting.vote import PairVotes, load
+
+AUDITED = ("accuracy_on_audit", "pairs_audited", "accuracy", "position_by_difference", "changes")
+"""What of an audit the report holds; the example pairs are the page's."""
 
 
 def folders(run: Path) -> list[Path]:
@@ -31,10 +34,7 @@ def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
         return entry
     votes, trained = load(folder / "votes.jsonl"), steps(folder)
     if votes:
-        entry["vote"] = _votes(votes)
-        if (folder / "audit.json").exists():
-            audit = read_json(folder / "audit.json")
-            entry["vote"] |= {name: audit[name] for name in ("accuracy_on_audit", "pairs_audited")}
+        entry["vote"] = _votes(folder, votes)
     if trained:
         entry["training"] = _training(trained)
     for name in ("pool", "gate", "promotion", "collapse", "rollback"):
@@ -54,20 +54,12 @@ def _held_back(folder: Path, votes: list[PairVotes], gate: dict[str, Any]) -> di
     return {"agreement_by_margin": by_margin(votes, held_back, before["scores"], after["scores"])}
 
 
-def _votes(votes: list[PairVotes]) -> dict[str, Any]:
-    readable = sum(vote.first_votes + vote.second_votes for vote in votes)
-    shown_first = sum(vote.forward[0] + vote.backward[1] for vote in votes)
-    margins = [margin(vote) for vote in votes]
-    return {
-        "pairs": len(votes),
-        "votes": sum(vote.asked for vote in votes),
-        "unreadable": sum(vote.unreadable for vote in votes),
-        "exact": sum(1 for vote in votes if vote.by == "exact"),
-        "ties": sum(1 for vote in votes if vote.label == 0.5),
-        "mean_margin": sum(margins) / len(margins),
-        "agreement_with_full_vote": expected_agreement(votes),
-        "share_for_the_image_shown_first": shown_first / readable if readable else None,
-    }
+def _votes(folder: Path, votes: list[PairVotes]) -> dict[str, Any]:
+    """The quality of a round's votes: what they tell of themselves and, after an audit, how right they are."""
+    groups, audited = folder / "pairs.json", folder / "audit.json"
+    asked = [group for part in read_json(groups).values() for group in part] if groups.exists() else []
+    audit = read_json(audited) if audited.exists() else {}
+    return without_truth(votes, asked) | {name: audit[name] for name in AUDITED if name in audit}
 
 
 def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from service.prompts import PROFILES
 from service.ranking.strengths import Preference, fit
 from tests.benchmarks.train.votes import demo_pool
 from tests.engine.running import Running
-from trainer.evaluation.audit import audit, true_quality
+from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
 from trainer.pool.pool import Pool
 from trainer.training import scores
 from trainer.training.served import Served
@@ -50,7 +50,7 @@ class _Bench:
         return {
             "pairs": len(pairs),
             "kendall_tau": self._order(votes),
-            "label_accuracy": audit(votes, self.pool, len(votes)).accuracy,
+            "label_accuracy": audit(votes, true_qualities(self.pool)).accuracy,
             "labels_against_the_scores": float(np.mean(told)),
         }
 
@@ -59,8 +59,8 @@ class _Bench:
         ids = list(self.scores)
         place = {name: number for number, name in enumerate(ids)}
         asked = [Preference(place[v.first], place[v.second], v.label, 1.0) for v in votes if v.label is not None]
-        truth = [true_quality(self.pool, name) for name in ids]
-        return float(kendalltau(fit(len(ids), asked, "votes").values, truth).statistic)
+        truth = true_qualities(self.pool)
+        return float(kendalltau(fit(len(ids), asked, "votes").values, [truth[name] for name in ids]).statistic)
 
 
 def measure_pairs(service: Running, folder: Path) -> dict[str, dict[str, float]]:

@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from service.prompts import PROFILES
 from tests.engine.running import Running
 from trainer.demo.contents import content
-from trainer.evaluation.audit import audit
+from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.pool.variants import planned
@@ -107,7 +107,7 @@ class _Bench:
             "agreement": agreement(votes, full),
             "agreement_where_settled": agreement(votes, clear),
             "settled": len(clear) / len(full),
-            "accuracy": audit(votes, self.pool, len(votes)).accuracy,
+            "accuracy": audit(votes, true_qualities(self.pool)).accuracy,
         }
 
 

@@ -1,0 +1,63 @@
+"""The quality of a set of votes, as JSON holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from trainer.evaluation.pseudo_labels import accuracy, position
+from trainer.evaluation.pseudo_labels.cycles import COIN_FLIPS, Cycles, consistence, cycles
+from trainer.evaluation.pseudo_labels.judged import judged, majority
+from trainer.voting.full_vote import expected_agreement
+from trainer.voting.pairs import Group
+from trainer.voting.vote import PairVotes, margin
+
+
+def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[str, Any]:
+    """What the votes tell of themselves: how many and how decided, cycles, consistence of the groups, position bias."""
+    majorities = [majority(vote) for vote in votes]
+    found = position.position(votes)
+    return {
+        **_counts(votes),
+        "cycles": {
+            "labels": _cycles(cycles(votes)),
+            "majorities": _cycles(cycles(majorities)),
+            "coin_flips": COIN_FLIPS,
+            "consistence": consistence(majorities, groups),
+        },
+        "position": asdict(found) if found else None,
+    }
+
+
+def beside_truth(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> dict[str, Any]:
+    """How right they are, `truth` being each image's; higher is better. No accuracy where every truth is a tie."""
+    pairs = judged(votes, truth)
+    return {
+        "accuracy": {
+            **asdict(accuracy.overall(pairs)),
+            "by_margin": [asdict(row) for row in accuracy.by_margin(pairs)],
+            "by_difference": [asdict(row) for row in accuracy.by_difference(pairs)],
+            "calibration": asdict(accuracy.calibration(pairs)),
+        },
+        "position_by_difference": [asdict(row) for row in position.by_difference(votes, truth)],
+    }
+
+
+def _counts(votes: Sequence[PairVotes]) -> dict[str, Any]:
+    readable = sum(vote.first_votes + vote.second_votes for vote in votes)
+    shown_first = sum(vote.forward[0] + vote.backward[1] for vote in votes)
+    return {
+        "pairs": len(votes),
+        "votes": sum(vote.asked for vote in votes),
+        "unreadable": sum(vote.unreadable for vote in votes),
+        "exact": sum(1 for vote in votes if vote.by == "exact"),
+        "ties": sum(1 for vote in votes if vote.label == 0.5),
+        "mean_margin": sum(map(margin, votes)) / len(votes),
+        "agreement_with_full_vote": expected_agreement(votes),
+        "share_for_the_image_shown_first": shown_first / readable if readable else None,
+    }
+
+
+def _cycles(found: Cycles) -> dict[str, Any]:
+    return {**asdict(found), "share": found.share}

@@ -1,0 +1,35 @@
+"""Plots as SVG texts to put into a page. Lines and letters take the page's own colour."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+COLOURS = ("#2f8f83", "#c98a2b", "#b4533c", "#5b7db1", "#8a6bb0")
+PAGE_COLOUR = "#010203"
+"""Becomes the colour of the page's letters."""
+_STYLE: dict[str, Any] = {
+    **{f"{part}.color": PAGE_COLOUR for part in ("text", "xtick", "ytick")},
+    "axes.labelcolor": PAGE_COLOUR, "axes.edgecolor": PAGE_COLOUR, "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.alpha": 0.15, "grid.color": PAGE_COLOUR, "legend.frameon": False, "legend.fontsize": 9, "font.size": 10,
+    "svg.fonttype": "none", "font.family": "sans-serif", "savefig.transparent": True, "svg.hashsalt": "report",
+}  # fmt: skip
+
+
+def draw(plot: Callable[[Axes], None], size: tuple[float, float] = (4.6, 2.7)) -> str:
+    """What `plot` draws into axes of a figure of `size` inches."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        plot(axes)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        plt.close(figure)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :].replace(PAGE_COLOUR, "currentColor")
