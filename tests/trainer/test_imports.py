@@ -17,6 +17,7 @@ PURE = (
     "trainer.settings", "trainer.reporting.report",
     "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.asking",
     "trainer.evaluation.predictions", "trainer.cli",
+    "trainer.evaluation.intervals", "trainer.evaluation.significance",
 )  # fmt: skip
 
 

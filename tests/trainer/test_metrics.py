@@ -106,3 +106,13 @@ def test_as_many_images_as_pipal_has_are_measured_to_the_last_pair() -> None:
 def test_what_does_not_vary_or_is_too_little_has_no_correlation(predicted: Array, truth: Array) -> None:
     with pytest.raises(ValueError, match="no correlation"):
         measure(predicted, truth)
+
+
+def test_pyiqas_own_functions_agree(scores: tuple[Array, Array]) -> None:
+    pyiqa = pytest.importorskip("pyiqa.metrics.correlation_coefficient")
+    found = measure(*scores)
+    assert found.plcc == pytest.approx(pyiqa.calculate_plcc(*scores))
+    assert found.srcc == pytest.approx(pyiqa.calculate_srcc(*scores))
+    assert found.krcc == pytest.approx(pyiqa.calculate_krcc(*scores))
+    assert found.plcc_fitted == pytest.approx(pyiqa.calculate_plcc(*scores, fit_scale="logistic_4params"), abs=1e-6)
+    assert found.rmse == pytest.approx(pyiqa.calculate_rmse(*scores, fit_scale="logistic_4params"), abs=1e-5)

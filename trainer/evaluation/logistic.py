@@ -27,13 +27,14 @@ class Logistic:
         return (self.b1 - self.b2) * np.asarray(expit((x - self.b3) / self.b4)) + self.b2
 
 
-def fit_logistic(predicted: Array, truth: Array, start: Logistic | None = None) -> Logistic:
+def fit_logistic(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Logistic:
     """The least-squares fit of (N,) predictions, N >= 4, to the truth by Levenberg-Marquardt, as DeQA-Score and pyiqa
-    do it; `start` is by default theirs: max y, min y, mean x, std x / 4.
+    do it, from where they start: max y, min y, mean x, std x / 4.
 
-    After 10,000 evaluations (theirs, too) the fit ends, and `converged` of the best curve so far is False.
+    It has converged once a step would lower the squared misses by less than a share of `tolerance`. After 10,000
+    evaluations it ends anyway, and `converged` of the best curve so far is False.
     """
-    start = start or Logistic(truth.max(), truth.min(), predicted.mean(), predicted.std() / 4)
+    start = [truth.max(), truth.min(), predicted.mean(), predicted.std() / 4]
 
     def misses(b: Array) -> Array:
         return Logistic(*b)(predicted) - truth
@@ -46,8 +47,6 @@ def fit_logistic(predicted: Array, truth: Array, start: Logistic | None = None) 
         return np.stack([share, 1 - share, slope, slope * z], axis=1)
 
     with np.errstate(over="ignore"):
-        found = least_squares(
-            misses, [start.b1, start.b2, start.b3, start.b4], slopes, method="lm", x_scale="jac", max_nfev=10_000
-        )
+        found = least_squares(misses, start, slopes, method="lm", x_scale="jac", ftol=tolerance, max_nfev=10_000)
     b1, b2, b3, b4 = map(float, found.x)
     return Logistic(b1, b2, b3, b4, bool(found.success))

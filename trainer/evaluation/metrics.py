@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
-from trainer.evaluation.logistic import Logistic, fit_logistic
+from trainer.evaluation.logistic import fit_logistic
 
 Array = NDArray[np.float64]
 
@@ -39,29 +39,22 @@ class FitWarning(UserWarning):
     """The logistic fit did not converge: `plcc_fitted` and `rmse` are of the best curve it came to."""
 
 
-def measure(predicted: Array, truth: Array, *, start: Logistic | None = None) -> Metrics:
+def measure(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Metrics:
     """All metrics of (N,) predictions; NaN predictions (unreadable answers) are left out and `n` tells.
 
-    `start` is where the fit begins; None: where the field begins it.
-
-    Raises:
-        ValueError: fewer than four readable predictions, or constant ones, or a constant truth: nothing to correlate.
+    `tolerance` is the fit's, see `fit_logistic`. Raises ValueError, see `require_variation`.
     """
     readable = np.isfinite(predicted)
     predicted, truth = predicted[readable], truth[readable]
-    if len(predicted) < 4 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
-        raise ValueError(
-            f"{len(predicted)} readable predictions: at least four are needed, and neither they nor the mean opinion "
-            "scores may all be the same, or there is no correlation"
-        )
-    curve = fit_logistic(predicted, truth, start)
+    require_variation(predicted, truth)
+    curve = fit_logistic(predicted, truth, tolerance=tolerance)
     if not curve.converged:
         warnings.warn(f"the logistic fit to {len(truth)} images did not converge", FitWarning, stacklevel=2)
     fitted, tau = curve(predicted), float(kendalltau(predicted, truth, method="asymptotic").statistic)
     return Metrics(
-        plcc=_correlation(predicted, truth),
-        plcc_fitted=_correlation(fitted, truth) if np.ptp(fitted) else 0.0,
-        srcc=_correlation(rankdata(predicted), rankdata(truth)),
+        plcc=pearson(predicted, truth),
+        plcc_fitted=pearson(fitted, truth) if np.ptp(fitted) else 0.0,
+        srcc=spearman(predicted, truth),
         krcc=tau,
         rmse=float(np.sqrt(np.mean((fitted - truth) ** 2))),
         pairwise_accuracy=_pairwise_accuracy(tau, predicted, truth),
@@ -69,8 +62,23 @@ def measure(predicted: Array, truth: Array, *, start: Logistic | None = None) ->
     )
 
 
-def _correlation(first: Array, second: Array) -> float:
-    return float(np.corrcoef(first, second)[0, 1])
+def require_variation(predicted: Array, truth: Array) -> None:
+    """Raises ValueError where nothing can be correlated: fewer than four images, or all alike on either side."""
+    if len(predicted) < 4 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
+        raise ValueError(
+            f"{len(predicted)} readable predictions: at least four are needed, and neither they nor the mean opinion "
+            "scores may all be the same, or there is no correlation"
+        )
+
+
+def pearson(predicted: Array, truth: Array) -> float:
+    """Pearson's correlation of two (N,) arrays; NaN where one is constant."""
+    return float(np.corrcoef(predicted, truth)[0, 1])
+
+
+def spearman(predicted: Array, truth: Array) -> float:
+    """Spearman's rank correlation of two (N,) arrays, ties by average ranks; NaN where one is constant."""
+    return pearson(rankdata(predicted), rankdata(truth))
 
 
 def _pairwise_accuracy(tau: float, predicted: Array, truth: Array) -> float:
