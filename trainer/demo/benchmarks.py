@@ -1,9 +1,10 @@
 """Seven synthetic benchmarks, stand-ins for the paper's seven sets, each of one kind of damage.
 
-    python -m trainer.demo.benchmarks DIR    writes DIR/<set>/images/*.png and DIR/<set>/labels.csv (image, mos)
+    python -m trainer.demo.benchmarks DIR    writes DIR/<set>/images/*.png and DIR/<set>/labels.csv
 
-Contents are the `benchmark` split, which no training or pool picture shares. The label is `truth.quality`,
-which a full-reference measure calibrates. Only `trainer/evaluation/` opens the label files.
+Contents are the `benchmark` split, which no training or pool picture shares. The columns of labels.csv are image, mos
+and reference: mos is `truth.quality`, which a full-reference measure calibrates; reference is the content's number.
+Only `trainer/evaluation/` opens the label files.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def write_set(directory: Path, name: str, first_content: int) -> None:
             damages = [(kind, level) for kind in kinds]
             file = f"{index:03d}_{variant}_{'+'.join(kinds)}_{level}.png"
             damage(reference, damages, rng).save(directory / "images" / file)
-            rows.append((file, f"{quality(damages):.4f}"))
+            rows.append((file, f"{quality(damages):.4f}", f"{index:03d}"))
     with (directory / "labels.csv").open("w", newline="") as labels:
-        csv.writer(labels).writerows([("image", "mos"), *rows])
+        csv.writer(labels).writerows([("image", "mos", "reference"), *rows])
 
 
 if __name__ == "__main__":

@@ -1,44 +1,92 @@
-"""Reads benchmarks as they are distributed. Nothing outside this package opens labels."""
+"""Reads benchmarks as they are distributed: name the folder. Nothing outside this package opens labels."""
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from trainer.evaluation.benchmarks.benchmark import Benchmark
+from trainer.evaluation.benchmarks.checks import check
+from trainer.evaluation.benchmarks.files import locate
+from trainer.evaluation.benchmarks.layout import Labels
+from trainer.evaluation.benchmarks.layouts import Found, found
+from trainer.evaluation.benchmarks.splits import Split, choose
 
-Split = Literal["auto", "all", "train", "validation", "test"]
+MOST_MISSING = 0.05
+"""A benchmark that lacks more of its images than this share is another benchmark."""
+SHOWN = 5
+"""Missing images that are named."""
 
 
-def load(path: Path, split: Split = "auto") -> Benchmark:
-    """Reads one benchmark.
+def load(path: Path, split: Split = "auto", *, seed: int = 0) -> Benchmark:
+    """Reads one benchmark: its folder, or a label file in it.
+
+    Splits without an official part are drawn by `seed`, by reference where there are references.
 
     Raises:
-        ValueError: the label file is missing, lacks a column, or names images that do not exist.
+        ValueError: no known layout, or several; labels that are not as published; too many images missing.
     """
-    labels = path / "labels.csv"
-    if not labels.is_file():
-        raise ValueError(f"{path} is no benchmark: it has no labels.csv with the columns image,mos")
-    with labels.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"image", "mos"} <= set(rows[0]):
-        raise ValueError(f"{labels} needs a header with the columns image,mos and at least one row")
-    ids = [f"images/{row['image']}" for row in rows]
-    missing = [id for id in ids if not (path / id).is_file()]
-    if missing:
-        raise ValueError(f"{labels} names {len(missing)} images that do not exist, for example {missing[0]}")
-    return Benchmark(path.name, path, ids, np.array([float(row["mos"]) for row in rows]))
+    here = found(path)
+    if len(here) > 1:
+        raise ValueError(f"{path} holds several benchmarks, name one: {', '.join(str(one.file) for one in here)}")
+    return _benchmark(here[0], split, seed)
 
 
-def load_all(paths: Path | Sequence[Path], split: Split = "auto") -> list[Benchmark]:
-    """Every benchmark named, or every one directly below a folder, by name. Raises ValueError if there is none."""
-    if not isinstance(paths, Path):
-        return [load(path, split) for path in paths]
-    found = [load(labels.parent, split) for labels in sorted(paths.glob("*/labels.csv"))]
-    if not found:
-        raise ValueError(f"no benchmark below {paths}: expected <name>/labels.csv and <name>/images/")
-    return found
+def load_all(paths: Path | Sequence[Path], split: Split = "auto", *, seed: int = 0) -> list[Benchmark]:
+    """Every benchmark named, and every one directly below a folder that is none itself, by name.
+
+    Raises:
+        ValueError: as `load` does, or two of them have one name.
+    """
+    named = [paths] if isinstance(paths, Path) else paths
+    benchmarks = [_benchmark(one, split, seed) for path in named for one in found(path)]
+    times = Counter(benchmark.name for benchmark in benchmarks)
+    if alike := [benchmark for benchmark in benchmarks if times[benchmark.name] > 1]:
+        roots = ", ".join(f"{benchmark.name} in {benchmark.root}" for benchmark in alike)
+        raise ValueError(f"several benchmarks have one name ({roots}): their results could not be told apart; name one")
+    return benchmarks
+
+
+def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
+    labels = one.read()
+    check(labels)
+    rows, about_split = choose(labels, split, seed)
+    ids = locate(labels.root, labels.folders, [labels.images[row] for row in rows])
+    missing = [labels.images[row] for row, id in zip(rows, ids, strict=True) if id is None]
+    _refuse_if_too_many(labels, missing, len(rows))
+    kept = [(row, id) for row, id in zip(rows, ids, strict=True) if id is not None]
+    return Benchmark(
+        name=labels.name,
+        root=labels.root,
+        ids=[id for _, id in kept],
+        mos=labels.mos[[row for row, _ in kept]],
+        references=[labels.references[row] for row, _ in kept] if labels.references else None,
+        notes=[*labels.notes, *_about_labels(labels), *about_split, *_about_missing(missing)],
+    )
+
+
+def _refuse_if_too_many(labels: Labels, missing: list[str], expected: int) -> None:
+    if len(missing) > MOST_MISSING * expected:
+        places = " or ".join(str(labels.root / folder) for folder in labels.folders)
+        raise ValueError(
+            f"{labels.file} names {len(missing):,} images that do not exist, of {expected:,}: {_first(missing)}. "
+            f"Looked for them in {places}"
+        )
+
+
+def _about_labels(labels: Labels) -> list[str]:
+    notes, scale = [], labels.scale
+    if scale and scale.lower_is_better:
+        notes.append(f"labels turned over, higher is better: {scale.low + scale.high:g} - label")
+    if scale and scale.count and scale.count != len(labels.images):
+        notes.append(f"{len(labels.images):,} labels, {scale.count:,} were published")
+    return notes
+
+
+def _about_missing(missing: list[str]) -> list[str]:
+    return [f"{len(missing):,} images missing: {_first(missing)}"] if missing else []
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,90 @@
+"""The lists of DeQA-Score (You et al. 2025, arXiv 2501.11561), which the field tests on: [{id, image, gt_score}].
+
+Images are named relative to the folder of all its sets, such as `KONIQ/images/10004473376.jpg`. A list does not say
+which direction its scores have, so it is read off the levels of damage where there are any.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from trainer.evaluation.benchmarks import levels
+from trainer.evaluation.benchmarks.checks import direction
+from trainer.evaluation.benchmarks.files import ancestor_with
+from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
+from trainer.evaluation.benchmarks.splits import NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class _Set:
+    name: str
+    separator: str = ""
+    """What ends the reference's part of an image's name, in sets made from references."""
+    has_levels: bool = False
+
+
+SETS = {
+    "koniq": _Set("koniq10k"),
+    "spaq": _Set("spaq"),
+    "kadid10k": _Set("kadid10k", "_", has_levels=True),
+    "pipal": _Set("pipal", "_"),
+    "live-wild": _Set("livec"),
+    "agiqa3k": _Set("agiqa3k"),
+    "tid2013": _Set("tid2013", "_", has_levels=True),
+    "csiq": _Set("csiq", ".", has_levels=True),
+}
+"""By the first folder of the images' names."""
+
+
+def read(file: Path, root: Path) -> Labels:
+    """A list; `root` is looked for among the folders that the file is in."""
+    entries = _entries(file)
+    images = [str(entry.get("image", entry.get("img_path"))) for entry in entries]
+    known = SETS.get(PurePosixPath(images[0]).parts[0].lower(), _Set(file.stem))
+    names = [PurePosixPath(image).name for image in images]
+    labels = Labels(
+        name=known.name,
+        file=file,
+        root=ancestor_with(file, images),
+        folders=(".",),
+        images=images,
+        values=np.array([float(entry["gt_score"]) for entry in entries]),
+        witness=levels.quality(images) if known.has_levels else None,
+        references=[name.partition(known.separator)[0].upper() for name in names] if known.separator else None,
+        parts=_parts(file, len(images)),
+        notes=[f"DeQA-Score's list {file.name}"],
+    )
+    return _turned(labels) if direction(labels) < 0 else labels
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
+    entries = json.loads(file.read_text(encoding="utf-8"))
+    if (
+        not isinstance(entries, list)
+        or not entries
+        or not all(
+            isinstance(entry, dict) and "gt_score" in entry and ("image" in entry or "img_path" in entry)
+            for entry in entries
+        )
+    ):
+        raise ValueError(f"{file} is no list of DeQA-Score: expected [{{id, image, gt_score}}, ...]")
+    return entries
+
+
+def _parts(file: Path, count: int) -> list[str] | None:
+    part = NAMES.get(file.stem.partition("_")[0].lower())
+    return [part] * count if part else None
+
+
+def _turned(labels: Labels) -> Labels:
+    scale = Scale(float(labels.values.min()), float(labels.values.max()), lower_is_better=True)
+    note = "its gt_score rises with damage"
+    return replace(labels, scale=scale, witness=levels.damage(labels.images), notes=[*labels.notes, note])
+
+
+LAYOUT = Layout("DeQA-Score's list", ("metas/test_*.json",), read, named=("*.json",))

@@ -1,0 +1,72 @@
+"""Finds files whatever the case of their names; lists folders and opens nothing."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+
+def find(root: Path, pattern: str) -> list[Path]:
+    """What lies at a pattern such as `dst_imgs/*` below a folder, in any case of letters, by name."""
+    found = [root]
+    for part in PurePosixPath(pattern).parts:
+        found = [folder / name for folder in found for name in sorted(_names(folder)) if _fits(name, part)]
+    return found
+
+
+def fits(path: Path, pattern: str) -> bool:
+    """Whether a path ends in a pattern, in any case of letters."""
+    parts = PurePosixPath(pattern).parts
+    return len(path.parts) > len(parts) and all(map(_fits, path.parts[-len(parts) :], parts))
+
+
+def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str | None]:
+    """Where each image is, relative to `root`; None where it is missing. Every folder is listed once.
+
+    Raises:
+        ValueError: a name is an absolute path.
+    """
+    if absolute := next((name for name in names if PurePosixPath(name).is_absolute()), None):
+        raise ValueError(f"images must be named relative to {root}, but one is {absolute}")
+    candidates = [folder for pattern in folders for folder in find(root, pattern)]
+    listed: dict[tuple[Path, PurePosixPath], dict[str, Path]] = {}
+
+    def below(folder: Path, parent: PurePosixPath) -> dict[str, Path]:
+        if (folder, parent) not in listed:
+            listed[folder, parent] = _files(folder, parent)
+        return listed[folder, parent]
+
+    def one(name: str) -> str | None:
+        path = PurePosixPath(name)
+        files = (below(folder, path.parent) for folder in candidates)
+        found = next((hit for known in files if (hit := known.get(path.name) or known.get(path.name.lower()))), None)
+        return found.relative_to(root).as_posix() if found else None
+
+    return [one(name) for name in names]
+
+
+def ancestors(path: Path) -> Iterator[Path]:
+    """The folders that a file is in, the innermost first."""
+    return iter(path.absolute().parents)
+
+
+def ancestor_with(file: Path, images: Sequence[str]) -> Path:
+    """The innermost folder that a file is in below which some of its first images lie, else the file's own."""
+    return next((root for root in ancestors(file) if any(locate(root, ["."], images[:20]))), file.parent)
+
+
+def _files(folder: Path, parent: PurePosixPath) -> dict[str, Path]:
+    """Files by their names, and by their names in small letters."""
+    files = [path / name for path in find(folder, glob.escape(str(parent))) for name in _names(path)]
+    return {path.name.lower(): path for path in reversed(files)} | {path.name: path for path in reversed(files)}
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
+
+
+def _fits(name: str, part: str) -> bool:
+    return fnmatchcase(name.lower(), part.lower())

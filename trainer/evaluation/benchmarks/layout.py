@@ -1,0 +1,70 @@
+"""What a published layout is: where its label file lies, and what is read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The labels as they were published: their extremes, and how many there are."""
+
+    low: float
+    high: float
+    count: int | None = None
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Something else that is known of the images and must rise with their labels: it tells their direction."""
+
+    name: str
+    values: NDArray[np.float64]
+    """(N,)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A whole label file, unchecked."""
+
+    name: str
+    file: Path
+    root: Path
+    folders: tuple[str, ...]
+    """Where images may lie, relative to `root`: patterns, tried in this order."""
+    images: list[str]
+    """(N,) As the file names them."""
+    values: NDArray[np.float64]
+    """(N,) As the file has them."""
+    scale: Scale | None = None
+    witness: Witness | None = None
+    references: list[str] | None = None
+    """(N,)"""
+    parts: list[str] | None = None
+    """(N,) The official split: `train`, `validation` or `test`."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def mos(self) -> NDArray[np.float64]:
+        """(N,) Higher is better: values that rise with damage are turned over within their published range."""
+        scale = self.scale
+        return scale.low + scale.high - self.values if scale and scale.lower_is_better else self.values
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which labelled images are distributed."""
+
+    title: str
+    places: tuple[str, ...]
+    """Where the label file lies in the set's folder, the preferred one first; in any case of letters."""
+    read: Callable[[Path, Path], Labels]
+    """Reads (label file, folder of the set). Raises ValueError where the file is not as published."""
+    named: tuple[str, ...] = ()
+    """Label files that are read only where the file itself is named, since their names say too little."""

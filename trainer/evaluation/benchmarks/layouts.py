@@ -1,0 +1,103 @@
+"""Which published layouts there are, and which of them a path is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from json import JSONDecodeError
+from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile
+
+from pandas.errors import EmptyDataError, ParserError
+from scipy.io.matlab import MatReadError
+
+from trainer.evaluation.benchmarks import (
+    agiqa3k,
+    csiq,
+    deqa,
+    kadid10k,
+    koniq10k,
+    livec,
+    pipal,
+    plain,
+    pyiqa,
+    spaq,
+    tid2013,
+)
+from trainer.evaluation.benchmarks.files import find, fits
+from trainer.evaluation.benchmarks.layout import Labels, Layout
+
+LAYOUTS: tuple[Layout, ...] = tuple(
+    module.LAYOUT for module in (koniq10k, spaq, kadid10k, pipal, livec, agiqa3k, tid2013, csiq, deqa, pyiqa, plain)
+)
+"""The plain one is last: any CSV that is named fits it."""
+
+
+BROKEN = (
+    BadZipFile,
+    MatReadError,
+    EmptyDataError,
+    ParserError,
+    UnicodeDecodeError,
+    JSONDecodeError,
+    KeyError,
+    TypeError,
+)
+"""What the libraries say of a damaged workbook, MATLAB file, table or list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A label file, the layout that it belongs to, and the folder of its set."""
+
+    layout: Layout
+    file: Path
+    root: Path
+
+    def read(self) -> Labels:
+        """Raises ValueError where the file is not as published."""
+        try:
+            return self.layout.read(self.file, self.root)
+        except BROKEN as error:
+            raise ValueError(
+                f"{self.file} cannot be read as the label file of {self.layout.title}: {error!r}"
+            ) from error
+
+
+def found(path: Path) -> list[Found]:
+    """The benchmark that a label file names, or those of a folder, else those of the folders in it.
+
+    Raises:
+        ValueError: there is none, or no such path; says what was looked for.
+    """
+    if path.is_file():
+        here = list(_named(path))[:1]
+    elif path.is_dir():
+        here = list(_in_folder(path)) or [hit for folder in _folders(path) for hit in _in_folder(folder)]
+    else:
+        raise ValueError(f"{path} does not exist: name the folder of a benchmark, or a label file")
+    if not here:
+        raise ValueError(f"no benchmark below {path}. Looked there, and in its folders, for {_looked_for()}")
+    return here
+
+
+def _named(file: Path) -> Iterator[Found]:
+    for layout in LAYOUTS:
+        for place in (*layout.places, *layout.named):
+            if fits(file.absolute(), place):
+                yield Found(layout, file, file.absolute().parents[len(PurePosixPath(place).parts) - 1])
+
+
+def _in_folder(folder: Path) -> Iterator[Found]:
+    for layout in LAYOUTS:
+        files = next((files for place in layout.places if (files := find(folder, place))), [])
+        yield from (Found(layout, file, folder) for file in files)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.iterdir() if folder.is_dir())
+
+
+def _looked_for() -> str:
+    published = "; ".join(f"{' or '.join(layout.places)} ({layout.title})" for layout in LAYOUTS if layout.places)
+    return f"{published}. Lists of images are named by their file: meta_info_*.csv (pyiqa), *.json, *.csv"

@@ -1,0 +1,47 @@
+"""LIVE in the Wild Image Quality Challenge (Ghadiyaram and Bovik, TIP 2016, arXiv 1511.02919): 1,162 photographs.
+
+The label file also holds the seven images, t1.bmp to t7.bmp, that its observers were trained with.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from trainer.evaluation.benchmarks.files import find
+from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
+
+SCALE = Scale(3.42, 92.43, count=1162)
+TRAINING = re.compile(r"(.*/)?t\d+\.bmp", re.IGNORECASE)
+
+
+def read(file: Path, root: Path) -> Labels:
+    """`AllMOS_release.mat`, (1, N), and beside it `AllImages_release.mat`, (N, 1)."""
+    names = [str(np.ravel(cell)[0]) for cell in np.ravel(_array(file.parent, "AllImages_release"))]
+    mos = np.atleast_2d(_array(file.parent, "AllMOS_release"))[0].astype(np.float64)
+    if len(names) != len(mos):
+        raise ValueError(f"{file} has {len(mos)} labels for the {len(names)} images of AllImages_release.mat")
+    kept = [row for row, name in enumerate(names) if not TRAINING.fullmatch(name)]
+    return Labels(
+        name="livec",
+        file=file,
+        root=root,
+        folders=("Images",),
+        images=[names[row] for row in kept],
+        values=mos[kept],
+        scale=SCALE,
+        notes=[f"{len(names) - len(kept)} training images dropped"],
+    )
+
+
+def _array(folder: Path, name: str) -> np.ndarray:
+    files = find(folder, f"{name}.mat")
+    if not files:
+        raise ValueError(f"{folder} has no {name}.mat")
+    return np.asarray(scipy.io.loadmat(str(files[0]))[name])
+
+
+LAYOUT = Layout("LIVE in the Wild", ("Data/AllMOS_release.mat",), read)

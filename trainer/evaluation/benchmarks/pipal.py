@@ -1,0 +1,37 @@
+"""PIPAL (Gu et al., ECCV 2020, arXiv 2007.12142): 200 references x 116 distortions, many of image restoration.
+
+Labels are Elo ratings. The label files have no header and there is one a reference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
+from trainer.evaluation.benchmarks.tables import numbers, read_text, texts
+
+SCALE = Scale(917, 1836, count=23_200)
+
+
+def read(folder: Path, root: Path) -> Labels:
+    """`Train_Label/`, of which every text file is read."""
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise ValueError(f"{folder} has no *.txt with lines such as A0001_00_00.bmp,1520.06")
+    table = pd.concat([read_text(file, ",", "image", "elo") for file in files], ignore_index=True)
+    images = texts(table["image"])
+    return Labels(
+        name="pipal",
+        file=folder,
+        root=root,
+        folders=("Distortion_*", "Dist_Imgs"),
+        images=images,
+        values=numbers(table["elo"]),
+        scale=SCALE,
+        references=[image.partition("_")[0] for image in images],
+    )
+
+
+LAYOUT = Layout("PIPAL", ("Train_Label",), read)
