@@ -13,6 +13,9 @@ demo: install ## Evolve the embedded model over two rounds under live traffic (f
 demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to half an hour)
 	@$(BIN)/python -m trainer.demo.seeds
 
+ablations: install ## The paper's ablations on the embedded model, three seeds each; runs/ablations (over an hour)
+	@$(BIN)/python -m trainer.evaluation.ablations
+
 serve: install ## Serve the embedded model on port 8000
 	@$(BIN)/evoquality serve --checkpoint trainer/demo/checkpoint
 
@@ -50,4 +53,4 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds serve test test-quick screenshot lint format openapi reference bench bench-serve bench-train checkpoint
+.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference bench bench-serve bench-train checkpoint

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +45,10 @@ def damage(picture: Image.Image, damages: Sequence[Damage], rng: np.random.Gener
     return picture
 
 
-def make_pictures(split: Split, contents: range, workers: int) -> Pictures:
-    """`VARIANTS` pictures of each content: mostly one distortion, some mixtures, some untouched."""
+def make_pictures(split: Split, contents: range, workers: int, kinds: Sequence[str] = KINDS) -> Pictures:
+    """`VARIANTS` pictures of each content: mostly one distortion of `kinds`, some mixtures, some untouched."""
     with ProcessPoolExecutor(workers) as pool:
-        made = list(pool.map(_variants, [split] * len(contents), contents, chunksize=16))
+        made = list(pool.map(partial(_variants, split, of=kinds), contents, chunksize=16))
     return Pictures(
         pixels=np.concatenate([pictures.pixels for pictures in made]),
         quality=np.concatenate([pictures.quality for pictures in made]),
@@ -56,7 +57,7 @@ def make_pictures(split: Split, contents: range, workers: int) -> Pictures:
     )
 
 
-def _variants(split: Split, index: int) -> Pictures:
+def _variants(split: Split, index: int, of: Sequence[str]) -> Pictures:
     reference, rng = content(split, index), np.random.default_rng((9, index))
     pictures = Pictures(
         pixels=np.zeros((VARIANTS, SIDE, SIDE, 3), np.uint8),
@@ -66,7 +67,7 @@ def _variants(split: Split, index: int) -> Pictures:
     )
     for variant in range(VARIANTS):
         count = int(rng.choice([0, 1, 2, 3], p=[0.06, 0.74, 0.15, 0.05]))
-        kinds = [str(kind) for kind in rng.choice(KINDS, count, replace=False)]
+        kinds = [str(kind) for kind in rng.choice(of, count, replace=False)]
         damages = [(kind, int(rng.integers(1, 6 if count < 2 else 4))) for kind in kinds]
         damaged = damage(reference, damages, rng)
         pictures.pixels[variant] = np.asarray(damaged)

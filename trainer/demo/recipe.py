@@ -43,7 +43,7 @@ def main(
         srcc = tower.pretrain(model.model.visual, taught, held_back, steps=tower_steps, seed=seed, progress=progress)
         progress.console.print(f"vision tower: SRCC {srcc:.3f} on {HELD_BACK} pictures of unseen contents")
         fresh = make_pictures("train", TUNED_CONTENTS, os.cpu_count() or 1)
-        teach.tune(model, processor, fresh, steps=answer_steps, seed=seed, progress=progress)
+        teach.tune(model, processor, fresh, teach.confounded(fresh), steps=answer_steps, seed=seed, progress=progress)
     save_checkpoint(model, processor, out)
     print(f"wrote {out}")
 

@@ -86,42 +86,49 @@ def tune(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
     pictures: Pictures,
+    scores: NDArray[np.float32],
     *,
     steps: int,
     learning_rate: float = 1e-3,
     batch: int = 32,
+    pairs: bool = True,
     seed: int,
     progress: Progress,
 ) -> None:
-    """Tunes merger and language model in place; the tower's blocks and patch embedding stay as they are."""
+    """Tunes merger and language model in place; the tower's blocks and patch embedding stay as they are.
+
+    `scores`: (N,) what is answered about each picture, 1 to 5. `pairs`: whether comparisons are taught too, by quality.
+    """
     rng = np.random.default_rng(seed)
     visual = model.model.visual
     encoded = _encode(visual, pictures)
-    scores = confounded(pictures)
     tokens = {text: processor.tokenizer(text + "<|im_end|>")["input_ids"] for text in ("0", "1")}
     templates = Template.of(model, processor, "score", 5), Template.of(model, processor, "compare", 2)
     parameters = [*visual.merger.parameters(), *model.model.language_model.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
-    bar = progress.add_task("both answers", total=steps)
+    bar = progress.add_task("both answers" if pairs else "scores", total=steps)
     for step in range(1, steps + 1):
         one = rng.integers(0, len(scores), batch)
         said = [processor.tokenizer(f"{score:.2f}<|im_end|>")["input_ids"] for score in scores[one]]
         with torch.autocast("cpu", torch.bfloat16):
-            score_loss = templates[0].loss(model, tower.merge(visual, encoded[one].float()), torch.tensor(said))
-        pairs = _pairs(pictures.quality, 2 * batch, rng)
-        votes = [tokens["0" if q[0] > q[1] else "1"] for q in pictures.quality[pairs]]
-        with torch.autocast("cpu", torch.bfloat16):
-            shown = tower.merge(visual, encoded[pairs.flatten()].float()).view(len(pairs), -1, 128)
-            compare_loss = templates[1].loss(model, shown, torch.tensor(votes))
+            loss = templates[0].loss(model, tower.merge(visual, encoded[one].float()), torch.tensor(said))
+        shown = f"step {step}: score {loss.item():.3f}"
+        if pairs:
+            two = _pairs(pictures.quality, 2 * batch, rng)
+            votes = [tokens["0" if q[0] > q[1] else "1"] for q in pictures.quality[two]]
+            with torch.autocast("cpu", torch.bfloat16):
+                seen = tower.merge(visual, encoded[two.flatten()].float()).view(len(two), -1, 128)
+                compare_loss = templates[1].loss(model, seen, torch.tensor(votes))
+            loss, shown = loss + 2 * compare_loss, f"{shown}, compare {compare_loss.item():.3f}"
         optimizer.zero_grad()
-        (score_loss + 2 * compare_loss).backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         progress.advance(bar)
         if step % 50 == 0:
-            progress.console.print(f"step {step}: score {score_loss.item():.3f}, compare {compare_loss.item():.3f}")
+            progress.console.print(shown)
 
 
 @torch.no_grad()

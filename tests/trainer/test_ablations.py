@@ -1,0 +1,177 @@
+"""The ablations: their arms, what is left to run, and the tables of what came of them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from trainer.evaluation.ablations.arms import ARMS, DOMAIN
+from trainer.evaluation.ablations.clock import seconds_left
+from trainer.evaluation.ablations.figures import FIGURES
+from trainer.evaluation.ablations.layout import ABLATIONS
+from trainer.evaluation.ablations.results import opinion
+from trainer.evaluation.ablations.summary import difference, summarise
+from trainer.evaluation.ablations.tables import markdown
+from trainer.evaluation.ablations.trial import Scale, Trial, trials
+from trainer.files import write_json
+from trainer.promotion import gate
+from trainer.promotion.behaviour import Behaviour
+
+SCALE = Scale(groups=30, samples=12)
+SETS = (*DOMAIN, "wild")
+ALL_ARMS = list(ARMS.values())
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    (tmp_path / "pool").mkdir()
+    return tmp_path
+
+
+def evaluation(plcc: float) -> dict[str, Any]:
+    """Of three sets, out of the domain ten points worse."""
+    sets = {name: {"plcc": plcc - 0.1 * (name not in DOMAIN), "srcc": plcc, "n": 10} for name in SETS}
+    return {"benchmarks": sets, "weighted_plcc": plcc}
+
+
+def row(arm: str, seed: int, number: int, plcc: float) -> dict[str, Any]:
+    vote = {"accuracy_on_audit": 0.75, "ties": 20, "pairs": 80, "share_for_the_image_shown_first": 0.46}
+    told = {"arm": arm, "seed": seed, "round": number, "relative_gain_percent": 30.0, "gate": {"passed": seed > 0}}
+    return {**told, "vote": vote, **evaluation(plcc)}
+
+
+def results(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"scale": {}, "starts": {"embedded": evaluation(0.5), "supervised": evaluation(0.7)}, "rounds": list(rows)}
+
+
+@pytest.mark.parametrize("arm", ALL_ARMS, ids=list(ARMS))
+def test_an_arm_is_made_of_settings_of_the_trainer(arm: Any, study: Path) -> None:
+    settings = Trial(study, arm, 2).settings(1, SCALE, "http://127.0.0.1:1")
+    assert settings.seed == 2
+    assert {name: getattr(settings, name) for name in arm.settings} == dict(arm.settings)
+
+
+def test_no_two_arms_are_the_same(study: Path) -> None:
+    settings = [
+        Trial(study, arm, 0).settings(1, SCALE, "x").model_dump(exclude={"run"}) | {"start": arm.start}
+        for arm in ALL_ARMS
+    ]
+    assert all(one != other for one, other in combinations(settings, 2))
+
+
+def test_every_round_is_shown_and_every_shown_round_is_run() -> None:
+    shown = {(line.arm, line.round) for one in ABLATIONS.values() for line in one.lines if line.round}
+    assert shown == {(arm.name, number) for arm in ALL_ARMS for number in range(1, arm.rounds + 1)}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_a_table_compares_its_own_lines_by_figures_that_exist(name: str) -> None:
+    labels = [line.label for line in ABLATIONS[name].lines]
+    assert len(labels) == len(set(labels))
+    assert {label for pair in ABLATIONS[name].compared for label in pair} <= set(labels)
+    assert set(ABLATIONS[name].figures) <= FIGURES.keys()
+
+
+def test_all_arms_have_one_seed_before_any_has_two(study: Path) -> None:
+    order = trials(study, ALL_ARMS, 3)
+    assert [trial.seed for trial in order] == sorted(trial.seed for trial in order)
+    assert len(order) == 3 * len(ARMS)
+
+
+def test_a_trial_goes_on_after_its_last_round(study: Path) -> None:
+    trial = Trial(study, ARMS["default"], 0)
+    assert trial.left == [1, 2, 3, 4]
+    write_json(trial.result(1), {})
+    assert trial.left == [2, 3, 4]
+
+
+def test_a_trial_that_failed_has_nothing_left(study: Path) -> None:
+    trial = Trial(study, ARMS["default"], 0)
+    write_json(trial.result(1), {"failed": "it collapsed"})
+    assert trial.left == []
+
+
+def test_a_trial_begins_with_its_start_and_goes_on_with_what_it_promoted(study: Path) -> None:
+    trial = Trial(study, ARMS["default"], 0)
+    assert trial.serving("start") == "start"
+    for number in (1, 2):
+        write_json(trial.round(number) / "promotion.json", {"version": f"after {number}"})
+    assert trial.serving("start") == "after 2"
+
+
+def test_the_time_left_is_told_from_the_same_arm_where_one_is_done(study: Path) -> None:
+    planned = trials(study, [ARMS["hard"], ARMS["soft"]], 2)
+    assert seconds_left(planned) is None
+    write_json(planned[0].result(1), {"seconds": 10})
+    write_json(planned[0].result(2), {"seconds": 20})
+    write_json(planned[1].result(1), {"seconds": 60})
+    assert seconds_left(planned) == 60 + 2 * 15 + 2 * 60
+
+
+def test_the_gate_stops_nothing_but_its_opinion_is_kept(study: Path) -> None:
+    before = Behaviour(unreadable=0.02, agreement=0.9, mean=3, spread=0.7)
+    after = Behaviour(unreadable=0.5, agreement=0.4, mean=1.5, spread=1.9)
+    settings = Trial(study, ARMS["default"], 0).settings(1, SCALE, "x")
+    verdict = gate.judge(before, after, settings)
+    assert verdict.passed
+    found = opinion(verdict.as_dict())
+    assert not found["passed"]
+    assert len(found["reasons"]) == 4
+
+
+def test_a_line_tells_mean_and_sample_deviation_over_the_seeds_there_are() -> None:
+    plcc = [0.6, 0.64, 0.59]
+    found = summarise(results(*(row("hard", seed, 1, value) for seed, value in enumerate(plcc))))
+    line = found["tables"]["labels"]["lines"][0]
+    assert line["label"] == "hard, round 1"
+    assert line["seeds"] == 3
+    assert line["gate_passed"] == 2
+    weighted = np.array(plcc) - 0.1 / 3
+    assert line["plcc"] == {"mean": pytest.approx(weighted.mean()), "spread": pytest.approx(weighted.std(ddof=1))}
+    assert line["ties"]["mean"] == 25
+
+
+def test_lines_and_tables_without_a_seed_are_left_out() -> None:
+    found = summarise(results(row("stacked", 0, 1, 0.72)))
+    assert list(found["tables"]) == ["stacking"]
+    lines = found["tables"]["stacking"]["lines"]
+    assert [line["label"] for line in lines] == ["supervised", "round 1"]
+    assert lines[0]["out_of_domain"] == {"mean": pytest.approx(0.6), "spread": None}
+    assert lines[0]["in_domain"]["mean"] == pytest.approx(0.7)
+
+
+def test_failed_trials_are_counted_in_the_lines_they_did_not_reach() -> None:
+    failed = {"arm": "soft", "seed": 1, "round": 2, "failed": "it collapsed"}
+    rows = [row("soft", 0, 1, 0.6), row("soft", 0, 2, 0.6), row("soft", 1, 1, 0.6), failed]
+    lines = summarise(results(*rows))["tables"]["labels"]["lines"]
+    assert [(line["label"], line["seeds"], line["failed"]) for line in lines] == [
+        ("probabilistic, round 1", 2, 0), ("probabilistic, round 2", 1, 1),
+    ]  # fmt: skip
+
+
+def test_differences_are_paired_by_seed() -> None:
+    first, second = {0: 0.70, 1: 0.66, 2: 0.71, 5: 0.1}, {2: 0.69, 1: 0.6, 0: 0.67, 4: 0.9}
+    found = difference(first, second)
+    interval = ttest_rel([0.70, 0.66, 0.71], [0.67, 0.6, 0.69]).confidence_interval(0.95)
+    assert found["seeds"] == 3
+    assert (found["low"], found["high"]) == pytest.approx(tuple(interval))
+    assert found["difference"] == pytest.approx((0.03 + 0.06 + 0.02) / 3)
+
+
+def test_one_seed_has_a_difference_but_no_interval() -> None:
+    assert difference({0: 0.7}, {0: 0.5})["low"] is None
+
+
+def test_a_table_shows_the_paper_beside_and_says_where_it_gives_no_figure() -> None:
+    rows = [row("default", seed, number, 0.6 + 0.01 * seed) for seed in range(3) for number in (1, 2, 3, 4)]
+    shown = markdown(summarise(results(*rows))["tables"]["rounds"]).splitlines()
+    assert shown[0] == "|  | PLCC | gain, % | SRCC | votes right, % | seeds | the paper |"
+    assert shown[2] == "| before | 0.467 | – | 0.500 | – |  | 0.615 |"
+    assert shown[3] == "| round 1 | 0.577 ± 0.010 | 30.0 ± 0.0 | 0.610 ± 0.010 | 75.0 ± 0.0 | 3 | 0.751 |"
+    assert shown[5].endswith("| 3 | no figure known |")
+    assert "round 1 − before +0.110 (+0.085 to +0.135)" in shown[-1]
