@@ -41,6 +41,13 @@ openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from t
 reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
 	@$(BIN)/python -m service.reference
 
+leaderboard: install ## Take the last demo's results into trainer/evaluation/leaderboard.json
+	@$(BIN)/python -m trainer.evaluation.leaderboard
+
+tables: install ## Write the README's tables from the committed results
+	@$(BIN)/python -m trainer.evaluation.readme_tables
+	@$(BIN)/python -m tests.benchmarks.readme_tables
+
 bench: bench-serve bench-train ## All benchmarks: ratios against named baselines (20 minutes)
 
 bench-serve: install ## The service against vLLM directly and vLLM's own server (10 minutes); runs/bench/serve.json
@@ -53,4 +60,4 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference bench bench-serve bench-train checkpoint
+.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference leaderboard tables bench bench-serve bench-train checkpoint

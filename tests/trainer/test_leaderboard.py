@@ -1,0 +1,116 @@
+"""The leaderboard's file, and the README's tables that are made of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from tests.benchmarks import readme_tables as speed
+from trainer.evaluation import readme_tables
+from trainer.evaluation.leaderboard import Leaderboard, Row, demo_rows
+from trainer.evaluation.metrics import measure
+from trainer.files import read_json, write_json
+
+REPOSITORY = Path(__file__).parents[2]
+PAPERS_SETS = ["koniq10k", "spaq", "agiqa3k", "livec", "kadid10k", "pipal", "tid2013", "csiq"]
+
+
+def row(**changes: Any) -> Row:
+    known = {
+        "model": "mine", "version": "v1", "benchmark": "csiq", "n": 866, "plcc": 0.7, "plcc_fitted": 0.71,
+        "srcc": 0.69, "krcc": 0.5, "rmse": 0.2, "source": "by hand",
+    }  # fmt: skip
+    return Row(**{**known, **changes})
+
+
+def test_the_committed_file_holds_the_papers_rows_and_the_demos() -> None:
+    board = Leaderboard.load()
+    for model in ("paper:qwen2.5-vl-7b", "paper:evoquality-round1", "paper:evoquality-round2"):
+        assert list(board.of(model)) == PAPERS_SETS
+    demos = {model: board.of(model) for model in ("demo:base", "demo:round-1", "demo:round-2")}
+    assert [len(sets) for sets in demos.values()] == [7, 7, 7]
+    assert all(None not in one.model_dump().values() for sets in demos.values() for one in sets.values())
+    assert len({one.version for sets in demos.values() for one in sets.values()}) == 3
+
+
+def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
+    board = Leaderboard(rows=[row(), row(benchmark="tid2013", krcc=None)])
+    board.save(tmp_path / "board.json")
+    assert Leaderboard.load(tmp_path / "board.json") == board
+    assert set(read_json(tmp_path / "board.json")["rows"][0]) == {
+        "model", "version", "benchmark", "n", "plcc", "plcc_fitted", "srcc", "krcc", "rmse", "source",
+    }  # fmt: skip
+
+
+def test_a_row_takes_the_place_of_the_one_before() -> None:
+    board = Leaderboard(rows=[row(), row(benchmark="tid2013")]).with_rows([row(plcc=0.8), row(model="other")])
+    assert [(one.model, one.benchmark, one.plcc) for one in board.rows] == [
+        ("mine", "csiq", 0.8), ("mine", "tid2013", 0.7), ("other", "csiq", 0.7),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"plcc": 1.2}, {"rmse": -1}, {"n": 0}, {"source": ""}, {"accuracy": 0.9}])
+def test_impossible_rows_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        row(**changes)
+
+
+@pytest.mark.parametrize("text", ['{"rows": [', '{"rows": [{"model": "mine"}]}', "[]"])
+def test_a_file_that_is_no_leaderboard_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "board.json").write_text(text)
+    with pytest.raises(ValueError, match=r"board\.json is no leaderboard"):
+        Leaderboard.load(tmp_path / "board.json")
+
+
+def test_two_rows_for_one_benchmark_are_refused() -> None:
+    with pytest.raises(ValidationError, match="two rows"):
+        Leaderboard(rows=[row(), row(version="v2")])
+
+
+def test_the_demos_rows_are_those_of_its_evaluations(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    found = measure(rng.normal(size=30), rng.normal(size=30))
+    written = {name: getattr(found, name) for name in found.__slots__}
+    write_json(tmp_path / "settings.json", {"seed": 4, "policy": "full"})
+    for number in range(2):
+        evaluation = {"version": f"v{number}", "benchmarks": {"blur": written}}
+        write_json(tmp_path / "evaluations" / f"round-{number}.json", evaluation)
+    base, first = demo_rows(tmp_path)
+    assert (base.model, base.version, first.model, first.version) == ("demo:base", "v0", "demo:round-1", "v1")
+    assert (base.n, base.plcc, base.krcc, base.rmse) == (30, found.plcc, found.krcc, found.rmse)
+    assert base.source == "python -m trainer.demo.run --seed 4 --policy full"
+
+
+def test_a_folder_without_a_demo_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer.evaluation.leaderboard", "--run", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "run `make demo` first" in " ".join(ended.stderr.split())
+
+
+def test_the_readme_says_what_the_files_say() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert readme_tables.fill(readme_tables.fill(text, readme_tables.TABLES), speed.TABLES) == text
+
+
+def test_every_place_in_the_readme_has_a_table() -> None:
+    places = re.findall(r"<!-- table:(\S+) -->", (REPOSITORY / "README.md").read_text())
+    assert Counter(places) == Counter([*readme_tables.TABLES, *speed.TABLES])
+
+
+def test_a_table_is_written_in_its_place_alone() -> None:
+    text = "a\n<!-- table:x -->\nold\n<!-- /table:x -->\nb <!-- table:y -->\n"
+    assert readme_tables.fill(text, {"x": lambda: "new"}) == text.replace("old", "new")
+
+
+def test_a_table_without_a_place_is_told() -> None:
+    with pytest.raises(ValueError, match="<!-- table:x -->"):
+        readme_tables.fill("nothing\n", {"x": lambda: "new"})
