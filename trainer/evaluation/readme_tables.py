@@ -1,28 +1,35 @@
 """`make tables`: the README's tables, written between `<!-- table:NAME -->` and `<!-- /table:NAME -->` from data files.
 
-A table is a function that returns Markdown. Those here are of the leaderboard; those of the benchmarks of speed are in
-`tests/benchmarks/readme_tables.py`.
+A table is a function that returns Markdown. Here are those of the leaderboard and of the ablations; those of speed are
+in `tests/benchmarks/readme_tables.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from trainer.evaluation import leaderboard_table
+from trainer.evaluation.ablations import tables as ablations
 from trainer.evaluation.leaderboard import Leaderboard
-from trainer.files import write_text
+from trainer.files import read_json, write_text
 
 README = Path("README.md")
 Tables = Mapping[str, Callable[[], str]]
 
 
-TABLES: Tables = {
-    "paper": lambda: leaderboard_table.paper(Leaderboard.load()),
-    "demo": lambda: leaderboard_table.demo(Leaderboard.load()),
-}
+def tables() -> Tables:
+    """The leaderboard's `paper` and `demo`, and for each published ablation NAME `ablation-NAME`."""
+    board = Leaderboard.load()
+    published = read_json(ablations.FILE)["tables"] if ablations.FILE.exists() else ()
+    return {
+        "paper": partial(leaderboard_table.paper, board),
+        "demo": partial(leaderboard_table.demo, board),
+        **{f"ablation-{name}": partial(ablations.table, name) for name in published},
+    }
 
 
 def fill(text: str, tables: Tables) -> str:
@@ -48,4 +55,4 @@ def write(tables: Tables, readme: Path = README) -> None:
 
 
 if __name__ == "__main__":
-    write(TABLES)
+    write(tables())
