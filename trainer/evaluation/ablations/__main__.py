@@ -1,6 +1,6 @@
 """`make ablations`: the paper's ablations on the embedded checkpoint, one table each.
 
-    python -m trainer.evaluation.ablations [--study runs/ablations] [--seeds 3] [--arms hard,soft] [--tables-only]
+    python -m trainer.evaluation.ablations [--runs runs/ablations] [--seeds 3] [--arms hard,soft] [--tables-only]
 
 All arms with the first seed, then all with the next: stopped early there is something in every table. Started again it
 goes on where it was.
@@ -24,7 +24,9 @@ from trainer.files import write_json, write_text
 
 
 def main(
-    study: Annotated[Path, typer.Option(help="Folder of everything; give it again to go on.")] = Path("runs/ablations"),
+    study: Annotated[Path, typer.Option("--runs", help="Folder of everything; give it again to go on.")] = Path(
+        "runs/ablations"
+    ),
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds of the trainer, from 0.")] = 3,
     arms: Annotated[str, typer.Option(help="Which arms to run, separated by commas.")] = ",".join(ARMS),
     groups: Annotated[int, typer.Option(help="Groups of 12 pictures a round: steps of its training.")] = 30,
