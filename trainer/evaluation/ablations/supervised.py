@@ -25,8 +25,8 @@ from trainer.evaluation.ablations.arms import DOMAIN
 CONTENTS = range(7200, 7260)
 """Contents that no other step of the recipe has seen."""
 STEPS, LEARNING_RATE = 12, 3e-4
-"""Little, so that something is left to add: 100 steps at 1e-3 bring the other families to a PLCC of 0.67, which is where
-two rounds from the embedded checkpoint end."""
+"""Little, so that something is left to add: 100 steps at 1e-3 bring the other families to a PLCC of 0.67, where two
+rounds from the embedded checkpoint end."""
 
 
 def make(directory: Path, *, seed: int = 0) -> None:
