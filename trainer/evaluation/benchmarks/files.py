@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+FIRST = 20
+"""Images by which the folder of a list is recognised: single ones may be missing."""
+
 
 def find(root: Path, pattern: str) -> list[Path]:
     """What lies at a pattern such as `dst_imgs/*` below a folder, in any case of letters, by name."""
@@ -54,8 +57,11 @@ def ancestors(path: Path) -> Iterator[Path]:
 
 
 def ancestor_with(file: Path, images: Sequence[str]) -> Path:
-    """The innermost folder that a file is in below which some of its first images lie, else the file's own."""
-    return next((root for root in ancestors(file) if any(locate(root, ["."], images[:20]))), file.parent)
+    """The innermost folder that a file is in below which one of its first images lies. Raises ValueError for none."""
+    for root in ancestors(file):
+        if any(locate(root, ["."], images[:FIRST])):
+            return root
+    raise ValueError(f"{file} names images such as {images[0]}, but none of the folders it is in has them below it")
 
 
 def _files(folder: Path, parent: PurePosixPath) -> dict[str, Path]:

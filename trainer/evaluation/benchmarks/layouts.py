@@ -46,6 +46,10 @@ BROKEN = (
 """What the libraries say of a damaged workbook, MATLAB file, table or list."""
 
 
+DEPTH = 2
+"""Levels of folders that may lie around a benchmark: archives often bring one of their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A label file, the layout that it belongs to, and the folder of its set."""
@@ -65,7 +69,7 @@ class Found:
 
 
 def found(path: Path) -> list[Found]:
-    """The benchmark that a label file names, or those of a folder, else those of the folders in it.
+    """The benchmark that a label file names, or that of a folder, else those of the folders in it.
 
     Raises:
         ValueError: there is none, or no such path; says what was looked for.
@@ -73,11 +77,11 @@ def found(path: Path) -> list[Found]:
     if path.is_file():
         here = list(_named(path))[:1]
     elif path.is_dir():
-        here = list(_in_folder(path)) or [hit for folder in _folders(path) for hit in _in_folder(folder)]
+        here = _below(path, DEPTH)
     else:
         raise ValueError(f"{path} does not exist: name the folder of a benchmark, or a label file")
     if not here:
-        raise ValueError(f"no benchmark below {path}. Looked there, and in its folders, for {_looked_for()}")
+        raise ValueError(f"no benchmark below {path}. Looked there, and in its folders and theirs, for {_looked_for()}")
     return here
 
 
@@ -88,14 +92,19 @@ def _named(file: Path) -> Iterator[Found]:
                 yield Found(layout, file, file.absolute().parents[len(PurePosixPath(place).parts) - 1])
 
 
+def _below(folder: Path, depth: int) -> list[Found]:
+    """A folder that is a benchmark is not looked into for others."""
+    here = list(_in_folder(folder))
+    if here or depth == 0:
+        return here
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [hit for path in inside for hit in _below(path, depth - 1)]
+
+
 def _in_folder(folder: Path) -> Iterator[Found]:
     for layout in LAYOUTS:
         files = next((files for place in layout.places if (files := find(folder, place))), [])
         yield from (Found(layout, file, folder) for file in files)
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir())
 
 
 def _looked_for() -> str:

@@ -34,7 +34,7 @@ def load(path: Path, split: Split = "auto", *, seed: int = 0) -> Benchmark:
 
 
 def load_all(paths: Path | Sequence[Path], split: Split = "auto", *, seed: int = 0) -> list[Benchmark]:
-    """Every benchmark named, and every one directly below a folder that is none itself, by name.
+    """Every benchmark named, and every one below a folder that is none itself, by folder.
 
     Raises:
         ValueError: as `load` does, or two of them have one name.

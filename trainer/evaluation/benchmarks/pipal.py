@@ -17,7 +17,7 @@ SCALE = Scale(917, 1836, count=23_200)
 
 def read(folder: Path, root: Path) -> Labels:
     """`Train_Label/`, of which every text file is read."""
-    files = sorted(folder.glob("*.txt"))
+    files = sorted(folder.glob("[!.]*.txt"))
     if not files:
         raise ValueError(f"{folder} has no *.txt with lines such as A0001_00_00.bmp,1520.06")
     table = pd.concat([read_text(file, ",", "image", "elo") for file in files], ignore_index=True)

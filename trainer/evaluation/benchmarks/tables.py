@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 def read_csv(file: Path, *columns: str) -> pd.DataFrame:
     """All cells are text. Raises ValueError where columns are lacking."""
-    return _checked(pd.read_csv(file, dtype=str, encoding="utf-8-sig", skipinitialspace=True), file, columns)
+    return _checked(pd.read_csv(file, dtype=str, skipinitialspace=True), file, columns)
 
 
 def read_text(file: Path, separator: str, *columns: str) -> pd.DataFrame:
