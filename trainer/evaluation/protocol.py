@@ -1,4 +1,4 @@
-"""How a model is asked about the images of a benchmark."""
+"""How a model is asked about the images of a benchmark, and about which of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, Literal
 from service.contract import InfoResponse, ScoreOptions
 
 Mode = Literal["auto", "expected", "sampled"]
+Split = Literal["auto", "all", "train", "validation", "test"]
+"""Which part of a benchmark. `auto` is the official test part where there is one, else everything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit
 
 from trainer.evaluation.benchmarks.layout import Labels
+from trainer.evaluation.protocol import Split
 
-Split = Literal["auto", "all", "train", "validation", "test"]
-"""`auto` is the official test part where there is one, else everything."""
 TEST, VALIDATION = 0.2, 0.1
 """Shares of what is drawn, KonIQ-10k's own; the rest is `train`."""
 NAMES = {
