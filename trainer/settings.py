@@ -205,7 +205,7 @@ class EvolveSettings(VoteSettings):
     """Gate: how much more than before the image shown first may be preferred, as a share of the votes. In the demo's
     healthy rounds it shrinks."""
     probe: Path | None = None
-    """Gate: a labelled set, images/ and labels.csv (columns image,mos). Nothing is trained on it."""
+    """Gate: a labelled set, as `evaluate --benchmarks` takes them. Nothing is trained on it."""
     gate_probe_loss: Share = 0.02
     """Gate: how much lower than before the SRCC on the probe may be."""
     regression_drift: float = Field(default=0.25, ge=0)

@@ -33,6 +33,7 @@ def koniq10k(root: Path, *files: str, folder: str = "1024x768") -> Path:
         if file == SETS:
             shutil.copy(LABELS / SETS, root)
         else:
+            (root / file).parent.mkdir(exist_ok=True)
             _as_scores(table).to_csv(root / file, index=False, quoting=1)
     return root
 

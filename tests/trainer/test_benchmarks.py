@@ -52,8 +52,8 @@ def test_less_damage_has_higher_scores_whatever_the_files_direction(name: str, l
 
 def test_both_label_files_of_koniq_give_the_same_scores(tmp_path: Path) -> None:
     published = pd.read_csv(LABELS / SETS)["MOS"].tolist()
-    for file in (SETS, SCORES):
-        folder = koniq10k(tmp_path / file, file)
+    for number, file in enumerate((SETS, SCORES, f"{Path(SCORES).stem}/{SCORES}")):
+        folder = koniq10k(tmp_path / str(number), file)
         assert load(folder, "all").mos.tolist() == published
 
 

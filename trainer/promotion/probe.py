@@ -32,7 +32,7 @@ class Probe:
 
     @classmethod
     def of(cls, folder: Path, samples: int, seed: int) -> Probe:
-        """Reads images/ and labels.csv (image, mos). Raises ValueError, see `benchmarks.load`."""
+        """Reads a benchmark. Raises ValueError, see `benchmarks.load`."""
         return cls(load(folder), samples, seed)
 
     def __call__(self, served: Served, workers: Workers, profile: Profile) -> float:

@@ -17,7 +17,7 @@ def read(file: Path, root: Path) -> Labels:
         name="agiqa3k",
         file=file,
         root=root,
-        folders=(".", "images"),
+        folders=(".", "images", "AGIQA*"),
         images=texts(table["name"]),
         values=numbers(table["mos_quality"]),
         scale=SCALE,

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from trainer.evaluation.benchmarks.layout import Labels, Scale
 
-ROUNDING = 0.01
+ROUNDING = 0.02
 """Published extremes are rounded: labels may leave their range by this share of it."""
 LEAST_SPAN = 0.25
 """Labels that fill less of their published range than this have been rescaled."""

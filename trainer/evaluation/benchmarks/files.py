@@ -34,7 +34,7 @@ def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str
     """
     if absolute := next((name for name in names if PurePosixPath(name).is_absolute()), None):
         raise ValueError(f"images must be named relative to {root}, but one is {absolute}")
-    candidates = [folder for pattern in folders for folder in find(root, pattern)]
+    candidates = [folder for pattern in folders for folder in find(root, pattern) if folder.is_dir()]
     listed: dict[tuple[Path, PurePosixPath], dict[str, Path]] = {}
 
     def below(folder: Path, parent: PurePosixPath) -> dict[str, Path]:

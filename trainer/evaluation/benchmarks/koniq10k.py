@@ -49,4 +49,5 @@ def _mean_vote(table: pd.DataFrame) -> NDArray[np.float64]:
     return np.asarray(votes @ np.arange(1, 6) / votes.sum(axis=1))
 
 
-LAYOUT = Layout("KonIQ-10k", ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv"), read)
+_SCORES = "koniq10k_scores_and_distributions"
+LAYOUT = Layout("KonIQ-10k", ("koniq10k_distributions_sets.csv", f"{_SCORES}/{_SCORES}.csv", f"{_SCORES}.csv"), read)

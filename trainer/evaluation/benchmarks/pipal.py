@@ -26,7 +26,7 @@ def read(folder: Path, root: Path) -> Labels:
         name="pipal",
         file=folder,
         root=root,
-        folders=("Distortion_*", "Dist_Imgs"),
+        folders=("Distortion_*", "Train_Dist", "Dist_Imgs"),
         images=images,
         values=numbers(table["elo"]),
         scale=SCALE,
