@@ -136,6 +136,13 @@ def test_pipals_ratings_may_be_scaled_to_one_in_pyiqas_list(tmp_path: Path) -> N
     assert load(meta(tmp_path, "PIPAL", table)).mos == pytest.approx(scaled)
 
 
+@pytest.mark.parametrize("content", ["img_name,mos\n", "img_name\na.jpg\n", ""])
+def test_what_is_no_pyiqa_list_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "meta_info_PIPALDataset.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"meta_info_PIPALDataset\.csv"):
+        load(tmp_path / "meta_info_PIPALDataset.csv")
+
+
 def test_a_pyiqa_list_of_an_unknown_set_must_say_that_higher_is_better(tmp_path: Path) -> None:
     touch(tmp_path / "mine", ["a.png", "b.png", "c.png"])
     names = ["mine/a.png", "mine/b.png", "mine/c.png"]

@@ -64,16 +64,13 @@ def read(file: Path, root: Path) -> Labels:
 
 def _entries(file: Path) -> list[dict[str, Any]]:
     entries = json.loads(file.read_text(encoding="utf-8"))
-    if (
-        not isinstance(entries, list)
-        or not entries
-        or not all(
-            isinstance(entry, dict) and "gt_score" in entry and ("image" in entry or "img_path" in entry)
-            for entry in entries
-        )
-    ):
+    if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
         raise ValueError(f"{file} is no list of DeQA-Score: expected [{{id, image, gt_score}}, ...]")
     return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and "gt_score" in entry and ("image" in entry or "img_path" in entry)
 
 
 def _parts(file: Path, count: int) -> list[str] | None:

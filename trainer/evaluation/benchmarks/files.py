@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 FIRST = 20
@@ -35,17 +36,13 @@ def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str
     if absolute := next((name for name in names if PurePosixPath(name).is_absolute()), None):
         raise ValueError(f"images must be named relative to {root}, but one is {absolute}")
     candidates = [folder for pattern in folders for folder in find(root, pattern) if folder.is_dir()]
-    listed: dict[tuple[Path, PurePosixPath], dict[str, Path]] = {}
-
-    def below(folder: Path, parent: PurePosixPath) -> dict[str, Path]:
-        if (folder, parent) not in listed:
-            listed[folder, parent] = _files(folder, parent)
-        return listed[folder, parent]
+    listed = cache(_files)
 
     def one(name: str) -> str | None:
         path = PurePosixPath(name)
-        files = (below(folder, path.parent) for folder in candidates)
-        found = next((hit for known in files if (hit := known.get(path.name) or known.get(path.name.lower()))), None)
+        names = (path.name, path.name.lower())
+        hits = (listed(folder, path.parent).get(name) for folder in candidates for name in names)
+        found = next((hit for hit in hits if hit), None)
         return found.relative_to(root).as_posix() if found else None
 
     return [one(name) for name in names]

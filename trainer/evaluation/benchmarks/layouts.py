@@ -31,21 +31,10 @@ LAYOUTS: tuple[Layout, ...] = tuple(
     module.LAYOUT for module in (koniq10k, spaq, kadid10k, pipal, livec, agiqa3k, tid2013, csiq, deqa, pyiqa, plain)
 )
 """The plain one is last: any CSV that is named fits it."""
-
-
 BROKEN = (
-    BadZipFile,
-    MatReadError,
-    EmptyDataError,
-    ParserError,
-    UnicodeDecodeError,
-    JSONDecodeError,
-    KeyError,
-    TypeError,
-)
+    BadZipFile, EmptyDataError, JSONDecodeError, LookupError, MatReadError, ParserError, TypeError, UnicodeDecodeError,
+)  # fmt: skip
 """What the libraries say of a damaged workbook, MATLAB file, table or list."""
-
-
 DEPTH = 2
 """Levels of folders that may lie around a benchmark: archives often bring one of their own."""
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def read_csv(file: Path, *columns: str) -> pd.DataFrame:
-    """All cells are text. Raises ValueError where columns are lacking."""
+    """All cells are text. Raises ValueError where columns, or all rows, are lacking."""
     return _checked(pd.read_csv(file, dtype=str, skipinitialspace=True), file, columns)
 
 
@@ -49,4 +49,6 @@ def _checked(table: pd.DataFrame, file: Path, columns: Sequence[str]) -> pd.Data
         raise ValueError(
             f"{file} lacks the columns {', '.join(sorted(lacking))}; it has {', '.join(map(str, table.columns))}"
         )
+    if table.empty:
+        raise ValueError(f"{file} has no row")
     return table
