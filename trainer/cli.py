@@ -9,9 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
 from rich.console import Console
-from rich.table import Table
 
-from service.client import Client, ServiceError
+from service.client import ServiceError
 from trainer import termination
 from trainer.errors import Collapsed, DiskFull, GateRefused, Regressed, Unreachable, WrongVersion
 from trainer.settings import EvaluateSettings, EvolveSettings, ReportSettings
@@ -74,34 +73,20 @@ class Evolve(EvolveSettings):
 
 
 class Evaluate(EvaluateSettings):
-    """Scores labelled benchmarks through the public API and prints PLCC, fitted PLCC and SRCC.
+    """Judges models on labelled benchmarks and compares them: metrics with intervals, tests against the first model.
 
-    Example: evoquality-trainer evaluate --benchmarks runs/demo/benchmarks
+    Example: evoquality-trainer evaluate --benchmarks data/koniq,data/kadid10k --models serving,v2ef5d96829e7
 
-    A benchmark is a folder with images/ and labels.csv (columns image,mos).
+    Prints a table and writes to --out: index.html (scatter plots, worst misses), table.md, table.tex, results.csv,
+    results.json, and every prediction (predictions/<model>/<benchmark>.jsonl), so that a killed evaluation goes on
+    where it stopped, and a finished one is computed again without any model.
     """
 
     def cli_cmd(self) -> None:
-        """Evaluates and prints a table."""
-        from trainer.evaluation.benchmarks.load import load_all
-        from trainer.evaluation.evaluate import evaluate, record
-        from trainer.files import write_json
-        from trainer.progress import Stages
+        """Evaluates and compares."""
+        from trainer.evaluation.comparison.run import run
 
-        sets, key = load_all(self.benchmarks), self.operator_key() if self.record else None
-        with Stages().stage("evaluate", total=sum(len(s.images) for s in sets), unit="images") as bar:
-            result = evaluate(self.service, sets, self.protocol, self.out / "predictions" / "serving", advance=bar)
-        table = Table("benchmark", "PLCC", "fitted", "SRCC", "n", title=f"version {result.version}")
-        for name, metrics in result.benchmarks.items():
-            table.add_row(
-                name, f"{metrics.plcc:.3f}", f"{metrics.plcc_fitted:.3f}", f"{metrics.srcc:.3f}", str(metrics.n)
-            )
-        table.add_row("weighted", f"{result.weighted_plcc:.3f}", "", "", "", style="bold")
-        Console().print(table)
-        write_json(self.out / "results.json", result.as_dict())
-        if key:
-            with Client(self.operators[0], key) as operator:
-                record(result, operator)
+        run(self)
 
 
 class Report(ReportSettings):

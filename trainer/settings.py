@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, CliImplicitFlag, NoDecode, SettingsConfigDict
 
-from trainer.evaluation.protocol import Mode, Protocol
+from service.prompts import ProfileName
+from trainer.evaluation.protocol import Mode, Protocol, Split
 from trainer.pool.sources import paths
 
 Count = Annotated[int, Field(ge=1)]
@@ -260,13 +261,36 @@ class EvolveSettings(VoteSettings):
         return self
 
 
-class EvaluateSettings(ServiceSettings):
-    """What to evaluate."""
+def listed(given: object) -> object:
+    """Reads names that are separated by commas."""
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
+
+class EvaluateSettings(ServiceSettings):
+    """What to evaluate, on what, and how."""
+
+    benchmarks: Annotated[list[Path], Field(min_length=1), NoDecode, BeforeValidator(listed)]
+    """Labelled sets: a benchmark's folder as it is distributed (KonIQ-10k, SPAQ, KADID-10k, PIPAL, LIVE-C, AGIQA-3K,
+    TID2013, CSIQ), a label file in it (DeQA-Score's JSON, pyiqa's CSV), a folder with labels.csv (columns image,mos)
+    and images/, or a folder of such folders. Several: separated by commas, or the flag again."""
+    split: Split = "auto"
+    """Which part of the sets. auto: the official test part where there is one, else all of the set."""
+    models: Annotated[list[str], Field(min_length=1), NoDecode, BeforeValidator(listed)] = ["serving"]
+    """What to evaluate. `serving`: what the running service serves now. Served by a service started for the while: a
+    version of --store (v2ef5d96829e7), a checkpoint's folder, a name on the model hub (Qwen/Qwen2.5-VL-7B-Instruct;
+    @revision may follow). The first is the baseline that the others are tested against. Several: separated by commas,
+    or the flag again."""
     service: str = "http://127.0.0.1:8000"
-    """Address of the service's public routes."""
-    benchmarks: Path
-    """Folder of benchmarks: <name>/labels.csv (columns image,mos) and <name>/images/."""
+    """Address of the running service's public routes."""
+    key: str | None = None
+    """Key of the public routes, where they ask for one."""
+    profile: ProfileName = "plain"
+    """How checkpoints answer: `plain` a number, `evoquality` thinks and boxes it, `visualquality-r1` thinks and tags
+    it. One that answers in another way than the rest is named with its own: evoquality:owner/name."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
+    """Arithmetic of the services that are started; unset: their own default."""
+    serve_flags: str = ""
+    """Further flags of `evoquality serve` for them, in quotes: --serve-flags "--max-model-len 4096"."""
     mode: Mode = "auto"
     """How an image's score is asked for: `expected`, the mean of the model's own distribution of scores, or `sampled`,
     the mean of drawn answers. auto: expected of a model that answers without thinking, else sampled."""
@@ -278,7 +302,11 @@ class EvaluateSettings(ServiceSettings):
     """Folder of the results. Predictions are kept in it: started again, only what is missing is asked for, and with
     everything there the metrics are computed again without any model."""
     record: CliImplicitFlag[bool] = False
-    """Also have the service show the metrics in its list of versions; takes the operators' key."""
+    """Also have the service show the metrics of the versions in its list; takes the operators' key."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+    """Confidence of the bootstrap intervals."""
+    resamples: Count = 2000
+    """Resamples of the bootstrap: of the intervals and of the tests against the baseline."""
 
     @property
     def protocol(self) -> Protocol:

@@ -19,6 +19,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,6 +31,7 @@ from service.contract import VersionInfo
 from service.errors import AdapterNameUsed, InvalidRequest, UnknownAdapter, UnknownVersion, VersionError
 
 MANIFEST = "manifest.json"
+_NOT_COPIED = (MANIFEST, ".*", "*.tmp")
 _ID = re.compile(r"v[0-9a-f]{12}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -83,7 +85,7 @@ class VersionStore:
             raise VersionError("no_weights", "the checkpoint has no safetensors file")
         beside = self.root / "versions" / f".adding-{source.name}-{uuid4().hex}"
         try:
-            ignore = shutil.ignore_patterns(MANIFEST, ".*", "*.tmp")
+            ignore = shutil.ignore_patterns(*_NOT_COPIED)
             shutil.copytree(source, beside, copy_function=shutil.copyfile, ignore=ignore)
             files = _hashes(beside)
             manifest = Manifest(
@@ -197,9 +199,19 @@ class VersionStore:
         return known.last_id
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every file below `folder` but the manifest, by relative name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+def content_id(source: Path) -> str:
+    """The id of the version that `VersionStore.add` makes of a checkpoint directory."""
+    return _content_id(_hashes(source, _NOT_COPIED))
+
+
+def _hashes(folder: Path, ignored: Sequence[str] = (MANIFEST,)) -> dict[str, str]:
+    """sha256 of every file below `folder`, by relative name; those of `ignored` patterns aside."""
+
+    def counts(path: Path) -> bool:
+        parts = path.relative_to(folder).parts
+        return path.is_file() and not any(fnmatch(part, pattern) for part in parts for pattern in ignored)
+
+    files = sorted(path for path in folder.rglob("*") if counts(path))
     digests = {}
     for file in files:
         with file.open("rb") as stream:

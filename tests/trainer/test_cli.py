@@ -108,7 +108,7 @@ def test_the_exit_code_says_whether_a_refusal_may_pass(
         told = {"title": "Refused", "detail": "No.", "instance": "/", "request_id": "1"}
         raise ServiceError(Problem(status=status, code=problem, **told))
 
-    monkeypatch.setattr("trainer.evaluation.evaluate.evaluate", refused)
+    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", refused)
     code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
     assert code == expected
     assert ("start it again" in said) == (code == 3)

@@ -17,7 +17,7 @@ PURE = (
     "trainer.settings", "trainer.reporting.report",
     "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.asking",
     "trainer.evaluation.predictions", "trainer.cli",
-    "trainer.evaluation.intervals", "trainer.evaluation.significance",
+    "trainer.evaluation.intervals", "trainer.evaluation.significance", "trainer.evaluation.comparison.run",
 )  # fmt: skip
 
 
@@ -34,7 +34,14 @@ def test_pure_parts_import_no_model_library(loaded: dict[str, list[str]], module
 def test_a_round_never_imports_what_knows_the_truth() -> None:
     reached = _reached("trainer.round", set())
     assert {"trainer.voting.vote", "trainer.training.policy"} < reached
-    knowing = ("demo.truth", "demo.pictures", "evaluation.benchmarks", "evaluation.pseudo_labels", "promotion.probe")
+    knowing = (
+        "demo.truth",
+        "demo.pictures",
+        "evaluation.benchmarks",
+        "evaluation.pseudo_labels",
+        "evaluation.comparison",
+        "promotion.probe",
+    )
     assert not [module for module in reached if module.removeprefix("trainer.").startswith(knowing)]
 
 

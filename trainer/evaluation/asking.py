@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay
 
 from service.client import AsyncClient, ServiceError
-from service.contract import InfoResponse, ScoreResponse
+from service.contract import ScoreOptions, ScoreResponse
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.predictions import Prediction, Predictions
+from trainer.evaluation.predictions import SETTINGS, Prediction, Predictions
 from trainer.evaluation.protocol import Protocol
 
 Advance = Callable[[int], object]
@@ -22,51 +24,58 @@ _BUSY = {429, 503}
 _PICTURES_OWN = {"invalid_image", "body_too_large"}
 
 
-def ask(url: str, benchmark: Benchmark, protocol: Protocol, kept: Predictions, *, advance: Advance) -> None:
-    """Asks about every image of the benchmark that has no prediction yet.
+def ask(
+    url: str,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    kept: Predictions,
+    *,
+    key: str | None = None,
+    advance: Advance = lambda _: None,
+) -> None:
+    """Asks about every image of the benchmark that has no prediction yet. `advance` is told of each that is done.
 
-    A picture that the service refuses is kept as such. `advance` is told of images as they are done.
+    A picture that the service refuses is kept as refused.
 
     Raises:
         ServiceError: the service refused more than a picture.
         TransportError: nobody answers.
         ValueError: the predictions there were made by another version or in another way, or the version changed.
     """
-    missing = kept.missing(benchmark.ids)
-    advance(len(benchmark.ids) - len(missing))
-    if missing:
-        asyncio.run(_ask(url, benchmark, protocol, kept, iter(missing), advance))
+    if missing := kept.missing(benchmark.ids):
+        asyncio.run(_ask(AsyncClient(url, key), benchmark.root, iter(missing), protocol, kept, advance))
 
 
 async def _ask(
-    url: str, benchmark: Benchmark, protocol: Protocol, kept: Predictions, missing: Iterator[str], advance: Advance
+    client: AsyncClient, root: Path, missing: Iterator[str], protocol: Protocol, kept: Predictions, advance: Advance
 ) -> None:
-    async with AsyncClient(url) as client:
+    async with client:
         info = await client.info()
-        settled = protocol.settled(info)
-        kept.check(info.version, settled)
+        settled, settings = protocol.settled(info), info.model_dump(include=set(SETTINGS))
+        kept.check(settled, info.version, settings)
+        made = partial(Prediction, protocol=settled.as_dict(), settings=settings)
 
         async def work() -> None:
             for image in missing:
-                kept.add(await _prediction(client, info, benchmark, image, settled))
+                try:
+                    answer = await _patiently(client, root / image, settled.options(image))
+                    found = made(image, answer.score, answer.std, answer.unreadable, None, answer.version)
+                except ServiceError as refusal:
+                    if refusal.problem.code not in _PICTURES_OWN:
+                        raise
+                    found = made(image, None, None, 1.0, str(refusal), info.version)
+                kept.add(found)
                 advance(1)
 
         await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
 
 
-async def _prediction(
-    client: AsyncClient, info: InfoResponse, benchmark: Benchmark, image: str, protocol: Protocol
-) -> Prediction:
+async def _patiently(client: AsyncClient, image: Path, options: ScoreOptions) -> ScoreResponse:
+    """The client itself waits for as long as it is told, but gives up after a few times."""
     again = AsyncRetrying(retry=retry_if_exception(_is_busy), stop=stop_after_delay(PATIENCE_S), reraise=True)
-    try:
-        answer: ScoreResponse = await again(client.score, benchmark.root / image, protocol.options(image))
-    except ServiceError as error:
-        if error.problem.code not in _PICTURES_OWN:
-            raise
-        return Prediction(image, None, None, 1.0, str(error), info.version, protocol.as_dict())
-    return Prediction.of(image, answer, protocol)
+    answer: ScoreResponse = await again(client.score, image, options)
+    return answer
 
 
 def _is_busy(error: BaseException) -> bool:
-    """The client itself waits for as long as it is told, but gives up after a few times."""
     return isinstance(error, ServiceError) and error.problem.status in _BUSY

@@ -26,6 +26,8 @@ class Evaluation:
 
     version: str
     protocol: Protocol
+    settings: dict[str, Any]
+    """Of the service that answered: profile, dtype, min_pixels, max_pixels."""
     benchmarks: dict[str, Metrics]
     predictions: dict[str, list[Prediction]]
     """Of each benchmark, (N,) in the order of its ids."""
@@ -60,6 +62,7 @@ class Evaluation:
         return {
             "version": self.version,
             "protocol": self.protocol.as_dict(),
+            "settings": self.settings,
             "benchmarks": {name: asdict(metrics) for name, metrics in self.benchmarks.items()},
             "weighted_plcc": self.weighted_plcc,
             "unreadable": self.unreadable,
@@ -77,7 +80,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores every image that `folder`, one file a benchmark, has no prediction of, and measures them all.
 
-    `advance` is told of images as they are done, those already there included.
+    `advance` is told of images as they are done.
 
     Raises:
         ServiceError: the service refused more than a picture.
@@ -96,15 +99,22 @@ def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) 
     """
     kept = [Predictions(folder, benchmark.name) for benchmark in benchmarks]
     for benchmark, predictions in zip(benchmarks, kept, strict=True):
-        predictions.check(kept[0].version, protocol)
+        predictions.check(protocol, kept[0].first.version if kept[0].first else None)
         if missing := predictions.missing(benchmark.ids):
             raise ValueError(f"{predictions.file} lacks {len(missing)} of the benchmark's {len(benchmark.ids)} images")
     found = {
         benchmark.name: predictions.of(benchmark.ids) for benchmark, predictions in zip(benchmarks, kept, strict=True)
     }
-    metrics = {benchmark.name: measure(scores(found[benchmark.name]), benchmark.mos) for benchmark in benchmarks}
+    metrics = {benchmark.name: _measure(benchmark, found[benchmark.name]) for benchmark in benchmarks}
     first = next(one for row in found.values() for one in row)
-    return Evaluation(first.version, Protocol(**first.protocol), metrics, found)
+    return Evaluation(first.version, Protocol(**first.protocol), first.settings, metrics, found)
+
+
+def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics:
+    try:
+        return measure(scores(predictions), benchmark.mos)
+    except ValueError as error:
+        raise ValueError(f"{benchmark.name}, judged by version {predictions[0].version}: {error}") from None
 
 
 def record(evaluation: Evaluation, operator: Client) -> None:

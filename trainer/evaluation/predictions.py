@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import ScoreResponse
 from trainer.evaluation.protocol import Protocol
 from trainer.files import append_jsonl, read_jsonl
+
+SETTINGS = ("profile", "dtype", "min_pixels", "max_pixels")
+"""What else than the weights a service's answers depend on, as `GET /v1/info` tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,8 @@ class Prediction:
     """Why the service did not take the picture; None: it did."""
     version: str
     protocol: dict[str, Any]
-
-    @classmethod
-    def of(cls, image_id: str, answer: ScoreResponse, protocol: Protocol) -> Prediction:
-        """The service's answer."""
-        asked = protocol.as_dict()
-        return cls(image_id, answer.score, answer.std, answer.unreadable, None, answer.version, asked)
+    settings: dict[str, Any]
+    """Of the service: what else an answer depends on (see `SETTINGS`)."""
 
 
 class Predictions:
@@ -54,21 +52,21 @@ class Predictions:
         append_jsonl(self.file, [asdict(prediction)])
 
     @property
-    def version(self) -> str | None:
-        """Of the weights; None while there is no prediction."""
-        return self._first.version if self._first else None
+    def first(self) -> Prediction | None:
+        """The others were made by the same version in the same way."""
+        return next(iter(self._by_id.values()), None)
 
-    @property
-    def protocol(self) -> Protocol | None:
-        """How the model was asked; None while there is no prediction."""
-        return Protocol(**self._first.protocol) if self._first else None
-
-    def check(self, version: str | None, protocol: Protocol) -> None:
-        """Raises ValueError if what is there was made by another version, or asked in another way."""
-        if self._first and version not in (None, self.version):
-            raise ValueError(self._other(f"version {self.version}", f"version {version}"))
-        if self.protocol and not protocol.includes(self.protocol):
-            raise ValueError(self._other(f"the protocol '{self.protocol}'", f"'{protocol}'"))
+    def check(self, protocol: Protocol, version: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
+        """Raises ValueError if what is there was asked in another way, or made by another version or service."""
+        if self.first is None:
+            return
+        if version not in (None, self.first.version):
+            raise ValueError(self._other(f"version {self.first.version}", f"version {version}"))
+        if not protocol.includes(Protocol(**self.first.protocol)):
+            raise ValueError(self._other(f"the protocol '{Protocol(**self.first.protocol)}'", f"'{protocol}'"))
+        for name, value in (settings or {}).items():
+            if value != self.first.settings[name]:
+                raise ValueError(self._other(f"a service with {name} {self.first.settings[name]}", f"one with {value}"))
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """The images that were not asked about."""
@@ -78,18 +76,14 @@ class Predictions:
         """In the order of `ids`. Raises KeyError for one that is missing."""
         return [self._by_id[image] for image in ids]
 
-    @property
-    def _first(self) -> Prediction | None:
-        return next(iter(self._by_id.values()), None)
-
     def _keep(self, prediction: Prediction) -> None:
-        self.check(prediction.version, Protocol(**prediction.protocol))
+        self.check(Protocol(**prediction.protocol), prediction.version, prediction.settings)
         self._by_id[prediction.id] = prediction
 
     def _other(self, kept: str, asked: str) -> str:
         return (
-            f"{self.file} holds predictions of {kept}, but {asked} is asked: name another folder with --out, or remove "
-            "the file to ask anew"
+            f"{self.file} holds predictions of {kept}, but {asked} is asked now: name another folder with --out, or "
+            "remove the file to ask anew"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from statsmodels.stats.multitest import multipletests
@@ -13,6 +13,9 @@ from trainer.evaluation.metrics import Array, pearson, require_variation, spearm
 from trainer.evaluation.resampling import Interval, Rows, interval, resample
 
 _CORRELATIONS = {"plcc": pearson, "srcc": spearman}
+
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def paired_test(
     return PairedTest(observed, interval(found, level), _p(found), len(truth))
 
 
-def holm(tests: Mapping[str, PairedTest]) -> dict[str, float]:
+def holm(tests: Mapping[Key, PairedTest]) -> dict[Key, float]:
     """The tests' p-values corrected for their number (Holm 1979)."""
     corrected = multipletests([test.p for test in tests.values()], method="holm")[1]
     return dict(zip(tests, map(float, corrected), strict=True))

@@ -24,11 +24,11 @@ _STYLE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def draw(plot: Callable[[Axes], None], size: tuple[float, float] = (4.6, 2.7)) -> str:
-    """What `plot` draws into axes of a figure of `size` inches."""
+def draw(plot: Callable[[Axes], None], size: tuple[float, float] = (4.6, 2.7), projection: str | None = None) -> str:
+    """What `plot` draws into axes, "polar" ones for example, of a figure of `size` inches."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        figure, axes = plt.subplots(figsize=size, layout="constrained", subplot_kw={"projection": projection})
         plot(axes)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         plt.close(figure)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from service.errors import InvalidImage
 from trainer.files import read_json
 from trainer.pool.image import PoolImage
 from trainer.pool.pool import Pool
+from trainer.reporting.thumbnail import thumbnail
 from trainer.voting.vote import PairVotes, load, margin
 
 SHOWN = 4
-_SIDE = 176
 
 
 def examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -55,7 +53,7 @@ def _shown(votes: Sequence[PairVotes], pool: Pool) -> list[dict[str, Any]]:
 
 def _pair(vote: PairVotes, pool: Pool) -> dict[str, Any] | None:
     try:
-        pictures = [_thumbnail(pool, image) for image in (vote.first, vote.second)]
+        pictures = [thumbnail(pool.open(image)) for image in (vote.first, vote.second)]
     except (ValueError, OSError, InvalidImage):
         return None
     share = vote.first_votes / (vote.first_votes + vote.second_votes)
@@ -65,10 +63,3 @@ def _pair(vote: PairVotes, pool: Pool) -> dict[str, Any] | None:
 
 def _name(image: PoolImage) -> str:
     return f"{image.kind.replace('_', ' ')} {image.level}" if image.kind else "original"
-
-
-def _thumbnail(pool: Pool, image: str) -> str:
-    picture, file = pool.open(image), io.BytesIO()
-    picture.thumbnail((_SIDE, _SIDE))
-    picture.save(file, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,161 @@
+"""Several models compared: tables, the page, and what the command makes of a folder of predictions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+from rich.console import Console
+
+from tests.service.conftest import picture
+from trainer.evaluation.averages import relative_gain_percent
+from trainer.evaluation.benchmarks.benchmark import Benchmark
+from trainer.evaluation.comparison import tables
+from trainer.evaluation.comparison.comparison import Chance, Comparison, compare
+from trainer.evaluation.comparison.misses import worst
+from trainer.evaluation.comparison.run import write
+from trainer.evaluation.comparison.terminal import show
+from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.metrics import measure
+from trainer.evaluation.predictions import Prediction
+from trainer.evaluation.protocol import Protocol
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIZES = {"<b>blur</b>": 60, "noise": 30, "tone": 40}
+NOISE = {"base": 1.5, "better": 0.3}
+PROTOCOL = Protocol("expected")
+
+
+def benchmark(folder: Path, name: str, size: int) -> Benchmark:
+    """Grey pictures whose quality is their number."""
+    (folder / "images").mkdir(parents=True)
+    for number in range(size):
+        (folder / "images" / f"{number}.png").write_bytes(picture(4 * number % 255))
+    references = [f"r{number % 10}" for number in range(size)]
+    ids = [f"images/{number}.png" for number in range(size)]
+    return Benchmark(name, folder, ids, np.linspace(1, 5, size), references, ["2 images missing: a.png, b.png"])
+
+
+def evaluation(benchmarks: list[Benchmark], noise: float, version: str) -> Evaluation:
+    """Scores that are the truth but for noise; the service refused the last picture of each set."""
+    rng = np.random.default_rng(3)
+    found = {}
+    for one in benchmarks:
+        values = one.mos + rng.normal(0, noise, len(one.mos))
+        rows = [
+            Prediction(image, float(value), 0.1, 0.01, None, version, PROTOCOL.as_dict(), {"profile": "plain"})
+            for image, value in zip(one.ids, values, strict=True)
+        ]
+        refused = Prediction(one.ids[-1], None, None, 1.0, "422 <i>", version, PROTOCOL.as_dict(), {"profile": "plain"})
+        found[one.name] = [*rows[:-1], refused]
+    metrics = {
+        one.name: measure(np.array([row.score or np.nan for row in found[one.name]]), one.mos) for one in benchmarks
+    }
+    return Evaluation(version, PROTOCOL, {"profile": "plain"}, metrics, found)
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    folder = tmp_path_factory.mktemp("sets")
+    sets = [benchmark(folder / str(number), *named) for number, named in enumerate(SIZES.items())]
+    models = {name: evaluation(sets, noise, f"v-{name}") for name, noise in NOISE.items()}
+    return compare(sets, models, Chance(resamples=200))
+
+
+@pytest.fixture(scope="module")
+def out(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    write(comparison, folder)
+    return folder
+
+
+def test_intervals_hold_their_metrics_and_the_better_model_is_told_apart(comparison: Comparison) -> None:
+    for (model, name), found in comparison.intervals.items():
+        metrics = comparison.evaluations[model].benchmarks[name]
+        assert found["srcc"].low <= metrics.srcc <= found["srcc"].high
+    assert set(comparison.tests) == {("better", name) for name in SIZES}
+    for cell, test in comparison.tests.items():
+        assert test.difference > 0
+        assert test.p <= comparison.corrected[cell] < 0.05
+
+
+def test_averages_are_weighted_by_the_benchmarks_sizes(comparison: Comparison) -> None:
+    plcc = {name: metrics.plcc for name, metrics in comparison.evaluations["better"].benchmarks.items()}
+    by_hand = sum(plcc[name] * size for name, size in SIZES.items()) / sum(SIZES.values())
+    assert comparison.weighted("better", "plcc") == pytest.approx(by_hand)
+    base = {name: metrics.plcc for name, metrics in comparison.evaluations["base"].benchmarks.items()}
+    assert comparison.gain_percent("better") == pytest.approx(relative_gain_percent(base, plcc, SIZES))
+
+
+def test_the_markdown_table_has_a_row_a_metric_and_model(comparison: Comparison, out: Path) -> None:
+    rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in (out / "table.md").read_text().splitlines() if "|" in line]
+    assert rows[0] == ["metric", "model", *SIZES, "weighted"]
+    values = [*comparison.values("better", "srcc").values(), comparison.weighted("better", "srcc")]
+    assert ["SRCC", "better", *(f"{value:.3f}" for value in values)] in rows
+
+
+def test_the_latex_table_is_booktabs_and_bolds_the_best(comparison: Comparison, out: Path) -> None:
+    text = (out / "table.tex").read_text()
+    assert re.search(r"\\toprule(.|\n)*\\midrule(.|\n)*\\bottomrule", text)
+    bold = re.findall(r"\\textbf\{([\d.]+)\}", text)
+    assert len(bold) == len(tables.CITED) * (len(SIZES) + 1)
+    assert f"{comparison.values('better', 'plcc')['noise']:.3f}" in bold
+
+
+def test_csv_and_json_hold_every_figure(comparison: Comparison, out: Path) -> None:
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    kept = json.loads((out / "results.json").read_text())["models"]
+    assert len(rows) == len(SIZES) * len(NOISE)
+    for row in rows:
+        metrics = comparison.evaluations[row["model"]].benchmarks[row["benchmark"]]
+        assert float(row["krcc"]) == metrics.krcc == kept[row["model"]]["benchmarks"][row["benchmark"]]["krcc"]
+        assert float(row["srcc_low"]) == kept[row["model"]]["intervals"][row["benchmark"]]["srcc"][0]
+
+
+def test_the_terminal_shows_every_model_and_its_gain(comparison: Comparison) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(comparison, console)
+    said = console.export_text()
+    assert f"{comparison.gain_percent('better'):+.1f} % weighted relative PLCC gain over base" in said
+    for metrics in comparison.evaluations["better"].benchmarks.values():
+        assert f"{metrics.plcc:.3f}" in said
+
+
+def test_the_worst_misses_are_those_farthest_from_what_people_said(comparison: Comparison) -> None:
+    one, found = comparison.benchmarks[1], comparison.evaluations["base"]
+    misses = worst(one, found)
+    distances = [abs(miss.fitted - miss.mos) for miss in misses]
+    assert distances == sorted(distances, reverse=True)
+    assert all(miss.picture and miss.picture.startswith("data:image/webp") for miss in misses)
+    assert one.ids[-1] not in {miss.id for miss in misses}
+
+
+def test_the_page_holds_everything_itself(comparison: Comparison, out: Path) -> None:
+    page = (out / "index.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
+    assert "<link" not in page and "@import" not in page and "<script" not in page
+    assert "<b>blur</b>" not in page and "422 <i>" not in page
+    assert page.count("<svg") == 2 + len(SIZES) * len(NOISE)
+    assert page.count("2 images missing: a.png, b.png") == len(SIZES)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [1200, 360])
+def test_a_browser_shows_the_page_without_a_complaint(out: Path, width: int) -> None:
+    said: list[str] = []
+    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.on("console", lambda message: said.append(message.text))
+        page.goto((out / "index.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator(".misses img").count() == 6 * len(SIZES) * len(NOISE)
+    assert said == []

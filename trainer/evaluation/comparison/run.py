@@ -1,0 +1,80 @@
+"""`evoquality-trainer evaluate`: asks what is missing, compares, writes what can be looked at and cited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from service.client import Client
+from trainer.evaluation.asking import ask
+from trainer.evaluation.benchmarks.benchmark import Benchmark
+from trainer.evaluation.benchmarks.load import load_all
+from trainer.evaluation.comparison import tables
+from trainer.evaluation.comparison.comparison import Chance, Comparison, compare
+from trainer.evaluation.comparison.page import render
+from trainer.evaluation.comparison.terminal import show
+from trainer.evaluation.evaluate import Evaluation, measured, record
+from trainer.evaluation.models import Model, find
+from trainer.evaluation.predictions import Predictions
+from trainer.files import write_json, write_text
+from trainer.progress import Stages
+from trainer.settings import EvaluateSettings
+
+
+def run(settings: EvaluateSettings) -> Comparison:
+    """The whole command.
+
+    Raises:
+        ValueError: wrong benchmarks or models, or predictions made in another way (see `Predictions`).
+        ChildProcessError: a service of its own did not start.
+        ServiceError, TransportError: see `ask`.
+    """
+    benchmarks = load_all(settings.benchmarks, settings.split, seed=settings.seed)
+    key = settings.operator_key() if settings.record else None
+    stages, chance = Stages(), Chance(settings.level, settings.resamples, settings.seed)
+    models = [find(name, settings) for name in dict.fromkeys(settings.models)]
+    evaluations = {model.name: evaluated(model, benchmarks, stages) for model in models}
+    with stages.stage("intervals and tests", total=len(models) * len(benchmarks), unit="sets") as advance:
+        found = compare(benchmarks, evaluations, chance, advance)
+    show(found, Console())
+    write(found, settings.out)
+    stages.say(f"wrote {settings.out}/index.html, table.md, table.tex, results.csv and results.json")
+    if key:
+        _record(list(evaluations.values()), settings, key)
+    return found
+
+
+def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> Evaluation:
+    """Has the model asked about what is missing; with everything there none is started."""
+    settings, version = model.settings, model.version()
+    kept = [Predictions(model.folder, benchmark.name) for benchmark in benchmarks]
+    for predictions in kept:
+        predictions.check(settings.protocol, version)
+    asked = [(one, there) for one, there in zip(benchmarks, kept, strict=True) if there.missing(one.ids)]
+    if asked:
+        with model.served(stages) as url:
+            for benchmark, there in asked:
+                missing, name = len(there.missing(benchmark.ids)), f"{model.name}: {benchmark.name}"
+                with stages.stage(name, total=missing, unit="images") as advance:
+                    ask(url, benchmark, settings.protocol, there, key=settings.key, advance=advance)
+    return measured(benchmarks, settings.protocol, model.folder)
+
+
+def write(comparison: Comparison, out: Path) -> None:
+    """The page, the tables and the figures."""
+    write_text(out / "table.md", tables.markdown(comparison))
+    write_text(out / "table.tex", tables.latex(comparison))
+    write_text(out / "results.csv", tables.everything(comparison).to_csv(index=False))
+    write_json(out / "results.json", comparison.as_dict())
+    write_text(out / "index.html", render(comparison))
+
+
+def _record(evaluations: Sequence[Evaluation], settings: EvaluateSettings, key: str) -> None:
+    """Beside the versions that the service lists; it knows no others."""
+    with Client(settings.service, settings.key) as public, Client(settings.operators[0], key) as operator:
+        listed = {version.id for version in public.versions().versions}
+        for evaluation in evaluations:
+            if evaluation.version in listed:
+                record(evaluation, operator)

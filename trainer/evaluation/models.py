@@ -1,0 +1,142 @@
+"""What `--models` may name: what a service serves now, a version of the store, a checkpoint folder, a hub name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from httpx import TransportError
+
+from service.client import Client
+from service.prompts import PROFILES
+from service.versions.store import VersionStore, content_id
+from trainer.progress import Stages
+from trainer.serving import serving
+from trainer.settings import EvaluateSettings
+
+_VERSION = re.compile(r"v[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Model(ABC):
+    """One model to evaluate, and where it is asked."""
+
+    name: str
+    """As `--models` names it."""
+    settings: EvaluateSettings
+
+    @property
+    def folder(self) -> Path:
+        """Where its predictions are kept, one file a benchmark."""
+        return self.settings.out / "predictions" / self._file_name
+
+    @abstractmethod
+    def version(self) -> str | None:
+        """The version that its predictions must be of; None where that cannot be told without starting it."""
+
+    @abstractmethod
+    def served(self, stages: Stages) -> AbstractContextManager[str]:
+        """The address of a service that serves it, until the block ends. Raises as `serving` does."""
+
+    @property
+    def _file_name(self) -> str:
+        return re.sub(r"[^\w.@-]+", "--", self.name).strip("-.")
+
+
+class Serving(Model):
+    """What the running service serves now."""
+
+    def version(self) -> str | None:
+        """None if the service does not answer."""
+        try:
+            with Client(self.settings.service, self.settings.key) as client:
+                return client.info().version
+        except TransportError:
+            return None
+
+    @contextmanager
+    def served(self, stages: Stages) -> Iterator[str]:
+        """It runs already."""
+        yield self.settings.service
+
+
+class Version(Model):
+    """A version of the store, whether it serves or not."""
+
+    def version(self) -> str:
+        """Its name."""
+        return self.name
+
+    @contextmanager
+    def served(self, stages: Stages) -> Iterator[str]:
+        """By a service of its own, in whose store it is the active one. Raises ValueError if there is no such one."""
+        weights = self.settings.store / "versions" / self.name
+        if not weights.is_dir():
+            raise ValueError(f"the store {self.settings.store} has no version {self.name}; name its store with --store")
+        with _empty_store(self.settings.out) as store:
+            (store / "versions").mkdir(parents=True)
+            (store / "versions" / self.name).symlink_to(weights.resolve())
+            VersionStore(store).activate(self.name)
+            with _started(self, store, stages) as url:
+                yield url
+
+
+class Checkpoint(Model):
+    """A checkpoint from elsewhere: a folder, or a name on the model hub."""
+
+    @property
+    def path(self) -> str:
+        """Without the profile that may stand before it."""
+        profile, colon, rest = self.name.partition(":")
+        return rest if colon and profile in PROFILES else self.name
+
+    @property
+    def profile(self) -> str:
+        """How it answers."""
+        return self.settings.profile if self.path == self.name else self.name.partition(":")[0]
+
+    def version(self) -> str | None:
+        """By the folder's content; None for a hub name."""
+        return content_id(Path(self.path)) if Path(self.path).is_dir() else None
+
+    @contextmanager
+    def served(self, stages: Stages) -> Iterator[str]:
+        """By a service of its own, which copies it into a store."""
+        flags = ("--checkpoint", self.path, "--profile", self.profile)
+        with _empty_store(self.settings.out) as store, _started(self, store, stages, *flags) as url:
+            yield url
+
+
+def find(name: str, settings: EvaluateSettings) -> Model:
+    """What a name means: `serving`, an id of the store, or else a checkpoint."""
+    kind = Serving if name == "serving" else Version if _VERSION.fullmatch(name) else Checkpoint
+    return kind(name, settings)
+
+
+@contextmanager
+def _started(model: Model, store: Path, stages: Stages, *flags: str) -> Iterator[str]:
+    chosen = model.settings
+    dtype = ("--dtype", chosen.dtype) if chosen.dtype else ()
+    log = chosen.out / "logs" / f"{model.folder.name}.log"
+    every = (*flags, *dtype, *shlex.split(chosen.serve_flags), "--log-format", "text")
+    with ExitStack() as stack:
+        with stages.stage(f"{model.name} starts", total=None):
+            url, _ = stack.enter_context(serving(store, log, *every))
+        yield url
+
+
+@contextmanager
+def _empty_store(out: Path) -> Iterator[Path]:
+    """On the volume of the results; what a killed run left there is removed first."""
+    store = out / ".store"
+    shutil.rmtree(store, ignore_errors=True)
+    try:
+        yield store
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
