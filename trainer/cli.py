@@ -13,7 +13,7 @@ from rich.console import Console
 from service.client import ServiceError
 from trainer import termination
 from trainer.errors import Collapsed, DiskFull, GateRefused, Regressed, Unreachable, WrongVersion
-from trainer.settings import EvaluateSettings, EvolveSettings, ReportSettings
+from trainer.settings import AuditSettings, EvaluateSettings, EvolveSettings, ReportSettings
 from trainer.termination import Terminated
 
 EXIT_WRONG_SETTINGS = 2
@@ -89,6 +89,35 @@ class Evaluate(EvaluateSettings):
         run(self)
 
 
+class Audit(AuditSettings):
+    """Has the service vote on pairs of labelled images, as a round does, and tells how good the votes are.
+
+    Example: evoquality-trainer audit --benchmarks runs/demo/benchmarks --store runs/demo/store --out audit/
+
+    How often they are right, by their margin and by how far apart the images truly are, and whether they are as sure
+    as right; cycles among triples; how far the order of presentation decides. Before a round on images of your own,
+    those on a benchmark like them tell what the pseudo-labels will be worth. Run again with the same --out after a
+    promotion, it tells which labels changed, and whether for the better.
+
+    Writes audit.json and audit.html with plots. The votes are kept, so that a killed audit resumes. Exit codes are
+    those of evolve.
+    """
+
+    def cli_cmd(self) -> None:
+        """Asks for what is missing and writes the results."""
+        from service.versions.store import VersionStore
+        from trainer.evaluation.benchmarks.load import load_all
+        from trainer.evaluation.pseudo_labels import benchmark_audit
+        from trainer.progress import Stages
+        from trainer.reporting.audit import table, write_audit
+
+        version = benchmark_audit.ask(self, load_all(self.benchmarks), Stages())
+        order = [info.id for info in VersionStore(self.store).list()]
+        found = benchmark_audit.figures(self.out, order)
+        write_audit(self.out, found)
+        Console().print(table(found, version), f"wrote {self.out / 'audit.html'} and {self.out / 'audit.json'}", sep="\n")
+
+
 class Report(ReportSettings):
     """Writes the report of a run again, from the files in its folder: report.html with plots, and report.json."""
 
@@ -109,6 +138,7 @@ class Trainer(BaseSettings):
 
     evolve: CliSubCommand[Evolve]
     evaluate: CliSubCommand[Evaluate]
+    audit: CliSubCommand[Audit]
     report: CliSubCommand[Report]
 
     def cli_cmd(self) -> None:

@@ -25,7 +25,7 @@ def alone_in(run: Path) -> Iterator[None]:
         with FileLock(run / ".lock", timeout=0):
             yield
     except Timeout:
-        raise ValueError(f"another trainer is at work in {run}; wait for it, or give another --run") from None
+        raise ValueError(f"another trainer is at work in {run}; wait for it, or give another folder") from None
 
 
 def run_id(run: Path) -> str:

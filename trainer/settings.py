@@ -60,6 +60,10 @@ def by_policy(chosen: dict[str, Any]) -> float:
 class VoteSettings(ServiceSettings):
     """How pairs are asked."""
 
+    seed: int = Field(default=0, ge=0)
+    """The seed of every random choice."""
+    patience: float = Field(default=300, ge=0)
+    """Seconds to wait for a service that does not answer, is busy or restarts, before giving up with exit code 3."""
     votes_by: Literal["auto", "exact", "samples"] = "auto"
     """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
     sampled votes. auto: exact where the model can."""
@@ -97,10 +101,6 @@ class EvolveSettings(VoteSettings):
     """The run's folder: labels, metrics, checkpoints, reports. Give the same folder to resume."""
     rounds: Count = 2
     """Rounds; each starts from the version that the one before promoted."""
-    seed: int = Field(default=0, ge=0)
-    """The seed of every random choice of the run."""
-    patience: float = Field(default=300, ge=0)
-    """Seconds to wait for a service that does not answer, is busy or restarts, before the run ends with exit code 3."""
     images: Count | None = None
     """Originals that each round draws from the pool, anew. Default: one for every four places in its groups (the
     paper: 10,000 for 20,000 pairs), or one for as many as it has variants; all if the pool has fewer."""
@@ -312,6 +312,20 @@ class EvaluateSettings(ServiceSettings):
     def protocol(self) -> Protocol:
         """How images are asked about."""
         return Protocol(self.mode, self.samples, self.seed)
+
+
+class AuditSettings(VoteSettings):
+    """Which votes to audit."""
+
+    benchmarks: Path
+    """Folder of benchmarks: <name>/labels.csv (columns image,mos) and <name>/images/."""
+    out: Path = Path("audit")
+    """Folder of the votes and results. Votes are kept in it: started again, only what is missing is asked for, and
+    another version's votes on the same pairs are shown beside those that are there."""
+    groups: Count = 20
+    """Groups of each benchmark's images that are compared with each other."""
+    group_size: int = Field(default=12, ge=2, le=64)
+    """Images a group, all paired: 12 give 66 pairs and 220 triples."""
 
 
 class ReportSettings(BaseSettings):

@@ -1,0 +1,38 @@
+"""The results of an audit of votes on benchmarks: `audit.json`, a self-contained `audit.html`, a terminal's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from trainer.files import write_json, write_text
+from trainer.reporting import vote_plots
+from trainer.reporting.page import filled
+from trainer.reporting.vote_table import cells
+
+SHORT = (
+    "pairs", "right, a tie counting half", "calibration error", "circular triples", "for the image shown first",
+    "orders contradict each other",
+)  # fmt: skip
+"""What a terminal's width has room for."""
+
+
+def write_audit(out: Path, found: dict[str, Any]) -> None:
+    """Writes both files."""
+    write_json(out / "audit.json", found)
+    sets = found["benchmarks"].items()
+    tables = {name: {version: cells(told) for version, told in of["versions"].items()} for name, of in sets}
+    plots = {name: vote_plots.of(of["versions"]) for name, of in sets}
+    write_text(out / "audit.html", filled("audit.html.jinja", audit=found, tables=tables, plots=plots))
+
+
+def table(found: dict[str, Any], version: str) -> Table:
+    """How good one version's votes are, a benchmark a row."""
+    shown = Table("benchmark", *SHORT, title=f"votes of version {version}")
+    for name, of in found["benchmarks"].items():
+        if version in of["versions"]:
+            told = cells(of["versions"][version])
+            shown.add_row(name, *(told[title] for title in SHORT))
+    return shown
