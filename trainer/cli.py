@@ -115,7 +115,8 @@ class Audit(AuditSettings):
         order = [info.id for info in VersionStore(self.store).list()]
         found = benchmark_audit.figures(self.out, order)
         write_audit(self.out, found)
-        Console().print(table(found, version), f"wrote {self.out / 'audit.html'} and {self.out / 'audit.json'}", sep="\n")
+        Console().print(table(found, version))
+        Console().print(f"wrote {self.out / 'audit.html'} and {self.out / 'audit.json'}")
 
 
 class Report(ReportSettings):

@@ -25,7 +25,7 @@ def benchmark(folder: Path) -> None:
     rows = ["image,mos"]
     for index in range(2):
         for level in LEVELS:
-            picture = distort(content("benchmark", index), "gaussian_noise", level, np.random.default_rng(level))
+            picture = distort(content("benchmark", index), "white_noise", level, np.random.default_rng(level))
             picture.save(folder / "images" / f"{index}-{level}.png")
             rows.append(f"{index}-{level}.png,{5 - 0.7 * level}")
     (folder / "labels.csv").write_text("\n".join(rows))

@@ -20,7 +20,8 @@ class Position:
     shown_first: Rate
     """The mean preference for the image shown first: of each pair that of both orders. Without a bias a half."""
     flips: Rate
-    """How often the two orders contradict each other: another image wins when they change places."""
+    """How often the two orders contradict each other: another image wins when they change places. Few samples in each
+    order do so by chance, too."""
     to_first: float | None
     """Of the flips, the share in which it is the image shown first that wins; None without flips."""
 
