@@ -28,8 +28,9 @@ def intervals(
 
     References are resampled, where there are (N,) of them, else images. Every metric is computed anew on each resample,
     the fit included, though at a tolerance of 1e-6, which moves a fitted PLCC by 0.0001 and saves nine tenths of the
-    time: 1,000 resamples take one to two seconds for 160 images, 10 for 10,000. With few references (TID2013 has 25)
-    such intervals are somewhat too narrow.
+    time: 1,000 resamples take one to two seconds for 160 images, 10 for 10,000. With few references the intervals are
+    too narrow: with 25 (TID2013) and much in common among a reference's images, those of 95 % held the truth in 86 % of
+    400 simulated sets (intervals over images: in 54 %).
 
     Raises:
         ValueError: nothing to correlate (see `metrics.require_variation`), or a single reference.
