@@ -41,8 +41,9 @@ openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from t
 reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
 	@$(BIN)/python -m service.reference
 
-leaderboard: install ## Take the last demo's results into trainer/evaluation/leaderboard.json
+leaderboard: install ## Take the last demo's results into the leaderboard and the README's table of votes
 	@$(BIN)/python -m trainer.evaluation.leaderboard
+	@$(BIN)/python -m trainer.evaluation.pseudo_labels.demo_table
 
 tables: install ## Write the README's tables from the committed results
 	@$(BIN)/python -m trainer.evaluation.readme_tables

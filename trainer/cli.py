@@ -111,7 +111,7 @@ class Audit(AuditSettings):
         from trainer.progress import Stages
         from trainer.reporting.audit import table, write_audit
 
-        version = benchmark_audit.ask(self, load_all(self.benchmarks), Stages())
+        version = benchmark_audit.ask(self, load_all(self.benchmarks, self.split), Stages())
         order = [info.id for info in VersionStore(self.store).list()]
         found = benchmark_audit.figures(self.out, order)
         write_audit(self.out, found)

@@ -317,8 +317,11 @@ class EvaluateSettings(ServiceSettings):
 class AuditSettings(VoteSettings):
     """Which votes to audit."""
 
-    benchmarks: Path
-    """Folder of benchmarks: <name>/labels.csv (columns image,mos) and <name>/images/."""
+    benchmarks: Annotated[list[Path], Field(min_length=1)]
+    """Labelled sets: benchmarks' folders as they are distributed, label files in them, or a folder of such folders.
+    Several: separated by commas, or the flag again."""
+    split: Split = "auto"
+    """Which part of the sets. auto: the official test part where there is one, else all of the set."""
     out: Path = Path("audit")
     """Folder of the votes and results. Votes are kept in it: started again, only what is missing is asked for, and
     another version's votes on the same pairs are shown beside those that are there."""

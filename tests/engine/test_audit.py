@@ -36,7 +36,7 @@ def test_an_audit_tells_how_right_votes_are_goes_on_where_it_stopped_and_compare
 ) -> None:
     benchmark(tmp_path / "sets" / "noise")
     settings = AuditSettings(
-        benchmarks=tmp_path / "sets", out=tmp_path / "audit", groups=1, group_size=6,
+        benchmarks=[tmp_path / "sets"], out=tmp_path / "audit", groups=1, group_size=6,
         store=service.store.root, operator=service.operator_url,
     )  # fmt: skip
     sets = load_all(settings.benchmarks)

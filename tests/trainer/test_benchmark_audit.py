@@ -100,7 +100,7 @@ def test_the_page_shows_every_version_and_asks_nothing_of_others(audited: Path) 
 
 
 def test_votes_asked_for_with_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    settings = AuditSettings(benchmarks=tmp_path, out=tmp_path / "audit", store=tmp_path, seed=1)
+    settings = AuditSettings(benchmarks=[tmp_path], out=tmp_path / "audit", store=tmp_path, seed=1)
     with pytest.raises(ValueError, match=r"key .* cannot be read"):
         ask(settings, [], Stages())
     with pytest.raises(ValueError, match=r"other settings: --seed 2 \(was 1\); go on with those"):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+from trainer.evaluation.pseudo_labels.demo_table import table, taken
 from trainer.evaluation.pseudo_labels.figures import beside_truth
 from trainer.files import append_jsonl, read_json, write_json, write_jsonl
 from trainer.pool.image import content_id
@@ -142,11 +143,13 @@ def test_the_page_tells_how_good_each_rounds_votes_are_and_what_only_an_audit_kn
     votes = load(folder / "votes.jsonl")
     truth = {image: float(number) for number, vote in enumerate(votes) for image in (vote.first, vote.second)}
     truth[votes[0].first] += 1
-    write_json(folder / "audit.json", read_json(folder / "audit.json") | beside_truth(votes, truth))
+    write_json(folder / "audit.json", read_json(folder / "audit.json") | beside_truth(votes, truth) | {"changes": None})
     first, second = (entry["vote"] for entry in write_report(run)["rounds"][1:])
     assert first["accuracy"]["label"]["share"] == 1
     assert "accuracy" not in second
     assert first["cycles"] == second["cycles"]
+    write_json(run / "demo.json", taken(run))
+    assert "| right, a tie counting half | 100.0 % (20.7 to 100.0) |" in table(run / "demo.json")
     page = (run / "report.html").read_text()
     assert re.search(r"right, a tie counting half</th><td>100.0 % \(20.7 to 100.0\)</td><td>–</td>", page)
     assert page.count("<figcaption>Right, by the true difference") == 1

@@ -1,7 +1,7 @@
 """`make tables`: the README's tables, written between `<!-- table:NAME -->` and `<!-- /table:NAME -->` from data files.
 
-A table is a function that returns Markdown. Here are those of the leaderboard and of the ablations; those of speed are
-in `tests/benchmarks/readme_tables.py`.
+A table is a function that returns Markdown. Here are those of the leaderboard, of the demo's votes and of the
+ablations; those of speed are in `tests/benchmarks/readme_tables.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.console import Console
 from trainer.evaluation import leaderboard_table
 from trainer.evaluation.ablations import tables as ablations
 from trainer.evaluation.leaderboard import Leaderboard
+from trainer.evaluation.pseudo_labels import demo_table
 from trainer.files import read_json, write_text
 
 README = Path("README.md")
@@ -22,12 +23,13 @@ Tables = Mapping[str, Callable[[], str]]
 
 
 def tables() -> Tables:
-    """The leaderboard's `paper` and `demo`, and for each published ablation NAME `ablation-NAME`."""
+    """The leaderboard's `paper` and `demo`, the demo's `pseudo-labels`; for each published ablation `ablation-NAME`."""
     board = Leaderboard.load()
     published = read_json(ablations.FILE)["tables"] if ablations.FILE.exists() else ()
     return {
         "paper": partial(leaderboard_table.paper, board),
         "demo": partial(leaderboard_table.demo, board),
+        "pseudo-labels": demo_table.table,
         **{f"ablation-{name}": partial(ablations.table, name) for name in published},
     }
 

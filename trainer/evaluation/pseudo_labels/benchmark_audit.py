@@ -32,7 +32,8 @@ from trainer.voting.vote import load
 from trainer.workers.workers import Workers
 
 DECIDING = (
-    "groups", "group_size", "seed", "votes_by", "votes", "permute", "tie_margin", "vote_error", "vote_temperature"
+    "split", "groups", "group_size", "seed", "votes_by", "votes", "permute", "tie_margin", "vote_error",
+    "vote_temperature",
 )  # fmt: skip
 """The settings that decide which votes are cast."""
 
