@@ -40,6 +40,10 @@ class Model(ABC):
     def version(self) -> str | None:
         """The version that its predictions must be of; None where that cannot be told without starting it."""
 
+    def known(self) -> dict[str, str]:
+        """What its service's settings will be, of those that answers depend on, as far as they are chosen here."""
+        return {"dtype": self.settings.dtype} if self.settings.dtype not in (None, "auto") else {}
+
     @abstractmethod
     def served(self, stages: Stages) -> AbstractContextManager[str]:
         """The address of a service that serves it, until the block ends. Raises as `serving` does."""
@@ -59,6 +63,10 @@ class Serving(Model):
                 return client.info().version
         except TransportError:
             return None
+
+    def known(self) -> dict[str, str]:
+        """None: they were chosen when it was started."""
+        return {}
 
     @contextmanager
     def served(self, stages: Stages) -> Iterator[str]:
@@ -104,6 +112,10 @@ class Checkpoint(Model):
     def version(self) -> str | None:
         """By the folder's content; None for a hub name."""
         return content_id(Path(self.path)) if Path(self.path).is_dir() else None
+
+    def known(self) -> dict[str, str]:
+        """With how it answers."""
+        return {**Model.known(self), "profile": self.profile}
 
     @contextmanager
     def served(self, stages: Stages) -> Iterator[str]:

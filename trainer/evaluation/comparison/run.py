@@ -51,7 +51,7 @@ def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> 
     settings, version = model.settings, model.version()
     kept = [Predictions(model.folder, benchmark.name) for benchmark in benchmarks]
     for predictions in kept:
-        predictions.check(settings.protocol, version)
+        predictions.check(settings.protocol, version, model.known())
     asked = [(one, there) for one, there in zip(benchmarks, kept, strict=True) if there.missing(one.ids)]
     if asked:
         with model.served(stages) as url:

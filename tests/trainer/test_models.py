@@ -1,0 +1,111 @@
+"""What `--models` may name, and what is started for it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.versions.store import VersionStore, content_id
+from tests.service.conftest import Listening, checkpoint, listening, make_listening
+from tests.trainer.brightness import LEVELS, brightness
+from trainer.evaluation.comparison.run import evaluated, run
+from trainer.evaluation.models import Checkpoint, Serving, Version, find
+from trainer.progress import Stages
+from trainer.settings import EvaluateSettings
+
+__all__ = ["listening", "make_listening"]
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def settings(folder: Path, **others: object) -> EvaluateSettings:
+    return EvaluateSettings(benchmarks=[folder / "brightness"], out=folder / "out", resamples=50, **others)
+
+
+def test_a_name_is_what_serves_a_version_or_a_checkpoint(tmp_path: Path) -> None:
+    kinds = {
+        "serving": Serving,
+        "v2ef5d96829e7": Version,
+        "Qwen/Qwen2.5-VL-7B-Instruct": Checkpoint,
+        "./v1": Checkpoint,
+    }
+    assert {name: type(find(name, settings(tmp_path))) for name in kinds} == kinds
+
+
+def test_lists_are_given_with_commas_on_the_command_line_and_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOQUALITY_TRAINER_MODELS", "serving, a/b")
+    assert settings(tmp_path).models == ["serving", "a/b"]
+
+
+def test_models_of_one_name_in_different_folders_keep_their_predictions_apart(tmp_path: Path) -> None:
+    names = ("a/mine", "b/mine", "evoquality:a/mine")
+    assert len({find(name, settings(tmp_path)).folder for name in names}) == len(names)
+
+
+def test_a_checkpoint_may_be_named_with_a_profile_of_its_own(tmp_path: Path) -> None:
+    one, other = (find(name, settings(tmp_path)) for name in ("evoquality:owner/name@main", "owner/name"))
+    assert isinstance(one, Checkpoint) and isinstance(other, Checkpoint)
+    assert (one.path, one.profile) == ("owner/name@main", "evoquality")
+    assert (other.path, other.profile) == ("owner/name", "plain")
+
+
+def test_a_checkpoints_version_is_the_one_that_a_store_would_give_it(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "source", seed=1)
+    (source / ".cache").mkdir()
+    (source / ".cache" / "half").write_text("not copied")
+    added = VersionStore(tmp_path / "store").add(source, parent=None, profile="plain", origin="test")
+    assert find(str(source), settings(tmp_path)).version() == content_id(source) == added.id
+
+
+def test_a_version_that_the_store_has_not_is_named(tmp_path: Path) -> None:
+    brightness(tmp_path)
+    with pytest.raises(ValueError, match="no version v0123456789ab; name its store with --store"):
+        run(settings(tmp_path, models=["v0123456789ab"], store=tmp_path / "store"))
+
+
+def test_a_checkpoint_whose_service_does_not_start_leaves_its_last_words(tmp_path: Path) -> None:
+    brightness(tmp_path)
+    with pytest.raises(ChildProcessError, match="there is no checkpoint directory"):
+        run(settings(tmp_path, models=[str(tmp_path / "none")]))
+    assert not (tmp_path / "out" / ".store").exists()
+
+
+def test_what_serves_is_compared_and_computed_again_without_it(listening: Listening, tmp_path: Path) -> None:
+    brightness(tmp_path)
+    there = run(settings(tmp_path, service=listening.url)).as_dict()
+    assert run(settings(tmp_path, service=NOBODY)).as_dict() == there
+    (row,) = csv.DictReader((tmp_path / "out" / "results.csv").open())
+    assert (row["version"], row["n"], row["mode"]) == (listening.world.first, str(len(LEVELS)), "expected")
+
+
+def test_what_serves_now_is_not_taken_for_what_served_before(listening: Listening, tmp_path: Path) -> None:
+    brightness(tmp_path)
+    run(settings(tmp_path, service=listening.url))
+    listening.operators.post(f"/internal/versions/{listening.world.second}/promote").raise_for_status()
+    with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {listening.world.second}"):
+        run(settings(tmp_path, service=listening.url))
+
+
+def test_predictions_of_a_version_are_enough_where_nothing_can_be_started(listening: Listening, tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    chosen = settings(tmp_path, service=listening.url, store=tmp_path / "no-store")
+    first = evaluated(find("serving", chosen), [one], Stages())
+    version = find(first.version, chosen)
+    shutil.copytree(find("serving", chosen).folder, version.folder)
+    assert evaluated(version, [one], Stages()) == first
+
+
+def test_a_checkpoint_that_changed_is_not_taken_for_the_one_that_was_asked(
+    listening: Listening, tmp_path: Path
+) -> None:
+    one, chosen = brightness(tmp_path), settings(tmp_path, service=listening.url)
+    evaluated(find("serving", chosen), [one], Stages())
+    changed = find(str(checkpoint(tmp_path / "mine", seed=9)), chosen)
+    shutil.copytree(find("serving", chosen).folder, changed.folder)
+    with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {changed.version()}"):
+        evaluated(changed, [one], Stages())
