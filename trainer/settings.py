@@ -305,7 +305,7 @@ class EvaluateSettings(ServiceSettings):
     """Also have the service show the metrics of the versions in its list; takes the operators' key."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Confidence of the bootstrap intervals."""
-    resamples: Count = 2000
+    resamples: Count = 1000
     """Resamples of the bootstrap: of the intervals and of the tests against the baseline."""
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,3 +106,22 @@ def test_a_prediction_of_another_version_is_not_added(listening: Listening, tmp_
     strange = replace(kept.of(one.ids)[0], version="v000000000000")
     with pytest.raises(ValueError, match="v000000000000"):
         kept.add(strange)
+
+
+def test_a_signal_ends_an_evaluation_with_what_is_there_kept(
+    make_listening: Callable[..., Listening], tmp_path: Path
+) -> None:
+    listening, one = make_listening(), brightness(tmp_path, levels=range(256))
+    listening.world.engine.seconds = 0.2
+    command = [
+        sys.executable, "-m", "trainer.cli", "evaluate", "--benchmarks", str(one.root), "--service", listening.url,
+        "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    kept = tmp_path / "out" / "predictions" / "serving" / "brightness.jsonl"
+    while process.poll() is None and not kept.exists():
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said.strip()) == (143, "evoquality-trainer: ended by SIGTERM; start it again to go on")
+    assert 0 < len(one.ids) - len(Predictions(kept.parent, "brightness").missing(one.ids)) < len(one.ids)

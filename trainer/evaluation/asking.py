@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay
 
 from service.client import AsyncClient, ServiceError
 from service.contract import ScoreOptions, ScoreResponse
+from trainer import termination
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.predictions import SETTINGS, Prediction, Predictions
 from trainer.evaluation.protocol import Protocol
@@ -20,6 +21,7 @@ Advance = Callable[[int], object]
 IN_FLIGHT = 32
 PATIENCE_S = 600.0
 """How long a busy service is asked again about an image, after what it tells to wait."""
+_LOOKS_S = 0.2
 _BUSY = {429, 503}
 _PICTURES_OWN = {"invalid_image", "body_too_large"}
 
@@ -43,7 +45,8 @@ def ask(
         ValueError: the predictions there were made by another version or in another way, or the version changed.
     """
     if missing := kept.missing(benchmark.ids):
-        asyncio.run(_ask(AsyncClient(url, key), benchmark.root, iter(missing), protocol, kept, advance))
+        with termination.held():  # raised in a task, it would be lost among the others
+            asyncio.run(_ask(AsyncClient(url, key), benchmark.root, iter(missing), protocol, kept, advance))
 
 
 async def _ask(
@@ -67,7 +70,17 @@ async def _ask(
                 kept.add(found)
                 advance(1)
 
-        await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+        await _unless_ended(asyncio.gather(*(work() for _ in range(IN_FLIGHT))))
+
+
+async def _unless_ended(work: asyncio.Future[list[None]]) -> None:
+    """Waits for the work, or gives it up when a signal has come."""
+    while not work.done():
+        if termination.came():
+            work.cancel()
+        await asyncio.wait([work], timeout=_LOOKS_S)
+    if not work.cancelled():
+        work.result()
 
 
 async def _patiently(client: AsyncClient, image: Path, options: ScoreOptions) -> ScoreResponse:

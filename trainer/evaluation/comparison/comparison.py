@@ -23,7 +23,7 @@ class Chance:
     """How the bootstrap is drawn."""
 
     level: float = 0.95
-    resamples: int = 2000
+    resamples: int = 1000
     seed: int = 0
 
 

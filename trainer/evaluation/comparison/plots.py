@@ -73,7 +73,7 @@ def _radar(comparison: Comparison, axes: Axes) -> None:
     axes.set_xticks(angles, [name.replace("_", "\n") for name in names])
     axes.tick_params(axis="x", pad=12)
     axes.set_ylim(min(0.0, *axes.get_ylim()), 1)
-    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
 def _scatter(benchmark: Benchmark, evaluation: Evaluation, colour: str, axes: Axes) -> None:
