@@ -109,3 +109,14 @@ def test_a_checkpoint_that_changed_is_not_taken_for_the_one_that_was_asked(
     shutil.copytree(find("serving", chosen).folder, changed.folder)
     with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {changed.version()}"):
         evaluated(changed, [one], Stages())
+
+
+def test_answers_in_another_profile_are_not_taken_for_those_that_are_asked(
+    listening: Listening, tmp_path: Path
+) -> None:
+    one, chosen = brightness(tmp_path), settings(tmp_path, service=listening.url)
+    evaluated(find("serving", chosen), [one], Stages())
+    thinking = find("evoquality:owner/name", chosen)
+    shutil.copytree(find("serving", chosen).folder, thinking.folder)
+    with pytest.raises(ValueError, match="a service with profile plain, but one with evoquality"):
+        evaluated(thinking, [one], Stages())
