@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from scipy.stats import ttest_rel
 
+from trainer.demo.benchmarks import SETS as BENCHMARKS
+from trainer.demo.pictures import KINDS, make_pictures
+from trainer.demo.run import CHECKPOINT
+from trainer.errors import Collapsed, Unreachable
+from trainer.evaluation.ablations import runner, supervised, tables
 from trainer.evaluation.ablations.arms import ARMS, DOMAIN
 from trainer.evaluation.ablations.clock import seconds_left
 from trainer.evaluation.ablations.figures import FIGURES
 from trainer.evaluation.ablations.layout import ABLATIONS
 from trainer.evaluation.ablations.results import opinion
 from trainer.evaluation.ablations.summary import difference, summarise
-from trainer.evaluation.ablations.tables import markdown
 from trainer.evaluation.ablations.trial import Scale, Trial, trials
 from trainer.files import write_json
+from trainer.progress import Stages
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour
+from trainer.settings import EvolveSettings
 
 SCALE = Scale(groups=30, samples=12)
 SETS = (*DOMAIN, "wild")
@@ -96,6 +104,34 @@ def test_a_trial_that_failed_has_nothing_left(study: Path) -> None:
     assert trial.left == []
 
 
+@pytest.fixture
+def ending(study: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], Trial]:
+    """Runs the first round of a trial that ends so."""
+
+    def run(end: Exception) -> Trial:
+        def evolve(settings: EvolveSettings) -> None:
+            raise end
+
+        monkeypatch.setattr(runner, "evolve", evolve)
+        monkeypatch.setattr(runner.Runner, "_serve", lambda *_: None)
+        trial = Trial(study, ARMS["default"], 0)
+        runner.Runner(study, SCALE, Stages(), "public", "operator", {"embedded": "v1"}).run_round(trial, 1)
+        return trial
+
+    return run
+
+
+def test_a_collapse_is_the_result_of_its_trial(ending: Callable[[Exception], Trial]) -> None:
+    trial = ending(Collapsed("the entropy is 0"))
+    assert [result["failed"] for result in trial.results] == ["Collapsed: the entropy is 0"]
+
+
+def test_a_service_that_does_not_answer_is_no_result(ending: Callable[[Exception], Trial], study: Path) -> None:
+    with pytest.raises(Unreachable):
+        ending(Unreachable("nobody answers"))
+    assert Trial(study, ARMS["default"], 0).left == [1, 2, 3, 4]
+
+
 def test_a_trial_begins_with_its_start_and_goes_on_with_what_it_promoted(study: Path) -> None:
     trial = Trial(study, ARMS["default"], 0)
     assert trial.serving("start") == "start"
@@ -154,6 +190,12 @@ def test_failed_trials_are_counted_in_the_lines_they_did_not_reach() -> None:
     ]  # fmt: skip
 
 
+def test_a_line_that_all_seeds_failed_to_reach_says_so() -> None:
+    failed = [{"arm": "informative", "seed": seed, "round": 1, "failed": "it collapsed"} for seed in range(3)]
+    found = summarise(results(*failed))["tables"]["pairs"]
+    assert tables.in_markdown(found).endswith("| informative | – | – | – | – | 0, 3 failed | no figure known |")
+
+
 def test_differences_are_paired_by_seed() -> None:
     first, second = {0: 0.70, 1: 0.66, 2: 0.71, 5: 0.1}, {2: 0.69, 1: 0.6, 0: 0.67, 4: 0.9}
     found = difference(first, second)
@@ -169,9 +211,39 @@ def test_one_seed_has_a_difference_but_no_interval() -> None:
 
 def test_a_table_shows_the_paper_beside_and_says_where_it_gives_no_figure() -> None:
     rows = [row("default", seed, number, 0.6 + 0.01 * seed) for seed in range(3) for number in (1, 2, 3, 4)]
-    shown = markdown(summarise(results(*rows))["tables"]["rounds"]).splitlines()
+    shown = tables.in_markdown(summarise(results(*rows))["tables"]["rounds"]).splitlines()
     assert shown[0] == "|  | PLCC | gain, % | SRCC | votes right, % | seeds | the paper |"
     assert shown[2] == "| before | 0.467 | – | 0.500 | – |  | 0.615 |"
     assert shown[3] == "| round 1 | 0.577 ± 0.010 | 30.0 ± 0.0 | 0.610 ± 0.010 | 75.0 ± 0.0 | 3 | 0.751 |"
     assert shown[5].endswith("| 3 | no figure known |")
-    assert "round 1 − before +0.110 (+0.085 to +0.135)" in shown[-1]
+
+
+def test_comparisons_come_with_their_interval() -> None:
+    rows = [row("default", seed, 1, 0.6 + 0.01 * seed) for seed in range(3)]
+    found = summarise(results(*rows))["tables"]["rounds"]
+    assert "round 1 - before +0.110 (+0.085 to +0.135)" in tables.comparisons(found)[0]
+    assert tables.comparisons(found)[0] in tables.page({"rounds": found})
+
+
+def test_the_readme_gets_the_published_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = summarise(results(row("default", 0, 1, 0.6)))
+    monkeypatch.setattr(tables, "FILE", tmp_path / "ablations.json")
+    write_json(tables.FILE, found)
+    assert tables.table("rounds") == tables.in_markdown(found["tables"]["rounds"])
+
+
+def test_the_supervised_checkpoint_differs_in_its_weights_alone(tmp_path: Path) -> None:
+    supervised.make(tmp_path, contents=range(7200, 7201), steps=1)
+    for file in tmp_path.iterdir():
+        same = file.read_bytes() == (CHECKPOINT / file.name).read_bytes()
+        assert same == (file.name != "model.safetensors"), file.name
+    tuned, base = (load_file(folder / "model.safetensors") for folder in (tmp_path, CHECKPOINT))
+    changed = {name for name in base if not np.array_equal(tuned[name], base[name])}
+    assert any(name.startswith("model.layers.") for name in changed)
+    assert not any(name.startswith("visual.blocks.") for name in changed)
+
+
+def test_pictures_can_be_of_some_distortions_alone() -> None:
+    kinds = [kind for name in DOMAIN for kind in BENCHMARKS[name]]
+    shown = make_pictures("train", range(7200, 7201), 1, kinds).kinds.any(0)
+    assert {kind for kind, there in zip(KINDS, shown, strict=True) if there} <= set(kinds)

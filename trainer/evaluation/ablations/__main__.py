@@ -18,7 +18,7 @@ from trainer import termination
 from trainer.evaluation.ablations.arms import ARMS, Arm
 from trainer.evaluation.ablations.results import collect
 from trainer.evaluation.ablations.summary import summarise
-from trainer.evaluation.ablations.tables import FILE, markdown, show
+from trainer.evaluation.ablations.tables import FILE, page, show
 from trainer.evaluation.ablations.trial import Scale, trials
 from trainer.files import write_json, write_text
 
@@ -42,11 +42,9 @@ def main(
 
         run(study, planned, Scale(groups, samples))
     found = summarise(collect(study))
-    for one in found["tables"].values():
-        show(one, Console())
-    write_text(
-        study / "tables.md", "\n".join(f"## {one['title']}\n\n{markdown(one)}\n" for one in found["tables"].values())
-    )
+    for table in found["tables"].values():
+        show(table, Console())
+    write_text(study / "tables.md", page(found["tables"]))
     if publish:
         write_json(FILE, found)
 

@@ -11,12 +11,9 @@ from trainer.evaluation.ablations.trial import Trial
 def tell(planned: Sequence[Trial]) -> str:
     """How many rounds are left, and how long they will take once the first is done."""
     left = sum(len(trial.left) for trial in planned)
-    rounds = sum(trial.arm.rounds for trial in planned)
-    said = (
-        f"{left} of {rounds} rounds left: {len({t.arm for t in planned})} arms, {len({t.seed for t in planned})} seeds"
-    )
+    said = f"{left} of {sum(trial.arm.rounds for trial in planned)} rounds left"
     seconds = seconds_left(planned)
-    return said if seconds is None else f"{said}; about {seconds / 60:.0f} min"
+    return f"{said}, about {seconds / 60:.0f} min" if seconds else said
 
 
 def seconds_left(planned: Sequence[Trial]) -> float | None:

@@ -11,14 +11,17 @@ from scipy.stats import ttest_1samp
 from trainer.evaluation.ablations.arms import ARMS
 from trainer.evaluation.ablations.figures import FIGURES
 from trainer.evaluation.ablations.layout import ABLATIONS, Ablation, Line
+from trainer.evaluation.leaderboard import Leaderboard
 
 LEVEL = 0.95
+PAPER = "EvoQuality, arXiv 2509.25787"
 
 
 def summarise(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Every table as far as it goes: lines and comparisons without a seed are left out, and tables without a line."""
+    """Every table as far as it goes: lines that no seed has come to are left out, and tables without an arm's line."""
     tables = {name: _table(ablation, results) for name, ablation in ABLATIONS.items()}
-    return {"scale": results["scale"], "tables": {name: table for name, table in tables.items() if table["lines"]}}
+    shown = {name: table for name, table in tables.items() if any(line["seeds"] is not None for line in table["lines"])}
+    return {"paper": PAPER, "scale": results["scale"], "tables": shown}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -41,37 +44,44 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> dict[
 
 def _table(ablation: Ablation, results: Mapping[str, Any]) -> dict[str, Any]:
     rows = {line.label: _rows(line, results) for line in ablation.lines}
-    lines = [_line(line, rows[line.label], ablation.figures, results) for line in ablation.lines if rows[line.label]]
+    failed = {line.label: sum(1 for row in results["rounds"] if _failed(row, line)) for line in ablation.lines}
     return {
         "title": ablation.title,
         "figures": list(ablation.figures),
-        "lines": lines,
+        "lines": [
+            _line(line, rows[line.label], ablation.figures, failed[line.label])
+            for line in ablation.lines
+            if rows[line.label] or failed[line.label]
+        ],
         "compared": [_compared(one, rows, ablation.figures[0]) for one in ablation.compared if _both(one, rows)],
     }
 
 
 def _rows(line: Line, results: Mapping[str, Any]) -> dict[int, Any]:
-    """Seed -> row of `results.json`; of a starting checkpoint the same for every seed that the arm was run with."""
-    of_arm = [row for row in results["rounds"] if row["arm"] == line.arm and "failed" not in row]
+    """Seed -> row of `results.json`; of a starting checkpoint the same for every seed."""
+    done = [row for row in results["rounds"] if "failed" not in row]
     if line.round:
-        return {row["seed"]: row for row in of_arm if row["round"] == line.round}
-    start = results["starts"].get(ARMS[line.arm].start)
-    return {row["seed"]: start for row in of_arm if row["round"] == 1} if start else {}
+        return {row["seed"]: row for row in done if (row["arm"], row["round"]) == (line.arm, line.round)}
+    start = ARMS[line.arm].start
+    return {row["seed"]: results["starts"][start] for row in done if ARMS[row["arm"]].start == start}
 
 
-def _line(line: Line, rows: Mapping[int, Any], figures: Sequence[str], results: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"label": line.label, "paper": line.paper, "seeds": len(rows) if line.round else None}
-    for name in figures:
-        known = list(_by_seed(rows, name).values())
-        found[name] = (spread(known) if line.round else {"mean": known[0], "spread": None}) if known else None
-    if line.round:
-        found["failed"] = sum(1 for row in results["rounds"] if _failed(row, line))
-        found["gate_passed"] = sum(1 for row in rows.values() if row["gate"]["passed"])
-    return found
+def _line(line: Line, rows: Mapping[int, Any], figures: Sequence[str], failed: int) -> dict[str, Any]:
+    """`seeds`: those with metrics; None of a starting checkpoint, which has no seed. `failed`: those without."""
+    known = {name: list(_by_seed(rows, name).values()) for name in figures}
+    told = {"label": line.label, "paper": _paper(line.paper), "seeds": None, "failed": failed}
+    if not line.round:
+        return told | {name: {"mean": values[0], "spread": None} if values else None for name, values in known.items()}
+    told |= {"seeds": len(rows), "gate_passed": sum(1 for row in rows.values() if row["gate"]["passed"])}
+    return told | {name: spread(values) if values else None for name, values in known.items()}
+
+
+def _paper(told: float | str) -> float | str:
+    return Leaderboard.load().weighted(told) if isinstance(told, str) and told.startswith("paper:") else told
 
 
 def _failed(row: Mapping[str, Any], line: Line) -> bool:
-    """A trial that failed in this round, or in one before."""
+    """Whether this is the end of a trial of the line's arm, in its round or before."""
     return "failed" in row and row["arm"] == line.arm and row["round"] <= line.round
 
 

@@ -29,16 +29,16 @@ STEPS, LEARNING_RATE = 12, 3e-4
 rounds from the embedded checkpoint end."""
 
 
-def make(directory: Path, *, seed: int = 0) -> None:
+def make(directory: Path, *, contents: range = CONTENTS, steps: int = STEPS, seed: int = 0) -> None:
     """Writes the checkpoint."""
     kinds = [kind for name in DOMAIN for kind in SETS[name]]
-    pictures = make_pictures("train", CONTENTS, os.cpu_count() or 1, kinds)
+    pictures = make_pictures("train", contents, os.cpu_count() or 1, kinds)
     processor = Qwen2_5_VLProcessor.from_pretrained(CHECKPOINT)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype="float32")
     with Progress() as progress:
         teach.tune(
             model, processor, pictures, pictures.quality,
-            steps=STEPS, learning_rate=LEARNING_RATE, pairs=False, seed=seed, progress=progress,
+            steps=steps, learning_rate=LEARNING_RATE, pairs=False, seed=seed, progress=progress,
         )  # fmt: skip
     model.save_pretrained(directory)
     for file in CHECKPOINT.glob("*.json"):  # a hot swap takes weights alone: all else has to stay as it is

@@ -10,22 +10,33 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.evaluation.ablations.figures import FIGURES
+from trainer.evaluation.ablations.summary import LEVEL
+from trainer.evaluation.markdown import markdown
 from trainer.files import read_json
 
 FILE = Path(__file__).parents[1] / "ablations.json"
 
 
 def table(name: str) -> str:
-    """One ablation (a name in `layout.ABLATIONS`) in Markdown, from the committed file. Raises KeyError."""
-    return markdown(read_json(FILE)["tables"][name])
+    """One ablation (a name in `layout.ABLATIONS`) in Markdown, from the committed file.
+
+    Raises:
+        KeyError: no study that was published has this one.
+        FileNotFoundError: none was published.
+    """
+    return in_markdown(read_json(FILE)["tables"][name])
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """A table and its comparisons, of what `summarise` makes of an ablation."""
+def in_markdown(found: Mapping[str, Any]) -> str:
+    """The table of what `summarise` makes of an ablation."""
     heading, *lines = _grid(found)
-    rule = ["---"] * len(heading)
-    rows = "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *lines))
-    return "\n\n".join([rows, *comparisons(found)])
+    return markdown(heading, lines)
+
+
+def page(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """All tables with their comparisons, in Markdown."""
+    parts = [[f"## {found['title']}", in_markdown(found), *comparisons(found)] for found in tables.values()]
+    return "\n\n".join(text for part in parts for text in part) + "\n"
 
 
 def show(found: Mapping[str, Any], console: Console) -> None:
@@ -40,12 +51,14 @@ def show(found: Mapping[str, Any], console: Console) -> None:
 
 
 def comparisons(found: Mapping[str, Any]) -> list[str]:
-    """What may be said of the differences: one paragraph, none without any."""
+    """What may be said of the differences, in one paragraph; none without any."""
     if not found["compared"]:
         return []
-    said = "; ".join(f"{one['first']} − {one['second']} {_interval(one)}" for one in found["compared"])
-    heading = FIGURES[found["figures"][0]].heading
-    return [f"{heading}, differences within a seed with their 95 % t interval (three seeds say little): {said}."]
+    heading, level = FIGURES[found["figures"][0]].heading, f"{100 * LEVEL:.0f} %"
+    said = "; ".join(f"{one['first']} - {one['second']} {_interval(one)}" for one in found["compared"])
+    return [
+        f"{heading}, mean difference within a seed with its paired t interval of {level}, wide with few seeds: {said}."
+    ]
 
 
 def _grid(found: Mapping[str, Any]) -> Iterator[list[str]]:
