@@ -68,10 +68,11 @@ class VoteSettings(ServiceSettings):
     """How pairs are asked: by the model's exact probabilities, which takes one that answers without thinking, or by
     sampled votes. auto: exact where the model can."""
     votes: int = Field(default=32, ge=1, le=128)
-    """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32)."""
+    """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32). Of an odd K one
+    more is asked in one order, drawn anew for each pair."""
     permute: CliImplicitFlag[bool] = True
-    """Ask about a pair in both orders alike. Without, an ablation: in the order drawn alone, which leaves the model's
-    preference for one position in the labels."""
+    """Ask about a pair in both orders alike. Without, an ablation: in one order alone, that of the images' digests,
+    which leaves the model's preference for one position in the labels."""
     tie_margin: Share = 0.3
     """Exact votes: pairs whose two sides are less than this apart (0.3: 65 to 35 %) are ties, p* = 0.5, as counts of
     close pairs often are. With 0 (every pair has a winner) round 2 of the demo pulled apart what the model cannot
@@ -83,6 +84,11 @@ class VoteSettings(ServiceSettings):
     """Temperature of sampled votes. 0.5 was chosen on the embedded model. Of a model that answers readably and without
     thinking the majority of infinitely many votes is the same at any temperature, and below 1 fewer votes show it; of
     one that thinks neither was measured."""
+
+    @property
+    def stopping_error(self) -> float | None:
+        """With which probability of a change sampled votes may stop; None where all K are wanted."""
+        return self.vote_error
 
     @model_validator(mode="after")
     def _asks_one_order_no_more_than_the_service_answers(self) -> VoteSettings:
@@ -125,7 +131,8 @@ class EvolveSettings(VoteSettings):
     """From round 2 on: share of groups that compare the distortions of one original; none without variants."""
 
     labels: Literal["hard", "soft"] = "hard"
-    """What training makes of a pair's votes: its majority, as the paper does, or, an ablation, their share."""
+    """What training makes of a pair's votes: its majority, as the paper does, or, an ablation, their share. For that
+    all K sampled votes are cast, and --tie-margin is the gate's alone."""
     reward: Literal["fidelity", "regression"] = "fidelity"
     """What a sampled score is rewarded for: ordering images as the votes do, or, an ablation of the paper's, nearness
     to the mean of the image's own scores, sampled before the training. That one asks for no votes but the gate's."""
@@ -228,6 +235,11 @@ class EvolveSettings(VoteSettings):
     rounds reach 1.2."""
 
     @property
+    def stopping_error(self) -> float | None:
+        """None for soft labels: the share of votes that stopped early is more extreme than that of all."""
+        return None if self.labels == "soft" else self.vote_error
+
+    @property
     def places(self) -> int:
         """Places for images in all groups of a round."""
         return (self.groups + self.held_back_groups) * self.group_size
@@ -266,10 +278,13 @@ def listed(given: object) -> object:
     return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
 
+Benchmarks = Annotated[list[Path], Field(min_length=1), NoDecode, BeforeValidator(listed)]
+
+
 class EvaluateSettings(ServiceSettings):
     """What to evaluate, on what, and how."""
 
-    benchmarks: Annotated[list[Path], Field(min_length=1), NoDecode, BeforeValidator(listed)]
+    benchmarks: Benchmarks
     """Labelled sets: a benchmark's folder as it is distributed (KonIQ-10k, SPAQ, KADID-10k, PIPAL, LIVE-C, AGIQA-3K,
     TID2013, CSIQ), a label file in it (DeQA-Score's JSON, pyiqa's CSV), a folder with labels.csv (columns image,mos)
     and images/, or a folder of such folders. Several: separated by commas, or the flag again."""
@@ -317,7 +332,7 @@ class EvaluateSettings(ServiceSettings):
 class AuditSettings(VoteSettings):
     """Which votes to audit."""
 
-    benchmarks: Annotated[list[Path], Field(min_length=1)]
+    benchmarks: Benchmarks
     """Labelled sets: benchmarks' folders as they are distributed, label files in them, or a folder of such folders.
     Several: separated by commas, or the flag again."""
     split: Split = "auto"

@@ -79,7 +79,7 @@ def exact(service: Listening, pool: Pool, **changes: Any) -> Ask:
 
 
 def sampled(
-    service: Listening, pool: Pool, profile: str = "plain", votes: int = 32, error: float = 0.0, **changes: Any
+    service: Listening, pool: Pool, profile: str = "plain", votes: int = 32, error: float | None = 0.0, **changes: Any
 ) -> Ask:
     version = service.world.first
     return lambda workers: SampledVoter(pool, workers, version, PROFILES[profile], votes, error, 1.0, 3, **changes)
@@ -161,6 +161,17 @@ def test_a_single_vote_is_asked_in_an_order_that_is_drawn(listening: Listening, 
     assert {sum(one.forward) - sum(one.backward) for one in found} == {1, -1}
 
 
+def test_for_soft_labels_all_votes_are_cast_though_the_majority_is_known(
+    listening: Listening, pool: Pool, tmp_path: Path
+) -> None:
+    made = chosen(listening, pool, "plain", votes_by="samples", votes=9, labels="soft")
+    assert isinstance(made, SampledVoter)
+    assert made.error is None
+    listening.world.engine.answer = brighter("plain", 0.9)
+    found = vote(listening, sampled(listening, pool, votes=9, error=made.error), tmp_path / "votes.jsonl")
+    assert [one.asked for one in found] == [9] * len(PAIRS)
+
+
 def test_three_votes_are_two_where_those_decide(listening: Listening, pool: Pool, tmp_path: Path) -> None:
     listening.world.engine.answer = brighter("plain", 0.5)
     for one in vote(listening, sampled(listening, pool, votes=3), tmp_path / "votes.jsonl"):
@@ -169,7 +180,7 @@ def test_three_votes_are_two_where_those_decide(listening: Listening, pool: Pool
 
 
 @pytest.mark.parametrize("way", [exact, sampled])
-def test_without_permutation_a_pair_is_judged_in_the_order_drawn_alone(
+def test_without_permutation_a_pair_is_judged_in_one_order_alone(
     listening: Listening, pool: Pool, tmp_path: Path, way: Callable[..., Ask]
 ) -> None:
     for one in vote(listening, way(listening, pool, permute=False), tmp_path / "votes.jsonl"):

@@ -22,21 +22,22 @@ from trainer.workers.spread import AsyncWorkers
 
 @dataclass(frozen=True, slots=True)
 class SampledVoter:
-    """Asks one version of any model. `votes`: K; `error`: see `decided`; `permute`: ask in both orders."""
+    """Asks one version of any model. `votes`: K; `error`: see `decided`, None: all K are drawn; `permute`: ask in both
+    orders."""
 
     pool: Pool
     workers: AsyncWorkers
     version: str
     profile: Profile
     votes: int
-    error: float
+    error: float | None
     temperature: float
     seed: int
     permute: bool = True
 
     async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
         """The votes on the pairs, each as soon as it is decided. Raises as `AsyncWorkers`."""
-        asked, wave = 0, first_look(self.votes, self.error)
+        asked, wave = 0, self.votes if self.error is None else first_look(self.votes, self.error)
         cast = [PairVotes(*pair, [0, 0], [0, 0], 0, self.version) for pair in pairs]
         while cast:
             drawn = await self.draw([(one.first, one.second) for one in cast], asked, asked + wave)
@@ -57,7 +58,10 @@ class SampledVoter:
         return [_count(pair, votes.get(pair, []), votes.get(pair[::-1], []), response.version) for pair in pairs]
 
     def _is_decided(self, votes: PairVotes) -> bool:
-        return decided(int(votes.first_votes), int(votes.second_votes), self.votes - votes.asked, self.error)
+        left = self.votes - votes.asked
+        if self.error is None:
+            return left == 0
+        return decided(int(votes.first_votes), int(votes.second_votes), left, self.error)
 
     def _orders(self, pair: Pair, start: int, stop: int) -> list[tuple[Pair, int, int]]:
         """How the answers are shown: either order that has any, with the range of its own answers.

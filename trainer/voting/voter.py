@@ -36,6 +36,6 @@ async def choose(
     if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(probe)):
         return exact
     return SampledVoter(
-        pool, workers, version, profile, settings.votes, settings.vote_error, settings.vote_temperature, seed,
+        pool, workers, version, profile, settings.votes, settings.stopping_error, settings.vote_temperature, seed,
         settings.permute,
     )  # fmt: skip
