@@ -96,6 +96,18 @@ def test_a_round_goes_on_with_the_settings_it_began_with_only(context: RoundCont
         start(changed(context, learning_rate=0.5, seed=3))
 
 
+def test_a_round_of_an_earlier_version_had_the_defaults_of_settings_that_came_later(context: RoundContext) -> None:
+    start(context)
+    file = context.folder / "start.json"
+    began = read_json(file)
+    for later in ("reward", "labels", "permute"):
+        del began["settings"][later]
+    write_json(file, began)
+    start(context)
+    with pytest.raises(ValueError, match=r"--reward regression \(was fidelity\)"):
+        start(changed(context, reward="regression"))
+
+
 def test_a_round_does_not_go_on_after_another_version_was_promoted(context: RoundContext, replicas: Replicas) -> None:
     start(context)
     context.workers.promote(replicas.first.second)

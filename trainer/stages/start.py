@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic_core import PydanticUndefined
+
 from service.versions.store import VersionStore
 from trainer.errors import WrongVersion
 from trainer.files import read_json, write_json
@@ -48,11 +50,13 @@ def _deciding(settings: EvolveSettings) -> dict[str, Any]:
 
 
 def _check_settings(context: RoundContext, began: dict[str, Any]) -> None:
+    """A setting that came later than the round has had its default there."""
     now = _deciding(context.settings)
+    defaults = {name: field.default for name, field in EvolveSettings.model_fields.items()}
     changed = [
         f"--{name.replace('_', '-')} {now[name]} (was {value})"
-        for name, value in began.items()
-        if name in now and now[name] != value
+        for name, value in (defaults | began).items()
+        if name in now and value is not PydanticUndefined and now[name] != value
     ]
     if changed:
         raise ValueError(
