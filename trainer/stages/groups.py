@@ -38,8 +38,8 @@ def _informative(context: RoundContext, images: Pool, count: int) -> list[Group]
     size, seed = context.settings.group_size, context.seed
     drawn = informative.drawn(images, count, size, seed)
     make_variants(context, images, [drawn])
-    with context.stage("scores"):
-        served = Served(context.base)
-        answers = scores.sample(context.workers, images, drawn, served, samples=informative.SAMPLES, seed=seed)
+    with context.stage("scores", total=len(drawn), unit="images") as advance:
+        served, k = Served(context.base), informative.SAMPLES
+        answers = scores.sample(context.workers, images, drawn, served, samples=k, seed=seed, advance=advance)
     strength = informative.strengths(drawn, scores.to_scores(answers, context.profile))
     return informative.chained_groups(strength, count, size, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,10 @@ def sample(
     samples: int,
     seed: int,
     batch: int = 32,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[RolloutResult]:
-    """`samples` answers to `c_score` for each image (content ids), at temperature 1, in the images' order.
+    """`samples` answers to `c_score` for each image (content ids), at temperature 1, in the images' order; `advance` is
+    told how many images each batch had.
 
     Raises:
         ServiceError: the service refused, for example because the version is no longer the active one.
@@ -43,6 +45,7 @@ def sample(
             RolloutRequest(images=encoded, prompts=prompts, adapter=served.adapter, version=served.version)
         )
         results += response.results
+        advance(len(chunk))
     return results
 
 
