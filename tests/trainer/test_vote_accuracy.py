@@ -44,6 +44,8 @@ def test_parts_by_quantile_keep_equal_values_together() -> None:
     values = np.array([1, 1, 1, 1, 1, 1, 0.2, 0.4])
     assert [part.sum() for part in quantiles(values, 4)] == [2, 6]
     assert [part.sum() for part in quantiles(np.arange(8.0), 4)] == [2, 2, 2, 2]
+    assert [part.sum() for part in quantiles(np.array([0.0] * 4 + [1.0] * 6), 8)] == [4, 6]
+    assert [part.sum() for part in quantiles(np.ones(5), 8)] == [5]
 
 
 def test_parts_of_equal_width_hold_every_value_once() -> None:

@@ -13,8 +13,8 @@ from trainer.reporting import vote_plots
 from trainer.reporting.page import filled
 
 SHORT = (
-    "pairs", "right, a tie counting half", "calibration error", "circular triples", "for the image shown first",
-    "orders contradict each other",
+    "pairs", "unreadable answers", "right, a tie counting half", "calibration error", "circular triples",
+    "for the image shown first", "orders contradict each other",
 )  # fmt: skip
 """What a terminal's width has room for."""
 

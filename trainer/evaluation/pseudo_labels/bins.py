@@ -22,6 +22,6 @@ def equal_widths(values: Array, parts: int, low: float, high: float) -> list[Par
 
 def _between(values: Array, edges: Array) -> list[Part]:
     """Each part has its lower edge, the last one both."""
-    inner = np.unique(edges)[1:-1]
+    inner = np.unique(edges[1:-1])
     places = np.searchsorted(inner, values, side="right")
     return [places == place for place in np.unique(places)]

@@ -40,7 +40,7 @@ def taken(run: Path) -> dict[str, Any]:
 def _summary(figures: Mapping[str, Any]) -> dict[str, Any]:
     accuracy = figures["accuracy"]
     known = {name: accuracy[name] for name in ("label", "majority")}
-    kept = {name: figures[name] for name in ("pairs", "cycles", "position", "changes")}
+    kept = {name: figures[name] for name in ("pairs", "votes", "ties", "unreadable", "cycles", "position", "changes")}
     return {**kept, "accuracy": {**known, "calibration": {"error": accuracy["calibration"]["error"]}}}
 
 

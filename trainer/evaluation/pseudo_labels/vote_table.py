@@ -14,6 +14,8 @@ def cells(figures: Mapping[str, Any]) -> dict[str, str]:
     of_labels, of_majorities = (cycles.get(part) or {} for part in ("labels", "majorities"))
     return {
         "pairs": f"{figures['pairs']:,}",
+        "ties": _percent(figures["ties"] / figures["pairs"]),
+        "unreadable answers": _percent(figures["unreadable"] / figures["votes"] if figures["votes"] else None),
         "right, a tie counting half": _rate(accuracy.get("label")),
         "right without the tie margin": _rate(accuracy.get("majority")),
         "calibration error": _percent((accuracy.get("calibration") or {}).get("error")),
