@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import httpx
 from pydantic import ValidationError
@@ -149,9 +150,14 @@ class Trainer(BaseSettings):
 
 def app() -> None:
     """The console script."""
+    in_sentences(lambda: CliApp.run(Trainer))
+
+
+def in_sentences(work: Callable[[], object]) -> None:
+    """Does it until a signal comes. What ends it is said in a sentence, with the exit code that `Evolve` lists."""
     termination.listen()
     try:
-        CliApp.run(Trainer)
+        work()
     except ValidationError as error:
         _stop(EXIT_WRONG_SETTINGS, "; ".join(map(_sentence, error.errors())))
     except httpx.TransportError as error:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from trainer import termination
+from trainer.cli import in_sentences
 from trainer.evaluation.ablations.arms import ARMS, Arm
 from trainer.evaluation.ablations.results import collect
 from trainer.evaluation.ablations.summary import summarise
@@ -37,10 +37,9 @@ def main(
     """Runs every arm with every seed and shows what came of them."""
     planned = trials(study, _chosen(arms), seeds)
     if not tables_only:
-        termination.listen()
         from trainer.evaluation.ablations.study import run
 
-        run(study, planned, Scale(groups, samples))
+        in_sentences(lambda: run(study, planned, Scale(groups, samples)))
     found = summarise(collect(study))
     for table in found["tables"].values():
         show(table, Console())

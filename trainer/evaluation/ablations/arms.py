@@ -1,5 +1,5 @@
-"""The arms: ways of evolving that differ from the default in one thing each. A round is never run twice: what several
-tables show is one arm's."""
+"""The arms: ways of evolving that differ from the default in one thing each, those of K votes in K from each other. All
+arms of a seed see the same images; a round is never run twice: what several tables show is one arm's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ Start = Literal["embedded", "supervised"]
 """The checkpoint an arm starts from: the demo's, or the one of `supervised.py`."""
 
 DOMAIN = ("blur", "noise")
-"""The benchmarks whose distortions the supervised checkpoint is taught; the others are out of its domain."""
+"""The benchmarks whose distortions the supervised checkpoint is taught."""
+OUT_OF_DOMAIN = ("compression", "resampling", "tone_colour", "local_structure")
+"""Those without any of them; `wild` mixes all distortions and is neither."""
 
 VOTES = (1, 2, 4, 8, 16, 32)
 """K of the paper's Figure 3."""
@@ -28,7 +30,8 @@ class Arm:
 
 
 def _sampled(votes: int) -> Arm:
-    """All K votes are drawn, at the temperature of the paper's rollouts, while any could still change the majority."""
+    """Votes are drawn while any of the K could still change the majority, so the labels are those of all K. The paper's
+    temperature is not published; 1 leaves the model's own probabilities as they are, of which `hard` is the limit."""
     drawn = {"votes_by": "samples", "votes": votes, "vote_error": 0.0, "vote_temperature": 1.0}
     return Arm(f"votes-{votes}", 1, drawn)
 

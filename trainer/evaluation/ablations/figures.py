@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.evaluation.ablations.arms import DOMAIN
+from trainer.evaluation.ablations.arms import ARMS, DOMAIN, OUT_OF_DOMAIN
 from trainer.evaluation.averages import weighted_mean
 
 Row = Mapping[str, Any]
@@ -37,14 +37,17 @@ def _share(name: str) -> Callable[[Row], float | None]:
 
 
 def _ties(row: Row) -> float | None:
-    return 100 * float(row["vote"]["ties"] / row["vote"]["pairs"]) if "vote" in row else None
+    """Of the labels that were trained on; soft ones know none."""
+    if "vote" not in row or ARMS[row["arm"]].settings.get("labels") == "soft":
+        return None
+    return 100 * float(row["vote"]["ties"] / row["vote"]["pairs"])
 
 
 FIGURES = {
     "plcc": Figure("PLCC", _weighted("plcc")),
     "srcc": Figure("SRCC", _weighted("srcc")),
     "in_domain": Figure("PLCC in its domain", _weighted("plcc", lambda name: name in DOMAIN)),
-    "out_of_domain": Figure("PLCC out of its domain", _weighted("plcc", lambda name: name not in DOMAIN)),
+    "out_of_domain": Figure("PLCC out of its domain", _weighted("plcc", lambda name: name in OUT_OF_DOMAIN)),
     "gain": Figure("gain, %", lambda row: row.get("relative_gain_percent"), 1),
     "votes_right": Figure("votes right, %", _share("accuracy_on_audit"), 1),
     "ties": Figure("ties, %", _ties, 1),

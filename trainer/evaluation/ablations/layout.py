@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 from trainer.evaluation.ablations.arms import VOTES
 
@@ -43,7 +44,7 @@ ABLATIONS = {
     "votes": Ablation(
         "Votes a pair (the paper's Figure 3)",
         ("plcc", "gain", "votes_right", "ties"),
-        (Line("before", "default", 0, BASE), *map(_votes_line, VOTES)),
+        (Line("before", "default", 0, BASE), *map(_votes_line, VOTES), Line("exact: the limit", "hard", 1)),
         (("K = 1", "before"), ("K = 8", "K = 1"), ("K = 32", "K = 8"), ("K = 32", "K = 1")),
     ),
     "reward": Ablation(
@@ -77,7 +78,9 @@ ABLATIONS = {
             Line("probabilistic, round 2", "soft", 2),
         ),
         tuple(
-            (f"hard with ties, round {n}", f"{other}, round {n}") for n in (1, 2) for other in ("hard", "probabilistic")
+            (f"{one}, round {n}", f"{other}, round {n}")
+            for n in (1, 2)
+            for one, other in combinations(("hard with ties", "hard", "probabilistic"), 2)
         ),
     ),
     "pairs": Ablation(

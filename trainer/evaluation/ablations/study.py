@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,13 @@ from trainer.progress import Stages
 
 
 def run(study: Path, planned: Sequence[Trial], scale: Scale) -> None:
-    """Runs what is not done yet, and writes `results.json` after each round. Raises as `Runner.run_round`."""
+    """Runs what is not done yet, and writes `results.json` after each round.
+
+    Raises:
+        ValueError: the study was begun at another scale, or another process is at work in it.
+        Exception: as `Runner.run_round`.
+    """
+    _check_scale(study, scale)
     study.mkdir(parents=True, exist_ok=True)
     stages = Stages(study / "stages.jsonl")
     stages.say(tell(planned))
@@ -35,6 +42,13 @@ def run(study: Path, planned: Sequence[Trial], scale: Scale) -> None:
             runner.measure_starts()
             for trial in planned:
                 _run(trial, runner, planned)
+
+
+def _check_scale(study: Path, scale: Scale) -> None:
+    began = collect(study)["scale"]
+    if began and began != asdict(scale):
+        flags = " ".join(f"--{name} {value}" for name, value in began.items())
+        raise ValueError(f"the study in {study} was begun with {flags}; go on with those, or give another --runs")
 
 
 def _run(trial: Trial, runner: Runner, planned: Sequence[Trial]) -> None:

@@ -3,7 +3,7 @@
     python -m trainer.evaluation.ablations.supervised DIR
 
 The embedded checkpoint, its scores tuned on the true quality of `train` pictures of two families of distortions; the
-benchmarks of all other families are out of its domain. Comparisons are not taught, nor unlearnt.
+benchmarks of all other families are out of its domain. Comparisons are not taught.
 """
 
 from __future__ import annotations

@@ -63,10 +63,10 @@ def comparisons(found: Mapping[str, Any]) -> list[str]:
 
 def _grid(found: Mapping[str, Any]) -> Iterator[list[str]]:
     """The heading, then a line each."""
-    yield ["", *(FIGURES[name].heading for name in found["figures"]), "seeds", "the paper"]
+    yield ["", *(FIGURES[name].heading for name in found["figures"]), "seeds", "gate would pass", "the paper"]
     for line in found["lines"]:
         figures = [_figure(name, line[name]) for name in found["figures"]]
-        yield [line["label"], *figures, _seeds(line), _paper(line["paper"])]
+        yield [line["label"], *figures, _seeds(line), _gate(line), _paper(line["paper"])]
 
 
 def _figure(name: str, value: Mapping[str, float | None] | None) -> str:
@@ -81,6 +81,11 @@ def _seeds(line: Mapping[str, Any]) -> str:
     if line["seeds"] is None:
         return ""
     return f"{line['seeds']}, {line['failed']} failed" if line["failed"] else str(line["seeds"])
+
+
+def _gate(line: Mapping[str, Any]) -> str:
+    """How many of the seeds' candidates the gate's default limits would have let serve."""
+    return f"{line['gate_passed']} of {line['seeds']}" if line["seeds"] else ""
 
 
 def _paper(paper: float | str) -> str:
