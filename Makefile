@@ -45,7 +45,7 @@ leaderboard: install ## Take the last demo's results into the leaderboard and th
 	@$(BIN)/python -m trainer.evaluation.leaderboard
 	@$(BIN)/python -m trainer.evaluation.pseudo_labels.demo_table
 
-tables: install ## Write the README's tables from the committed results
+tables: install ## Write the README's tables, and its plot of the demo, from the committed results
 	@$(BIN)/python -m trainer.evaluation.readme_tables
 	@$(BIN)/python -m tests.benchmarks.readme_tables
 

@@ -14,8 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 from tests.benchmarks import readme_tables as speed
-from trainer.evaluation import readme_tables
-from trainer.evaluation.leaderboard import Leaderboard, Row, demo_rows
+from trainer.evaluation import leaderboard_plot, readme_tables
+from trainer.evaluation.leaderboard import DEMO, Leaderboard, Row, demo_rows
+from trainer.evaluation.leaderboard_table import demo_models
 from trainer.evaluation.metrics import measure
 from trainer.files import read_json, write_json
 
@@ -35,7 +36,7 @@ def test_the_committed_file_holds_the_papers_rows_and_the_demos() -> None:
     board = Leaderboard.load()
     for model in ("paper:qwen2.5-vl-7b", "paper:evoquality-round1", "paper:evoquality-round2"):
         assert list(board.of(model)) == PAPERS_SETS
-    demos = {model: board.of(model) for model in ("demo:base", "demo:round-1", "demo:round-2")}
+    demos = {model: board.of(model) for model in ("demo:base", "demo:round1", "demo:round2")}
     assert [len(sets) for sets in demos.values()] == [7, 7, 7]
     assert all(None not in one.model_dump().values() for sets in demos.values() for one in sets.values())
     assert len({one.version for sets in demos.values() for one in sets.values()}) == 3
@@ -50,11 +51,10 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_row_takes_the_place_of_the_one_before() -> None:
-    board = Leaderboard(rows=[row(), row(benchmark="tid2013")]).with_rows([row(plcc=0.8), row(model="other")])
-    assert [(one.model, one.benchmark, one.plcc) for one in board.rows] == [
-        ("mine", "csiq", 0.8), ("mine", "tid2013", 0.7), ("other", "csiq", 0.7),
-    ]  # fmt: skip
+def test_a_demo_takes_the_place_of_the_one_before_and_leaves_nothing_of_it() -> None:
+    board = Leaderboard(rows=[row(), *(row(model=f"demo:{name}") for name in ("base", "round1", "round2", "round3"))])
+    found = board.with_demo([row(model="demo:base", plcc=0.8), row(model="demo:round1", plcc=0.9)])
+    assert [(one.model, one.plcc) for one in found.rows] == [("mine", 0.7), ("demo:base", 0.8), ("demo:round1", 0.9)]
 
 
 @pytest.mark.parametrize("changes", [{"plcc": 1.2}, {"rmse": -1}, {"n": 0}, {"source": ""}, {"accuracy": 0.9}])
@@ -80,13 +80,21 @@ def test_the_demos_rows_are_those_of_its_evaluations(tmp_path: Path) -> None:
     found = measure(rng.normal(size=30), rng.normal(size=30))
     written = {name: getattr(found, name) for name in found.__slots__}
     write_json(tmp_path / "settings.json", {"seed": 4, "policy": "full"})
-    for number in range(2):
+    for number in (0, 10, 9):
         evaluation = {"version": f"v{number}", "benchmarks": {"blur": written}}
         write_json(tmp_path / "evaluations" / f"round-{number}.json", evaluation)
-    base, first = demo_rows(tmp_path)
-    assert (base.model, base.version, first.model, first.version) == ("demo:base", "v0", "demo:round-1", "v1")
+    with pytest.raises(ValueError, match="is no finished demo run"):
+        demo_rows(tmp_path)
+    write_json(tmp_path / "seconds.json", {"total": 300})
+    rows = demo_rows(tmp_path)
+    assert [(one.model, one.version) for one in rows] == [
+        ("demo:base", "v0"), ("demo:round9", "v9"), ("demo:round10", "v10"),
+    ]  # fmt: skip
+    base = rows[0]
     assert (base.n, base.plcc, base.krcc, base.rmse) == (30, found.plcc, found.krcc, found.rmse)
     assert base.source == "python -m trainer.demo.run --seed 4 --policy full"
+    board = Leaderboard.load().with_demo(rows)
+    assert list(demo_models(board)) == ["base", "round 9", "round 10"]
 
 
 def test_a_folder_without_a_demo_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -99,6 +107,21 @@ def test_a_folder_without_a_demo_is_refused_with_what_to_do(tmp_path: Path) -> N
 def test_the_readme_says_what_the_files_say() -> None:
     text = (REPOSITORY / "README.md").read_text()
     assert readme_tables.fill(readme_tables.fill(text, readme_tables.tables()), speed.TABLES) == text
+
+
+def test_the_readmes_plot_is_of_the_tables_figures() -> None:
+    def parted(svg: str) -> tuple[list[str], list[float]]:
+        number = r"-?\d+\.\d+"
+        return re.split(number, svg), [float(found) for found in re.findall(number, svg)]
+
+    board = Leaderboard.load()
+    (text, places), (drawn, expected) = (
+        parted(svg) for svg in ((REPOSITORY / readme_tables.PLOT).read_text(), leaderboard_plot.demo(board))
+    )
+    assert text == drawn
+    assert places == pytest.approx(expected, abs=0.01)
+    worse = board.with_demo([one.model_copy(update={"plcc": 0.1}) for one in board.rows if one.model.startswith(DEMO)])
+    assert parted(leaderboard_plot.demo(worse))[1] != pytest.approx(expected, abs=0.01)
 
 
 def test_every_place_in_the_readme_has_a_table() -> None:

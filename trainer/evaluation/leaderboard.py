@@ -2,7 +2,7 @@
 
     python -m trainer.evaluation.leaderboard --run runs/demo
 
-takes in the rows of a finished demo run, in place of those of the run before.
+takes in the rows of a finished demo run, in place of all those of the run before.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from trainer.evaluation.averages import relative_gain_percent, weighted_mean
 from trainer.files import read_json, write_text
 
 FILE = Path(__file__).with_name("leaderboard.json")
+DEMO = "demo:"
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 Metric = Literal["plcc", "plcc_fitted", "srcc", "krcc", "rmse"]
 
@@ -30,7 +31,7 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(min_length=1)
-    """With where it is from: `paper:evoquality-round2`, `demo:base`."""
+    """With where it is from: `paper:evoquality-round2`, `demo:base`, `demo:round1`."""
     version: str | None
     """Of the weights, in the store that served them."""
     benchmark: str = Field(min_length=1)
@@ -71,10 +72,13 @@ class Leaderboard(BaseModel):
         rows = ",\n".join(json.dumps(row.model_dump(), allow_nan=False) for row in self.rows)
         write_text(file, f'{{"rows": [\n{rows}\n]}}\n')
 
-    def with_rows(self, rows: Iterable[Row]) -> Leaderboard:
-        """With these rows, each in place of the one of its model and benchmark, or at the end."""
-        by_name = {(row.model, row.benchmark): row for row in [*self.rows, *rows]}
-        return Leaderboard(rows=list(by_name.values()))
+    def with_demo(self, rows: Iterable[Row]) -> Leaderboard:
+        """With a demo's rows in place of all those of the demo before, which may have had more rounds."""
+        return Leaderboard(rows=[*(row for row in self.rows if not row.model.startswith(DEMO)), *rows])
+
+    def models(self, prefix: str) -> list[str]:
+        """Those whose names begin so, in the file's order."""
+        return list(dict.fromkeys(row.model for row in self.rows if row.model.startswith(prefix)))
 
     def of(self, model: str) -> dict[str, Row]:
         """Benchmark -> row. Raises KeyError for a model without any."""
@@ -102,16 +106,20 @@ class Leaderboard(BaseModel):
 
 def demo_rows(run: Path) -> list[Row]:
     """The rows of a finished demo run. Raises ValueError if the folder is none."""
-    evaluations = sorted((run / "evaluations").glob("round-*.json"))
-    if not evaluations:
-        raise ValueError(f"{run} holds no evaluations of a demo: run `make demo` first, or name a finished run")
+    if not (run / "seconds.json").exists():
+        raise ValueError(f"{run} is no finished demo run: run `make demo` first, or name one")
+    evaluations = sorted((run / "evaluations").glob("round-*.json"), key=_round)
     settings = read_json(run / "settings.json")
     source = f"python -m trainer.demo.run --seed {settings['seed']} --policy {settings['policy']}"
-    return [row for file in evaluations for row in _rows(file.stem, read_json(file), source)]
+    return [row for file in evaluations for row in _rows(_round(file), read_json(file), source)]
 
 
-def _rows(name: str, evaluation: Mapping[str, Any], source: str) -> list[Row]:
-    model = "demo:base" if name == "round-0" else f"demo:{name}"
+def _round(file: Path) -> int:
+    return int(file.stem.removeprefix("round-"))
+
+
+def _rows(number: int, evaluation: Mapping[str, Any], source: str) -> list[Row]:
+    model = f"{DEMO}round{number}" if number else f"{DEMO}base"
     columns = Row.model_fields.keys() - {"model", "version", "benchmark", "source"}
     return [
         Row(
@@ -134,7 +142,7 @@ def main(
         rows = demo_rows(run)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--run") from error
-    Leaderboard.load(file).with_rows(rows).save(file)
+    Leaderboard.load(file).with_demo(rows).save(file)
     Console().print(f"{len(rows)} rows of {run} are in {file}")
 
 

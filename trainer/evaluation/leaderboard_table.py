@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainer.evaluation.leaderboard import Leaderboard
+from trainer.evaluation.leaderboard import DEMO, Leaderboard
 from trainer.evaluation.markdown import markdown
 
-
-def paper(board: Leaderboard) -> str:
-    """The paper's base model and rounds."""
-    return _by_set(
-        board,
-        {
-            "zero-shot": "paper:qwen2.5-vl-7b",
-            "round 1": "paper:evoquality-round1",
-            "round 2": "paper:evoquality-round2",
-        },
-    )
+PAPER = {
+    "zero-shot": "paper:qwen2.5-vl-7b",
+    "round 1": "paper:evoquality-round1",
+    "round 2": "paper:evoquality-round2",
+}
 
 
-def demo(board: Leaderboard) -> str:
-    """The demo's base model and rounds."""
-    rounds = sorted({row.model for row in board.rows if row.model.startswith("demo:round-")})
-    return _by_set(
-        board, {"base": "demo:base", **{name.removeprefix("demo:").replace("-", " "): name for name in rounds}}
-    )
+def demo_models(board: Leaderboard) -> dict[str, str]:
+    """Heading -> model: the demo's base and rounds."""
+    rounds = board.models(f"{DEMO}round")
+    return {"base": f"{DEMO}base", **{f"round {name.removeprefix(f'{DEMO}round')}": name for name in rounds}}
 
 
-def _by_set(board: Leaderboard, models: Mapping[str, str]) -> str:
+def by_set(board: Leaderboard, models: Mapping[str, str]) -> str:
     """Raw PLCC of models under their headings, the base first; the last one's gain and SRCC beside them."""
     names = list(models.values())
     rows = [_set(board, names, benchmark) for benchmark in board.of(names[0])]

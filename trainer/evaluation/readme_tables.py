@@ -1,4 +1,5 @@
-"""`make tables`: the README's tables, written between `<!-- table:NAME -->` and `<!-- /table:NAME -->` from data files.
+"""`make tables`: the README's tables, written between `<!-- table:NAME -->` and `<!-- /table:NAME -->` from data files,
+and its plot of the demo.
 
 A table is a function that returns Markdown. Here are those of the leaderboard, of the demo's votes and of the
 ablations; those of speed are in `tests/benchmarks/readme_tables.py`.
@@ -12,13 +13,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.evaluation import leaderboard_table
+from trainer.evaluation import leaderboard_plot
 from trainer.evaluation.ablations import tables as ablations
 from trainer.evaluation.leaderboard import Leaderboard
+from trainer.evaluation.leaderboard_table import PAPER, by_set, demo_models
 from trainer.evaluation.pseudo_labels import demo_table
 from trainer.files import read_json, write_text
 
 README = Path("README.md")
+PLOT = Path("trainer/demo/gain.svg")
 Tables = Mapping[str, Callable[[], str]]
 
 
@@ -27,8 +30,8 @@ def tables() -> Tables:
     board = Leaderboard.load()
     published = read_json(ablations.FILE)["tables"] if ablations.FILE.exists() else ()
     return {
-        "paper": partial(leaderboard_table.paper, board),
-        "demo": partial(leaderboard_table.demo, board),
+        "paper": partial(by_set, board, PAPER),
+        "demo": partial(by_set, board, demo_models(board)),
         "pseudo-labels": demo_table.table,
         **{f"ablation-{name}": partial(ablations.table, name) for name in published},
     }
@@ -58,3 +61,4 @@ def write(tables: Tables, readme: Path = README) -> None:
 
 if __name__ == "__main__":
     write(tables())
+    write_text(PLOT, leaderboard_plot.demo(Leaderboard.load()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -30,6 +30,18 @@ def draw(plot: Callable[[Axes], None], size: tuple[float, float] = (4.6, 2.7), p
     with matplotlib.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=size, layout="constrained", subplot_kw={"projection": projection})
         plot(axes)
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :].replace(PAGE_COLOUR, "currentColor")
+
+
+def plcc_bars(axes: Axes, names: Sequence[str], heights: Mapping[str, Sequence[float]]) -> None:
+    """PLCC in groups of bars: a group a name, in each a bar a label of `heights`, whose values are in that order."""
+    width = 0.8 / len(heights)
+    for place, (label, values) in enumerate(heights.items()):
+        lefts = [n + place * width for n in range(len(names))]
+        axes.bar(lefts, values, 0.9 * width, label=label, color=COLOURS[place % len(COLOURS)])
+    axes.set_xticks([n + 0.4 - width / 2 for n in range(len(names))], [name.replace("_", "\n") for name in names])
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel("PLCC (raw)")
+    axes.legend(ncols=len(heights), loc="lower left", bbox_to_anchor=(0, 1))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from trainer.files import read_jsonl
 from trainer.reporting import vote_plots
-from trainer.reporting.drawing import COLOURS, PAGE_COLOUR, draw
+from trainer.reporting.drawing import COLOURS, PAGE_COLOUR, draw, plcc_bars
 from trainer.reporting.rounds import folders, steps
 from trainer.voting.vote import load, margin
 
@@ -69,16 +69,14 @@ def _traffic(run: Path, report: dict[str, Any]) -> dict[str, str]:
 
 
 def _plcc(axes: Axes, evaluated: list[dict[str, Any]]) -> None:
-    names = [*evaluated[0]["benchmarks"], "weighted"]
-    width = 0.8 / len(evaluated)
-    for place, entry in enumerate(evaluated):
-        heights = [metrics["plcc"] for metrics in entry["benchmarks"].values()] + [entry["weighted_plcc"]]
-        label = f"round {entry['round']}" if entry["round"] else "base"
-        axes.bar([n + place * width for n in range(len(names))], heights, 0.9 * width, label=label)
-    axes.set_xticks([n + 0.4 - width / 2 for n in range(len(names))], [name.replace("_", "\n") for name in names])
-    axes.grid(visible=False, axis="x")
-    axes.set_ylabel("PLCC (raw)")
-    axes.legend(ncols=len(evaluated), loc="lower left", bbox_to_anchor=(0, 1))
+    heights = {
+        f"round {entry['round']}" if entry["round"] else "base": [
+            *(metrics["plcc"] for metrics in entry["benchmarks"].values()),
+            entry["weighted_plcc"],
+        ]
+        for entry in evaluated
+    }
+    plcc_bars(axes, [*evaluated[0]["benchmarks"], "weighted"], heights)
 
 
 def _curves(rounds: dict[str, list[dict[str, Any]]], name: str, axes: Axes) -> None:
