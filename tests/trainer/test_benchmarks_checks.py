@@ -31,6 +31,7 @@ def test_a_single_missing_image_is_left_out_and_named(name: str, tmp_path: Path)
     found = load(tmp_path, "all")
     assert found.ids == [id for id in whole.ids if id != whole.ids[3]]
     assert found.mos.tolist() == np.delete(whole.mos, 3).tolist()
+    assert [name.lower() for name in found.missing] == [Path(whole.ids[3]).name.lower()]
     note = next(note for note in found.notes if "missing" in note)
     assert note.lower() == f"1 images missing: {whole.images[3].name}".lower()
 

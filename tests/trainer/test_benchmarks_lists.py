@@ -39,6 +39,15 @@ def test_deqas_folder_gives_the_test_lists_of_all_its_sets(tmp_path: Path) -> No
     assert [(found.name, len(found.ids)) for found in load_all(tmp_path)] == [("koniq10k", 5), ("livec", 5)]
 
 
+def test_deqas_lists_are_taken_whole_and_tell_what_sets_them_apart(tmp_path: Path) -> None:
+    koniq = deqa(tmp_path, "KONIQ/metas/test_koniq_2k.json", {f"KONIQ/images/{n}.jpg": float(n) for n in range(2010)})
+    assert "2,010 images; the official test part has 2,015" in load(koniq).notes
+    live = [*(f"LIVE-WILD/images/trainingImages/t{n}.bmp" for n in range(1, 8)), "LIVE-WILD/images/3.bmp"]
+    found = load(deqa(tmp_path, "LIVE-WILD/metas/test_livew_1k.json", dict.fromkeys(live, 50.0)))
+    assert found.ids == live
+    assert "7 training images of its observers are among the 8" in found.notes
+
+
 def test_deqas_training_list_has_no_test_part(tmp_path: Path) -> None:
     file = deqa(tmp_path, "SPAQ/metas/train_spaq_9k.json", {f"SPAQ/images/{n}.jpg": float(n) for n in range(5)})
     assert len(load(file, "train").ids) == len(load(file).ids) == 5
@@ -118,6 +127,7 @@ def test_pyiqas_lists_of_live_challenge_pipal_and_tid_are_those_sets(tmp_path: P
         meta(tmp_path, "LIVEChallenge", pd.DataFrame({"img_name": names, "mos": [50.0] * 7 + list(expected.mos)}))
     )
     assert (found.name, found.mos.tolist()) == ("livec", expected.mos.tolist())
+    assert "7 training images dropped" in found.notes
     for name, write, folder, header in (
         ("PIPAL", pipal, "PIPAL", ("hq_name", "dist_name", "elo_score")),
         ("TID2013", tid2013, "tid2013", ("ref_name", "dist_name", "mos")),

@@ -35,7 +35,7 @@ class Evaluation:
     @property
     def weighted_plcc(self) -> float:
         """Raw PLCC over all benchmarks, weighted by their number of images."""
-        counts = {name: metrics.n for name, metrics in self.benchmarks.items()}
+        counts = {name: len(row) for name, row in self.predictions.items()}
         return weighted_mean({name: metrics.plcc for name, metrics in self.benchmarks.items()}, counts)
 
     @property

@@ -22,7 +22,7 @@ class Metrics:
     """Pearson correlation of the raw predictions (pyiqa's convention)."""
     plcc_fitted: float
     """Pearson correlation after the 4-parameter logistic fit (DeQA-Score's convention). Positive for an inverted
-    predictor too: the fit turns it."""
+    predictor too, unless images are a mere handful: the fit turns it."""
     srcc: float
     """Spearman rank correlation of the raw predictions; ties get average ranks."""
     krcc: float

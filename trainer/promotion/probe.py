@@ -35,6 +35,12 @@ class Probe:
         """Reads a benchmark. Raises ValueError, see `benchmarks.load`."""
         return cls(load(folder), samples, seed)
 
+    @property
+    def notes(self) -> list[str]:
+        """What to know of it: how many images, which are missing, what was done to the labels."""
+        about = [f"{len(self.benchmark.ids):,} images", *self.benchmark.notes]
+        return [f"probe {self.benchmark.name}: {note}" for note in about]
+
     def __call__(self, served: Served, workers: Workers, profile: Profile) -> float:
         """SRCC of the mean scores; 0 where they do not vary. Unreadable images are left out."""
         ids = [content_id(path.read_bytes()) for path in self.benchmark.images]

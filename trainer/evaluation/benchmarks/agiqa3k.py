@@ -8,11 +8,12 @@ from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
 from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 SCALE = Scale(0, 4.49, count=2982)
+COLUMNS = ("name", "mos_quality", "mos_align")
 
 
 def read(file: Path, root: Path) -> Labels:
     """`data.csv`. Its two scores rise together."""
-    table = read_csv(file, "name", "mos_quality", "mos_align")
+    table = read_csv(file, *COLUMNS)
     return Labels(
         name="agiqa3k",
         file=file,
@@ -25,4 +26,4 @@ def read(file: Path, root: Path) -> Labels:
     )
 
 
-LAYOUT = Layout("AGIQA-3K", ("data.csv",), read)
+LAYOUT = Layout("AGIQA-3K", ("data.csv",), read, columns=COLUMNS)

@@ -24,6 +24,8 @@ class Benchmark:
     """(N,) The undistorted original of each, where the set is made from originals."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the results must know: images that are missing, labels that were turned, the split."""
+    missing: list[str] = field(default_factory=list)
+    """Images that have a label but no file, as the label file names them. They are in none of the above."""
 
     @property
     def images(self) -> list[Path]:

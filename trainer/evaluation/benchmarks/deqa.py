@@ -2,18 +2,22 @@
 
 Images are named relative to the folder of all its sets, such as `KONIQ/images/10004473376.jpg`. A list does not say
 which direction its scores have, so it is read off the levels of damage where there are any.
+
+A list is taken whole, so that results compare with others': EvoQuality's counts are those of the lists, 2,010 images of
+KonIQ-10k (the official test part has 2,015) and 1,169 of LIVE in the Wild (its seven training images included).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from trainer.evaluation.benchmarks import levels
+from trainer.evaluation.benchmarks import koniq10k, levels, livec
 from trainer.evaluation.benchmarks.checks import direction
 from trainer.evaluation.benchmarks.files import ancestor_with
 from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
@@ -47,6 +51,7 @@ def read(file: Path, root: Path) -> Labels:
     images = [str(entry.get("image", entry.get("img_path"))) for entry in entries]
     known = SETS.get(PurePosixPath(images[0]).parts[0].lower(), _Set(file.stem))
     names = [PurePosixPath(image).name for image in images]
+    parts = _parts(file, len(images))
     labels = Labels(
         name=known.name,
         file=file,
@@ -56,8 +61,8 @@ def read(file: Path, root: Path) -> Labels:
         values=np.array([float(entry["gt_score"]) for entry in entries]),
         witness=levels.quality(images) if known.has_levels else None,
         references=[name.partition(known.separator)[0].upper() for name in names] if known.separator else None,
-        parts=_parts(file, len(images)),
-        notes=[f"DeQA-Score's list {file.name}"],
+        parts=parts,
+        notes=[f"DeQA-Score's list {file.name}", *_about(known.name, images, parts)],
     )
     return _turned(labels) if direction(labels) < 0 else labels
 
@@ -71,6 +76,16 @@ def _entries(file: Path) -> list[dict[str, Any]]:
 
 def _is_entry(entry: Any) -> bool:
     return isinstance(entry, dict) and "gt_score" in entry and ("image" in entry or "img_path" in entry)
+
+
+def _about(name: str, images: Sequence[str], parts: Sequence[str] | None) -> list[str]:
+    """What sets the list apart from the set as published."""
+    notes = []
+    if name == "koniq10k" and parts and parts[0] == "test" and len(images) != koniq10k.TEST:
+        notes.append(f"{len(images):,} images; the official test part has {koniq10k.TEST:,}")
+    if name == "livec" and (training := sum(map(livec.is_training, images))):
+        notes.append(f"{training} training images of its observers are among the {len(images):,}")
+    return notes
 
 
 def _parts(file: Path, count: int) -> list[str] | None:

@@ -18,6 +18,8 @@ from trainer.evaluation.benchmarks.splits import official
 from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 SCALE = Scale(3.91, 88.39, count=10_073)
+TEST = 2015
+"""Images of the official test part."""
 FOLDERS = ("1024x768", "512x384")
 VOTES = ("c1", "c2", "c3", "c4", "c5")
 

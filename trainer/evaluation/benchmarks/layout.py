@@ -66,5 +66,7 @@ class Layout:
     """Where the label file lies in the set's folder, the preferred one first; in any case of letters."""
     read: Callable[[Path, Path], Labels]
     """Reads (label file, folder of the set). Raises ValueError where the file is not as published."""
+    columns: tuple[str, ...] = ()
+    """What the label file's header must have to be taken for it, where its name is a common one."""
     named: tuple[str, ...] = ()
     """Label files that are read only where the file itself is named, since their names say too little."""

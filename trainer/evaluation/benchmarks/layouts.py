@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError
@@ -26,6 +27,7 @@ from trainer.evaluation.benchmarks import (
 )
 from trainer.evaluation.benchmarks.files import find, fits
 from trainer.evaluation.benchmarks.layout import Labels, Layout
+from trainer.evaluation.benchmarks.tables import has_columns
 
 LAYOUTS: tuple[Layout, ...] = tuple(
     module.LAYOUT for module in (koniq10k, spaq, kadid10k, pipal, livec, agiqa3k, tid2013, csiq, deqa, pyiqa, plain)
@@ -77,7 +79,7 @@ def found(path: Path) -> list[Found]:
 def _named(file: Path) -> Iterator[Found]:
     for layout in LAYOUTS:
         for place in (*layout.places, *layout.named):
-            if fits(file.absolute(), place):
+            if fits(file.absolute(), place) and _is_its(layout, file):
                 yield Found(layout, file, file.absolute().parents[len(PurePosixPath(place).parts) - 1])
 
 
@@ -86,16 +88,25 @@ def _below(folder: Path, depth: int) -> list[Found]:
     here = list(_in_folder(folder))
     if here or depth == 0:
         return here
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))
     return [hit for path in inside for hit in _below(path, depth - 1)]
 
 
 def _in_folder(folder: Path) -> Iterator[Found]:
     for layout in LAYOUTS:
         files = next((files for place in layout.places if (files := find(folder, place))), [])
-        yield from (Found(layout, file, folder) for file in files)
+        yield from (Found(layout, file, folder) for file in files if _is_its(layout, file))
+
+
+def _is_its(layout: Layout, file: Path) -> bool:
+    return not layout.columns or has_columns(file, layout.columns)
 
 
 def _looked_for() -> str:
-    published = "; ".join(f"{' or '.join(layout.places)} ({layout.title})" for layout in LAYOUTS if layout.places)
+    published = "; ".join(map(_label_file, (layout for layout in LAYOUTS if layout.places)))
     return f"{published}. Lists of images are named by their file: meta_info_*.csv (pyiqa), *.json, *.csv"
+
+
+def _label_file(layout: Layout) -> str:
+    having = f" with {', '.join(layout.columns)}" if layout.columns else ""
+    return f"{' or '.join(layout.places)}{having} ({layout.title})"

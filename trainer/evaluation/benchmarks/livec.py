@@ -6,7 +6,7 @@ The label file also holds the seven images, t1.bmp to t7.bmp, that its observers
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import scipy.io
@@ -15,7 +15,12 @@ from trainer.evaluation.benchmarks.files import find
 from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
 
 SCALE = Scale(3.42, 92.43, count=1162)
-TRAINING = re.compile(r"(.*/)?t\d+\.bmp", re.IGNORECASE)
+_TRAINING = re.compile(r"t\d+\.bmp", re.IGNORECASE)
+
+
+def is_training(image: str) -> bool:
+    """Whether the observers were trained with an image, by its name."""
+    return bool(_TRAINING.fullmatch(PurePosixPath(image).name))
 
 
 def read(file: Path, root: Path) -> Labels:
@@ -24,7 +29,7 @@ def read(file: Path, root: Path) -> Labels:
     mos = np.atleast_2d(_array(file.parent, "AllMOS_release"))[0].astype(np.float64)
     if len(names) != len(mos):
         raise ValueError(f"{file} has {len(mos)} labels for the {len(names)} images of AllImages_release.mat")
-    kept = [row for row, name in enumerate(names) if not TRAINING.fullmatch(name)]
+    kept = [row for row, name in enumerate(names) if not is_training(name)]
     return Labels(
         name="livec",
         file=file,

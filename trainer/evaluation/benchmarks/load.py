@@ -40,12 +40,12 @@ def load_all(paths: Path | Sequence[Path], split: Split = "auto", *, seed: int =
     Raises:
         ValueError: as `load` does, or two of them have one name.
     """
-    named = [paths] if isinstance(paths, Path) else paths
-    benchmarks = [_benchmark(one, split, seed) for path in named for one in found(path)]
+    everything = [one for path in ([paths] if isinstance(paths, Path) else paths) for one in found(path)]
+    benchmarks = [_benchmark(one, split, seed) for one in everything]
     times = Counter(benchmark.name for benchmark in benchmarks)
-    if alike := [benchmark for benchmark in benchmarks if times[benchmark.name] > 1]:
-        roots = ", ".join(f"{benchmark.name} in {benchmark.root}" for benchmark in alike)
-        raise ValueError(f"several benchmarks have one name ({roots}): their results could not be told apart; name one")
+    if alike := [(one.file, of) for one, of in zip(everything, benchmarks, strict=True) if times[of.name] > 1]:
+        files = ", ".join(f"{of.name} by {file}" for file, of in alike)
+        raise ValueError(f"several benchmarks have one name ({files}): their results could not be told apart; name one")
     return benchmarks
 
 
@@ -64,6 +64,7 @@ def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
         mos=labels.mos[[row for row, _ in kept]],
         references=[labels.references[row] for row, _ in kept] if labels.references else None,
         notes=[*labels.notes, *_about_labels(labels), *about_split, *_about_missing(missing)],
+        missing=missing,
     )
 
 

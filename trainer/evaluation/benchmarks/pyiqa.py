@@ -53,8 +53,8 @@ def read(file: Path, root: Path) -> Labels:
     columns = list(table.columns[first : first + 2])
     key = re.sub(r"^meta_info_|Dataset$", "", file.stem)
     known = SETS.get(key) or _unknown(file, key, columns[1])
-    if known.name == "livec":
-        table = table[[not livec.TRAINING.fullmatch(name) for name in table[columns[0]]]]
+    training = [known.name == "livec" and livec.is_training(image) for image in texts(table[columns[0]])]
+    table = table[[not dropped for dropped in training]]
     images, values = texts(table[columns[0]]), numbers(table[columns[1]])
     root, folder = _place(file, known, images)
     split = next((column for column in ("official_split", "split") if column in table), None)
@@ -69,8 +69,12 @@ def read(file: Path, root: Path) -> Labels:
         witness=_witness(known, images),
         references=texts(table[table.columns[0]]) if first else None,
         parts=official(table[split]) if split else None,
-        notes=[f"pyiqa's list {file.name}, label {columns[1]}, images of {folder}"],
+        notes=[f"pyiqa's list {file.name}, label {columns[1]}, images of {folder}", *_about(sum(training))],
     )
+
+
+def _about(training: int) -> list[str]:
+    return [f"{training} training images dropped"] if training else []
 
 
 def _unknown(file: Path, key: str, label: str) -> _Set:

@@ -15,6 +15,14 @@ def read_csv(file: Path, *columns: str) -> pd.DataFrame:
     return _checked(pd.read_csv(file, dtype=str, skipinitialspace=True), file, columns)
 
 
+def has_columns(file: Path, columns: Sequence[str]) -> bool:
+    """Whether a file is a CSV with these columns, among others."""
+    try:
+        return set(columns) <= set(pd.read_csv(file, nrows=0, skipinitialspace=True).columns.str.strip())
+    except (OSError, ValueError):  # EmptyDataError, ParserError and UnicodeDecodeError are such
+        return False
+
+
 def read_text(file: Path, separator: str, *columns: str) -> pd.DataFrame:
     """A file without a header. All cells are text."""
     return pd.read_csv(file, sep=separator, names=list(columns), dtype=str, skipinitialspace=True)

@@ -77,7 +77,8 @@ class Comparison:
             "baseline": self.baseline,
             "chance": asdict(self.chance),
             "benchmarks": {
-                one.name: {"images": len(one.ids), "notes": self.notes[one.name]} for one in self.benchmarks
+                one.name: {"images": len(one.ids), "missing": one.missing, "notes": self.notes[one.name]}
+                for one in self.benchmarks
             },
             "models": {model: self._model(model) for model in self.evaluations},
         }

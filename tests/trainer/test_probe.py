@@ -1,0 +1,40 @@
+"""The labelled probe of the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.prompts import PROFILES
+from tests.trainer.brightness import LEVELS, brightness
+from tests.trainer.replicas import Replicas
+from trainer.promotion.probe import Probe
+from trainer.training.served import Served
+
+
+def asked(probe: Probe, replicas: Replicas) -> float:
+    with replicas.workers() as workers:
+        return probe(Served(replicas.first.first), workers, PROFILES["plain"])
+
+
+def test_scores_that_follow_the_labels_correlate_with_them(replicas: Replicas, tmp_path: Path) -> None:
+    folder = brightness(tmp_path).root
+    assert asked(Probe.of(folder, samples=2, seed=0), replicas) == 1
+    rows = [f"{level}.png,{255 - level}" for level in LEVELS]
+    (folder / "labels.csv").write_text("\n".join(["image,mos", *rows]))
+    assert asked(Probe.of(folder, samples=2, seed=0), replicas) == -1
+
+
+def test_scores_that_do_not_vary_or_cannot_be_read_are_worth_nothing(replicas: Replicas, tmp_path: Path) -> None:
+    probe = Probe.of(brightness(tmp_path).root, samples=2, seed=0)
+    for text in ("3.00", "no number"):
+        for world in replicas.worlds:
+            world.engine.answer = lambda *_, text=text: text
+        assert asked(probe, replicas) == 0
+
+
+def test_it_tells_how_many_images_it_has_and_which_are_missing(tmp_path: Path) -> None:
+    folder = brightness(tmp_path, levels=range(0, 250, 5)).root
+    (folder / "images" / "45.png").unlink()
+    assert Probe.of(folder, samples=1, seed=0).notes == [
+        "probe brightness: 49 images", "probe brightness: 1 images missing: 45.png",
+    ]  # fmt: skip
