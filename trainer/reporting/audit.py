@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from trainer.evaluation.pseudo_labels.vote_table import cells
 from trainer.files import write_json, write_text
@@ -13,8 +13,8 @@ from trainer.reporting import vote_plots
 from trainer.reporting.page import filled
 
 SHORT = (
-    "pairs", "unreadable answers", "right, a tie counting half", "calibration error", "circular triples",
-    "for the image shown first", "orders contradict each other",
+    "unreadable answers", "right, a tie counting half", "circular triples", "for the image shown first",
+    "orders contradict each other",
 )  # fmt: skip
 """What a terminal's width has room for."""
 
@@ -30,7 +30,9 @@ def write_audit(out: Path, found: dict[str, Any]) -> None:
 
 def table(found: dict[str, Any], version: str) -> Table:
     """How good one version's votes are, a benchmark a row."""
-    shown = Table("benchmark", *SHORT, title=f"votes of version {version}")
+    shown = Table(Column("benchmark", no_wrap=True), title=f"votes of version {version}", padding=(0, 0, 0, 1))
+    for title in SHORT:
+        shown.add_column(title, overflow="fold")
     for name, of in found["benchmarks"].items():
         if version in of["versions"]:
             told = cells(of["versions"][version])

@@ -49,7 +49,7 @@ ABLATIONS = {
     ),
     "reward": Ablation(
         "Ranking against regressing to the mean score",
-        ("plcc", "gain"),
+        ("plcc", "gain", "srcc"),
         (
             Line("ranking, round 1", "default", 1, ROUND_1),
             Line("ranking, round 2", "default", 2, ROUND_2),
