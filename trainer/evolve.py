@@ -44,10 +44,10 @@ def _evolve(settings: EvolveSettings) -> None:
     write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     stages = Stages(settings.run / "stages.jsonl")
     probe = Probe.of(settings.probe, settings.samples, settings.seed) if settings.probe else None
-    key, store = settings.operator_key(), VersionStore(settings.store)
-    followers = trackers(settings, stages.say)
     for note in probe.notes if probe else ():
         stages.say(note)
+    key, store = settings.operator_key(), VersionStore(settings.store)
+    followers = trackers(settings, stages.say)
     with Workers(settings.operators, key, store, settings.patience, stages.say) as workers:
         leftovers.clear(settings.run, store, workers)
         for number in range(1, settings.rounds + 1):

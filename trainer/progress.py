@@ -55,7 +55,7 @@ class Stages:
 
     def say(self, sentence: str) -> None:
         """A line above the bar, or between the lines."""
-        self._console.print(sentence, highlight=False, soft_wrap=True)
+        self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:

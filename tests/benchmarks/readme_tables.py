@@ -72,9 +72,19 @@ def main(
     take: Annotated[Path | None, typer.Option(help="Folder of benchmark results to take in first.")] = None,
 ) -> None:
     """Writes the tables into the README."""
-    for file in sorted(take.glob("*.json")) if take else ():
-        shutil.copy(file, RESULTS)
+    if take:
+        _take(take)
     write(TABLES)
+
+
+def _take(folder: Path) -> None:
+    measured = [file for name in ("serve.json", "train.json") if (file := folder / name).exists()]
+    if not measured:
+        raise typer.BadParameter(
+            f"{folder} holds no serve.json or train.json: run `make bench` first", param_hint="--take"
+        )
+    for file in measured:
+        shutil.copy(file, RESULTS)
 
 
 def _rate(row: Mapping[str, Any]) -> str:

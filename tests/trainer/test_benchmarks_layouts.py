@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -66,6 +67,22 @@ def test_a_table_called_data_is_agiqas_only_with_its_columns(tmp_path: Path) -> 
 def test_a_table_of_another_kind_hides_no_benchmark_below_it(content: bytes, tmp_path: Path) -> None:
     csiq(tmp_path / "csiq")
     (tmp_path / "data.csv").write_bytes(content)
+    assert names(tmp_path) == ["csiq"]
+
+
+def test_a_folder_that_may_not_be_read_hides_no_benchmark_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csiq(tmp_path / "csiq")
+    (tmp_path / "lost+found").mkdir()
+    listdir = os.listdir
+
+    def guarded(folder: Path) -> list[str]:
+        if Path(folder).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", guarded)
     assert names(tmp_path) == ["csiq"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from scipy.optimize import curve_fit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from tests.trainer.published import CSIQ_ROWS, PUBLISHED, SETS, csiq_names
+from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load
 from trainer.evaluation.evaluate import measured
 from trainer.evaluation.metrics import Metrics
@@ -52,6 +53,14 @@ def answers(truth: dict[str, float], sign: int) -> dict[str, float]:
     return {name.lower(): float(np.round(score, 1)) for name, score in zip(truth, scores, strict=True)}
 
 
+def keep(folder: Path, benchmark: Benchmark, said: dict[str, float], unreadable: Collection[str]) -> None:
+    """Predictions as a service's answers come: in any order."""
+    kept = Predictions(folder, benchmark.name)
+    for id in np.random.default_rng(0).permutation(benchmark.ids):
+        score = None if id in unreadable else said[Path(id).name.lower()]
+        kept.add(Prediction(str(id), score, None, float(score is None), None, "v1", PROTOCOL.as_dict(), {}))
+
+
 def by_scipy(x: Array, y: Array) -> Metrics:
     def curve(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
         return (b1 - b2) / (1 + np.exp(-(x - b3) / b4)) + b2
@@ -75,10 +84,7 @@ def test_metrics_are_scipys_of_the_published_labels(name: str, sign: int, tmp_pa
     root = PUBLISHED[name][0](tmp_path / "set")
     truth, benchmark = TRUTH[name](root), load(root, "all")
     said, unreadable = answers(truth, sign), {benchmark.ids[2], benchmark.ids[9]}
-    kept = Predictions(tmp_path / "predictions", name)
-    for id in np.random.default_rng(0).permutation(benchmark.ids):
-        score = None if id in unreadable else said[Path(id).name.lower()]
-        kept.add(Prediction(str(id), score, None, float(score is None), None, "v1", PROTOCOL.as_dict(), {}))
+    keep(tmp_path / "predictions", benchmark, said, unreadable)
     found = measured([benchmark], PROTOCOL, tmp_path / "predictions").benchmarks[name]
 
     left_out = {Path(id).name.lower() for id in unreadable}
@@ -89,3 +95,14 @@ def test_metrics_are_scipys_of_the_published_labels(name: str, sign: int, tmp_pa
         assert getattr(found, metric) == pytest.approx(getattr(expected, metric), abs=1e-12)
     assert (found.plcc_fitted, found.rmse) == pytest.approx((expected.plcc_fitted, expected.rmse), rel=1e-4)
     assert sign * found.srcc > 0.7 and found.plcc_fitted > 0.7
+
+
+def test_a_set_weighs_as_much_as_it_has_images_readable_or_not(tmp_path: Path) -> None:
+    roots = {name: PUBLISHED[name][0](tmp_path / name) for name in ("csiq", "livec")}
+    sets = [load(root) for root in roots.values()]
+    for one, root in zip(sets, roots.values(), strict=True):
+        keep(tmp_path / "kept", one, answers(TRUTH[one.name](root), 1), one.ids[5:25] if one.name == "livec" else ())
+    found = measured(sets, PROTOCOL, tmp_path / "kept")
+    of = found.benchmarks
+    assert (of["csiq"].n, of["livec"].n) == (60, 10)
+    assert found.weighted_plcc == pytest.approx((60 * of["csiq"].plcc + 30 * of["livec"].plcc) / 90)

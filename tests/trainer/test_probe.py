@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from service.prompts import PROFILES
 from tests.trainer.brightness import LEVELS, brightness
 from tests.trainer.replicas import Replicas
+from trainer.cli import app
 from trainer.promotion.probe import Probe
 from trainer.training.served import Served
 
@@ -38,3 +42,16 @@ def test_it_tells_how_many_images_it_has_and_which_are_missing(tmp_path: Path) -
     assert Probe.of(folder, samples=1, seed=0).notes == [
         "probe brightness: 49 images", "probe brightness: 1 images missing: 45.png",
     ]  # fmt: skip
+
+
+def test_a_run_tells_it_before_its_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = brightness(tmp_path, levels=range(0, 250, 5)).root, tmp_path / "run"
+    (folder / "images" / "45.png").unlink()
+    flags = {"--pool": folder / "images", "--run": run, "--store": tmp_path, "--probe": folder}
+    arguments = [str(word) for flag in flags.items() for word in flag]
+    monkeypatch.setattr(sys, "argv", ["evoquality-trainer", "evolve", *arguments])
+    with pytest.raises(SystemExit):  # there is no service
+        app()
+    assert "probe brightness: 1 images missing: 45.png" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.benchmarks import readme_tables
 from tests.benchmarks.serving.__main__ import _summary
@@ -46,3 +47,11 @@ def test_the_committed_results_have_the_parts_that_the_benchmarks_write() -> Non
     serve, train = (read_json(readme_tables.RESULTS / f"{name}.json") for name in ("serve", "train"))
     assert set(serve["table"][0]) == {"side", "kind", "callers", "images_per_second", "p50_ms", "p99_ms"}
     assert {"table", "ratios", "votes"} <= set(train)
+
+
+def test_a_folder_without_results_is_refused_and_changes_nothing(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "other.json").write_text("{}")
+    with pytest.raises(typer.BadParameter, match="run `make bench` first"):
+        readme_tables.main(tmp_path / "bench")
+    assert not list(results.glob("*.json"))

@@ -3,8 +3,8 @@
 Images are named relative to the folder of all its sets, such as `KONIQ/images/10004473376.jpg`. A list does not say
 which direction its scores have, so it is read off the levels of damage where there are any.
 
-A list is taken whole, so that results compare with others': EvoQuality's counts are those of the lists, 2,010 images of
-KonIQ-10k (the official test part has 2,015) and 1,169 of LIVE in the Wild (its seven training images included).
+A list is taken whole, so that results compare with others': EvoQuality's counts are 2,010 images of KonIQ-10k, whose
+official test part has 2,015, and 1,169 of LIVE in the Wild, which includes its seven training images.
 """
 
 from __future__ import annotations

@@ -68,7 +68,11 @@ def _files(folder: Path, parent: PurePosixPath) -> dict[str, Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+    """Nothing of what is no folder, or may not be read, as `lost+found`, or a folder of other people's homes."""
+    try:
+        return os.listdir(folder)
+    except (NotADirectoryError, FileNotFoundError, PermissionError):
+        return []
 
 
 def _fits(name: str, part: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError
@@ -34,9 +33,10 @@ LAYOUTS: tuple[Layout, ...] = tuple(
 )
 """The plain one is last: any CSV that is named fits it."""
 BROKEN = (
-    BadZipFile, EmptyDataError, JSONDecodeError, LookupError, MatReadError, ParserError, TypeError, UnicodeDecodeError,
+    BadZipFile, EmptyDataError, JSONDecodeError, LookupError, MatReadError, OSError, ParserError, TypeError,
+    UnicodeDecodeError,
 )  # fmt: skip
-"""What the libraries say of a damaged workbook, MATLAB file, table or list."""
+"""What the libraries say of a damaged workbook, MATLAB file, table or list, or of one that may not be read."""
 DEPTH = 2
 """Levels of folders that may lie around a benchmark: archives often bring one of their own."""
 
@@ -88,8 +88,7 @@ def _below(folder: Path, depth: int) -> list[Found]:
     here = list(_in_folder(folder))
     if here or depth == 0:
         return here
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))
-    return [hit for path in inside for hit in _below(path, depth - 1)]
+    return [hit for path in find(folder, "*") if path.is_dir() for hit in _below(path, depth - 1)]
 
 
 def _in_folder(folder: Path) -> Iterator[Found]:
