@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from safetensors.numpy import load_file
 from scipy.stats import ttest_rel
 
@@ -17,6 +18,7 @@ from trainer.demo.pictures import KINDS, make_pictures
 from trainer.demo.run import CHECKPOINT
 from trainer.errors import Collapsed, Unreachable
 from trainer.evaluation.ablations import runner, supervised, tables
+from trainer.evaluation.ablations.__main__ import main
 from trainer.evaluation.ablations.arms import ARMS, DOMAIN, OUT_OF_DOMAIN
 from trainer.evaluation.ablations.clock import seconds_left
 from trainer.evaluation.ablations.figures import FIGURES
@@ -98,6 +100,17 @@ def test_a_study_goes_on_at_the_scale_it_began_with_only(study: Path) -> None:
     with pytest.raises(ValueError, match="begun with --groups 30 --samples 12; go on with those"):
         run(study, [], Scale(groups=60, samples=12))
     run(study, [], SCALE)
+
+
+def test_a_study_that_cannot_go_on_ends_in_a_sentence(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(Trial(study, ARMS["default"], 0).folder / "settings.json", {"groups": 60, "samples": 12})
+    monkeypatch.setattr("sys.argv", ["ablations", "--runs", str(study)])
+    with pytest.raises(SystemExit) as end:
+        typer.run(main)
+    assert end.value.code == 2
+    assert "begun with --groups 60 --samples 12" in capsys.readouterr().err
 
 
 def test_a_set_out_of_the_domain_has_none_of_its_distortions() -> None:

@@ -27,7 +27,8 @@ def thurstone(scores: Array, partner: Array, gamma: float = GAMMA) -> Array:
 
 
 def fidelity(label: float, probability: Array) -> Array:
-    """Eq. 3's summand: 1 where the probability equals the label (0, 0.5 or 1), 0 where they are opposite."""
+    """Eq. 3's summand: 1 where the probability equals the label (0, 0.5, 1, or a soft one between), 0 where they are
+    opposite."""
     return np.sqrt(label * probability) + np.sqrt((1 - label) * (1 - probability))
 
 
