@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from rich.console import Console
 from tests.service.conftest import picture
 from trainer.evaluation.averages import relative_gain_percent
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.comparison import tables
-from trainer.evaluation.comparison.comparison import Chance, Comparison, compare
+from trainer.evaluation.comparison.chance import Chance
+from trainer.evaluation.comparison.comparison import AVERAGED, Comparison, compare
 from trainer.evaluation.comparison.misses import worst
 from trainer.evaluation.comparison.run import write
 from trainer.evaluation.comparison.terminal import show
@@ -26,6 +27,8 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.metrics import measure
 from trainer.evaluation.predictions import Prediction
 from trainer.evaluation.protocol import Protocol
+from trainer.evaluation.resampling import Interval
+from trainer.evaluation.significance import PairedTest, holm
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"<b>blur</b>": 60, "noise": 30, "tone": 40}
@@ -94,6 +97,75 @@ def test_averages_are_weighted_by_the_benchmarks_sizes(comparison: Comparison) -
     assert comparison.gain_percent("better") == pytest.approx(relative_gain_percent(base, plcc, SIZES))
 
 
+def test_the_interval_of_an_average_is_that_of_sets_resampled_each_by_itself(comparison: Comparison) -> None:
+    """The variance of a weighted mean of independent figures is the sum of theirs, by squared weights."""
+    shares = {name: size / sum(SIZES.values()) for name, size in SIZES.items()}
+    spread = np.sqrt(sum((shares[name] * comparison.draws["base", name][2].std()) ** 2 for name in SIZES))
+    low, high = comparison.weighted_interval("base", "srcc")
+    assert low < comparison.weighted("base", "srcc") < high
+    assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.25)
+
+
+def test_a_gain_is_drawn_of_both_models_on_the_same_images(comparison: Comparison) -> None:
+    drawn = [
+        relative_gain_percent(
+            *({name: comparison.draws[model, name][0][number] for name in SIZES} for model in NOISE), SIZES
+        )
+        for number in range(200)
+    ]
+    assert comparison.gain_interval("better") == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+    low, high = comparison.gain_interval("better")
+    assert low < comparison.gain_percent("better") < high
+    paired = [np.corrcoef(*(comparison.draws[model, name][0] for model in NOISE))[0, 1] for name in SIZES]
+    assert min(paired) > 0.2
+
+
+def test_sets_of_one_size_are_drawn_independently(tmp_path: Path) -> None:
+    sets = [benchmark(tmp_path / name, name, 40) for name in ("one", "other")]
+    found = compare(sets, {"base": evaluation(sets, 1.0, "v")}, Chance(resamples=300))
+    with_alone = compare(sets[:1], {"base": evaluation(sets, 1.0, "v")}, Chance(resamples=300))
+    assert abs(np.corrcoef(found.draws["base", "one"][0], found.draws["base", "other"][0])[0, 1]) < 0.3
+    assert np.array_equal(found.draws["base", "one"], with_alone.draws["base", "one"])
+
+
+@pytest.mark.parametrize("tests", [1, 8, 32, 200])
+def test_the_smallest_p_is_significant_however_many_tests_there_are(tests: int) -> None:
+    smallest = PairedTest(0.1, Interval(0, 0.2), 2 / (Chance(resamples=10).resamples_of_tests(tests) + 1), 100)
+    assert max(holm(dict.fromkeys(range(tests), smallest)).values()) < 0.05 / 3
+    assert Chance(resamples=10**6).resamples_of_tests(tests) == 10**6
+
+
+def test_over_a_baseline_that_orders_a_set_the_wrong_way_round_there_is_no_gain(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    sets = comparison.benchmarks
+    turned = evaluation([replace(one, mos=-one.mos) for one in sets], 0.1, "v-turned")
+    upside_down = {name: measure(turned.scores(name), one.mos) for name, one in zip(SIZES, sets, strict=True)}
+    models = {"turned": replace(turned, benchmarks=upside_down), "better": comparison.evaluations["better"]}
+    found = compare(sets, models, Chance(resamples=50))
+    assert found.gain_percent("better") is None and found.gain_interval("better") is None
+    write(found, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["models"]["better"]["relative_gain_percent"] is None
+
+
+def test_of_a_single_reference_nothing_is_drawn_and_the_reader_is_told(tmp_path: Path) -> None:
+    one = replace(benchmark(tmp_path / "set", "one", 20), references=["same"] * 20)
+    models = {name: evaluation([one], noise, f"v-{name}") for name, noise in NOISE.items()}
+    found = compare([one], models, Chance(resamples=50))
+    assert found.weighted_interval("better", "plcc") is None and not found.tests
+    assert "no intervals or test for better: all images are of one reference" in found.notes["one"][-1]
+    write(found, tmp_path / "out")
+    said = shown(found)
+    assert "all images are of one reference" in said
+    assert "one: 1 images without a score of better, 1 refused by the service" in said
+
+
+def test_a_model_alone_is_not_the_best_of_anything(tmp_path: Path) -> None:
+    one = benchmark(tmp_path / "set", "one", 20)
+    write(compare([one], {"base": evaluation([one], 1.0, "v")}, Chance(resamples=50)), tmp_path / "out")
+    assert "textbf" not in (tmp_path / "out" / "table.tex").read_text()
+
+
 def test_the_markdown_table_has_a_row_a_metric_and_model(comparison: Comparison, out: Path) -> None:
     rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in (out / "table.md").read_text().splitlines() if "|" in line]
     assert rows[0] == ["metric", "model", *SIZES, "weighted"]
@@ -105,7 +177,7 @@ def test_the_latex_table_is_booktabs_and_bolds_the_best(comparison: Comparison, 
     text = (out / "table.tex").read_text()
     assert re.search(r"\\toprule(.|\n)*\\midrule(.|\n)*\\bottomrule", text)
     bold = re.findall(r"\\textbf\{([\d.]+)\}", text)
-    assert len(bold) == len(tables.CITED) * (len(SIZES) + 1)
+    assert len(bold) == len(AVERAGED) * (len(SIZES) + 1)
     assert f"{comparison.values('better', 'plcc')['noise']:.3f}" in bold
 
 
@@ -119,13 +191,19 @@ def test_csv_and_json_hold_every_figure(comparison: Comparison, out: Path) -> No
         assert float(row["srcc_low"]) == kept[row["model"]]["intervals"][row["benchmark"]]["srcc"][0]
 
 
-def test_the_terminal_shows_every_model_and_its_gain(comparison: Comparison) -> None:
-    console = Console(width=200, record=True, file=io.StringIO())
+def shown(comparison: Comparison) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
     show(comparison, console)
-    said = console.export_text()
-    assert f"{comparison.gain_percent('better'):+.1f} % weighted relative PLCC gain over base" in said
+    return console.export_text()
+
+
+def test_the_terminal_shows_every_model_and_its_gain(comparison: Comparison) -> None:
+    said, reach = shown(comparison), comparison.gain_interval("better")
+    gain = f"{comparison.gain_percent('better'):+.1f} % ({reach.low:+.1f} % to {reach.high:+.1f} %)"
+    assert f"better: weighted relative PLCC gain over base {gain}" in said
     for metrics in comparison.evaluations["better"].benchmarks.values():
         assert f"{metrics.plcc:.3f}" in said
+    assert said.count("2 images missing: a.png, b.png") == len(SIZES)
 
 
 def test_the_worst_misses_are_those_farthest_from_what_people_said(comparison: Comparison) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, pearsonr
 
-from trainer.evaluation.intervals import NAMES, intervals, kind
+from trainer.evaluation.intervals import NAMES, draws, intervals, kind
 from trainer.evaluation.metrics import measure, pearson, spearman
 from trainer.evaluation.resampling import interval, resample
 
@@ -84,14 +84,30 @@ def test_references_widen_intervals_where_their_images_resemble_each_other() -> 
     assert high - low > 1.3 * (narrow_high - narrow_low)
 
 
-def test_unreadable_predictions_are_left_out_with_their_references() -> None:
+def test_the_truth_of_unreadable_images_does_not_matter() -> None:
     predicted, truth = normal(60, 0.7)
     references = [str(number // 3) for number in range(60)]
     predicted[[0, 1, 2, 30]] = np.nan
-    kept = np.isfinite(predicted)
-    left = [name for name, known in zip(references, kept, strict=True) if known]
-    expected = intervals(predicted[kept], truth[kept], references=left, resamples=50)
-    assert intervals(predicted, truth, references=references, resamples=50) == expected
+    other = np.where(np.isfinite(predicted), truth, 1000)
+    found = intervals(predicted, truth, references=references, resamples=50)
+    assert np.isfinite(list(found.values())).all()
+    assert found == intervals(predicted, other, references=references, resamples=50)
+
+
+def test_two_versions_are_drawn_on_the_same_images_whatever_one_of_them_could_read() -> None:
+    predicted, truth = normal(40, 0.7)
+    part = np.where(np.arange(40) == 7, np.nan, predicted)
+    whole, partly = (draws(values, truth, resamples=200) for values in (predicted, part))
+    same = np.isclose(whole, partly, rtol=1e-3).all(axis=0)
+    assert 0.2 < same.mean() < 0.55  # a resample misses one image of many with a probability of 1/e
+    assert np.corrcoef(whole[0], partly[0])[0, 1] > 0.8
+
+
+def test_a_single_reference_that_can_be_read_is_refused() -> None:
+    predicted, truth = normal(20, 0.7)
+    predicted[10:] = np.nan
+    with pytest.raises(ValueError, match="one reference"):
+        intervals(predicted, truth, references=["a"] * 10 + ["b"] * 10)
 
 
 def test_resamples_without_a_correlation_are_left_out() -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Value = TypeVar("Value", float, NDArray[np.float64])
+"""A figure, or a number of draws of it."""
 
 
-def weighted_mean(values: Mapping[str, float], counts: Mapping[str, int]) -> float:
+def weighted_mean(values: Mapping[str, Value], counts: Mapping[str, int]) -> Value:
     """Mean over benchmarks, weighted by their number of images."""
-    return sum(values[name] * counts[name] for name in values) / sum(counts[name] for name in values)
+    mean: Value = np.average(list(values.values()), axis=0, weights=[counts[name] for name in values])
+    return mean
 
 
-def relative_gain_percent(before: Mapping[str, float], after: Mapping[str, float], counts: Mapping[str, int]) -> float:
+def relative_gain_percent(before: Mapping[str, Value], after: Mapping[str, Value], counts: Mapping[str, int]) -> Value:
     """The paper's headline (arXiv 2509.25787): the sample-weighted mean of the benchmarks' relative gains, percent."""
     gains = {name: (after[name] - before[name]) / before[name] for name in before}
     return 100 * weighted_mean(gains, counts)

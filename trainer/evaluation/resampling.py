@@ -32,10 +32,10 @@ def resample(
     Raises:
         ValueError: there is one reference alone, so nothing to draw from.
     """
+    if references is not None:
+        require_references(references)
     groups = None if references is None else _groups(references)
-    drawn_from = n if groups is None else len(groups)
-    if drawn_from < 2:
-        raise ValueError("all images are of one reference: how much chance is in their metrics cannot be told")
+    drawn_from = np.arange(n if groups is None else len(groups))
 
     def of_drawn(drawn: Rows) -> ArrayLike:
         return statistic(drawn if groups is None else np.concatenate([groups[number] for number in drawn]))
@@ -43,10 +43,16 @@ def resample(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval; see `interval`
         found = bootstrap(
-            (np.arange(drawn_from),), of_drawn, vectorized=False, method="percentile", n_resamples=resamples, batch=100,
+            (drawn_from,), of_drawn, vectorized=False, method="percentile", n_resamples=resamples, batch=100,
             rng=np.random.default_rng(seed),
         )  # fmt: skip
     return np.asarray(found.bootstrap_distribution)
+
+
+def require_references(references: Sequence[str]) -> None:
+    """Raises ValueError where all images are of one reference."""
+    if len(set(references)) < 2:
+        raise ValueError("all images are of one reference: how much chance is in their metrics cannot be told")
 
 
 def interval(distribution: Array, level: float) -> Interval:

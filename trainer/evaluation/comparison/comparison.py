@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
 from trainer.evaluation.averages import relative_gain_percent, weighted_mean
 from trainer.evaluation.benchmarks.benchmark import Benchmark
+from trainer.evaluation.comparison.chance import Chance, Question, draw_all
 from trainer.evaluation.evaluate import Evaluation
-from trainer.evaluation.intervals import intervals
-from trainer.evaluation.resampling import Interval
-from trainer.evaluation.significance import PairedTest, holm, paired_test
+from trainer.evaluation.intervals import NAMES, of_draws
+from trainer.evaluation.metrics import Array
+from trainer.evaluation.resampling import Interval, interval
+from trainer.evaluation.significance import PairedTest, holm
 
 Cell = tuple[str, str]
 """Model and benchmark."""
+AVERAGED = ("plcc", "plcc_fitted", "srcc", "krcc")
+"""Metrics without a scale of the benchmark's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chance:
-    """How the bootstrap is drawn."""
-
-    level: float = 0.95
-    resamples: int = 1000
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """What is known of every model on every benchmark. The first model is the baseline."""
 
@@ -35,14 +31,22 @@ class Comparison:
     evaluations: dict[str, Evaluation]
     """By the models' names."""
     chance: Chance
-    intervals: dict[Cell, dict[str, Interval]]
-    """By metric; none where they cannot be told, as of a single reference."""
+    draws: dict[Cell, Array]
+    """(metrics, resamples); none where they cannot be made, as of a single reference."""
     tests: dict[Cell, PairedTest]
     """Of SRCC, against the baseline."""
-    corrected: dict[Cell, float]
-    """The tests' p-values after Holm's correction for the number of all of them."""
     notes: dict[str, list[str]]
     """What a reader must know of each benchmark."""
+
+    @cached_property
+    def intervals(self) -> dict[Cell, dict[str, Interval]]:
+        """By metric."""
+        return {cell: of_draws(drawn, self.chance.level) for cell, drawn in self.draws.items()}
+
+    @cached_property
+    def corrected(self) -> dict[Cell, float]:
+        """The tests' p-values after Holm's correction for the number of all of them."""
+        return holm(self.tests) if self.tests else {}
 
     @property
     def baseline(self) -> str:
@@ -53,6 +57,17 @@ class Comparison:
     def others(self) -> list[str]:
         """All but the baseline."""
         return list(self.evaluations)[1:]
+
+    @property
+    def resamples_of_tests(self) -> int:
+        """See `Chance.resamples_of_tests`."""
+        return self.chance.resamples_of_tests(len(self.others) * len(self.benchmarks))
+
+    @property
+    def best(self) -> str | None:
+        """The one that gained most over the baseline; None where no gain can be told."""
+        gains = {model: gain for model in self.others if (gain := self.gain_percent(model)) is not None}
+        return max(gains, key=gains.__getitem__, default=None)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -67,15 +82,31 @@ class Comparison:
         """Mean of a metric over the benchmarks, weighted by their number of images."""
         return weighted_mean(self.values(model, metric), self.counts)
 
-    def gain_percent(self, model: str) -> float:
-        """The weighted mean of the relative PLCC gains over the baseline, in percent."""
-        return relative_gain_percent(self.values(self.baseline, "plcc"), self.values(model, "plcc"), self.counts)
+    def weighted_interval(self, model: str, metric: str) -> Interval | None:
+        """Of the weighted mean, each benchmark resampled by itself; None unless all of them can be."""
+        drawn = self._drawn(model, metric)
+        return interval(weighted_mean(drawn, self.counts), self.chance.level) if drawn else None
+
+    def gain_percent(self, model: str) -> float | None:
+        """The weighted mean of the relative PLCC gains over the baseline, in percent; None where it correlates
+        negatively with a benchmark, of which nothing is a share."""
+        before = self.values(self.baseline, "plcc")
+        if min(before.values()) <= 0:
+            return None
+        return relative_gain_percent(before, self.values(model, "plcc"), self.counts)
+
+    def gain_interval(self, model: str) -> Interval | None:
+        """Both models on the same resamples. None where there is no gain, or a benchmark cannot be resampled."""
+        before, after = self._drawn(self.baseline, "plcc"), self._drawn(model, "plcc")
+        if not before or not after or self.gain_percent(model) is None:
+            return None
+        return interval(relative_gain_percent(before, after, self.counts), self.chance.level)
 
     def as_dict(self) -> dict[str, Any]:
         """For `results.json`."""
         return {
             "baseline": self.baseline,
-            "chance": asdict(self.chance),
+            "chance": {**asdict(self.chance), "resamples_of_tests": self.resamples_of_tests},
             "benchmarks": {
                 one.name: {"images": len(one.ids), "missing": one.missing, "notes": self.notes[one.name]}
                 for one in self.benchmarks
@@ -83,13 +114,21 @@ class Comparison:
             "models": {model: self._model(model) for model in self.evaluations},
         }
 
+    def _drawn(self, model: str, metric: str) -> dict[str, Array]:
+        """(resamples,) draws of a metric by benchmark, or nothing unless there are some of all."""
+        if any((model, name) not in self.draws for name in self.counts):
+            return {}
+        return {name: self.draws[model, name][NAMES.index(metric)] for name in self.counts}
+
     def _model(self, model: str) -> dict[str, Any]:
         names = [name for name in self.counts if (model, name) in self.intervals]
         tested = [name for name in self.counts if (model, name) in self.tests]
         return {
             **self.evaluations[model].as_dict(),
-            "weighted_srcc": self.weighted(model, "srcc"),
+            "weighted": {metric: self.weighted(model, metric) for metric in AVERAGED},
+            "weighted_intervals": {metric: self.weighted_interval(model, metric) for metric in AVERAGED},
             "relative_gain_percent": self.gain_percent(model),
+            "relative_gain_interval": self.gain_interval(model),
             "intervals": {name: self.intervals[model, name] for name in names},
             "tests": {name: self._test((model, name)) for name in tested},
         }
@@ -106,16 +145,22 @@ def compare(
 ) -> Comparison:
     """Adds what chance may have done. `advance` is told of every model's benchmark that is done."""
     baseline = next(iter(evaluations))
-    found, tests, notes = {}, {}, {one.name: list(one.notes) for one in benchmarks}
-    for (model, evaluation), benchmark in product(evaluations.items(), benchmarks):
-        scores, cell = evaluation.scores(benchmark.name), (model, benchmark.name)
-        drawn = {**asdict(chance), "references": benchmark.references}
-        try:
-            found[cell] = intervals(scores, benchmark.mos, **drawn)
-            if model != baseline:
-                first = evaluations[baseline].scores(benchmark.name)
-                tests[cell] = paired_test(first, scores, benchmark.mos, **drawn)
-        except ValueError as why:  # the metrics are there: there is nothing to draw from
-            notes[benchmark.name].append(f"no intervals for {model}: {why}")
+    cells = list(product(evaluations, benchmarks))
+    questions = [
+        Question(one, evaluations[model].scores(one.name), _rival(model, baseline, evaluations, one))
+        for model, one in cells
+    ]
+    drawn, tests, notes = {}, {}, {one.name: list(one.notes) for one in benchmarks}
+    for (model, one), found in zip(cells, draw_all(questions, chance), strict=True):
+        if found.metrics is not None:
+            drawn[model, one.name] = found.metrics
+        if found.test is not None:
+            tests[model, one.name] = found.test
+        if found.why:  # the metrics are there: there is nothing to draw from
+            notes[one.name].append(f"no intervals or test for {model}: {found.why}")
         advance(1)
-    return Comparison(list(benchmarks), evaluations, chance, found, tests, holm(tests) if tests else {}, notes)
+    return Comparison(list(benchmarks), evaluations, chance, drawn, tests, notes)
+
+
+def _rival(model: str, baseline: str, evaluations: dict[str, Evaluation], one: Benchmark) -> Array | None:
+    return None if model == baseline else evaluations[baseline].scores(one.name)

@@ -54,11 +54,9 @@ def _bars(comparison: Comparison, axes: Axes) -> None:
 
 def _reach(comparison: Comparison, model: str, heights: NDArray[np.float64]) -> NDArray[np.float64]:
     """(2, sets + 1) from each bar's height down and up to the ends of its interval; 0 where there is none."""
-    ends = [
-        (found["plcc"] if (found := comparison.intervals.get((model, name))) else (height, height))
-        for name, height in zip(comparison.counts, heights, strict=False)
-    ]
-    low, high = np.array([*ends, (heights[-1], heights[-1])]).T
+    of_sets = [comparison.intervals.get((model, name), {}).get("plcc") for name in comparison.counts]
+    ends = [*of_sets, comparison.weighted_interval(model, "plcc")]
+    low, high = np.array([end or (height, height) for end, height in zip(ends, heights, strict=True)]).T
     return np.clip([heights - low, high - heights], 0, None)
 
 

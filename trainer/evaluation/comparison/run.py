@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,13 +12,15 @@ from trainer.evaluation.asking import ask
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.comparison import tables
-from trainer.evaluation.comparison.comparison import Chance, Comparison, compare
+from trainer.evaluation.comparison.chance import Chance
+from trainer.evaluation.comparison.comparison import Comparison, compare
 from trainer.evaluation.comparison.page import render
 from trainer.evaluation.comparison.terminal import show
 from trainer.evaluation.evaluate import Evaluation, measured, record
 from trainer.evaluation.models import Model, find
-from trainer.evaluation.predictions import Predictions
+from trainer.evaluation.predictions import Predictions, check_all
 from trainer.files import write_json, write_text
+from trainer.leftovers import alone_in
 from trainer.progress import Stages
 from trainer.settings import EvaluateSettings
 
@@ -27,10 +29,17 @@ def run(settings: EvaluateSettings) -> Comparison:
     """The whole command.
 
     Raises:
-        ValueError: wrong benchmarks or models, or predictions made in another way (see `Predictions`).
+        ValueError: wrong benchmarks or models, predictions made in another way (see `Predictions`), or another
+            evaluation at work in the folder.
         ChildProcessError: a service of its own did not start.
         ServiceError, TransportError: see `ask`.
     """
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(settings.out):
+        return _run(settings)
+
+
+def _run(settings: EvaluateSettings) -> Comparison:
     benchmarks = load_all(settings.benchmarks, settings.split, seed=settings.seed)
     key = settings.operator_key() if settings.record else None
     stages, chance = Stages(), Chance(settings.level, settings.resamples, settings.seed)
@@ -38,11 +47,12 @@ def run(settings: EvaluateSettings) -> Comparison:
     evaluations = {model.name: evaluated(model, benchmarks, stages) for model in models}
     with stages.stage("intervals and tests", total=len(models) * len(benchmarks), unit="sets") as advance:
         found = compare(benchmarks, evaluations, chance, advance)
+    with stages.stage("page and tables", total=None):
+        write(found, settings.out)
     show(found, Console())
-    write(found, settings.out)
     stages.say(f"wrote {settings.out}/index.html, table.md, table.tex, results.csv and results.json")
     if key:
-        _record(list(evaluations.values()), settings, key)
+        _record(evaluations, settings, key, stages)
     return found
 
 
@@ -50,8 +60,7 @@ def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> 
     """Has the model asked about what is missing; with everything there none is started."""
     settings, version = model.settings, model.version()
     kept = [Predictions(model.folder, benchmark.name) for benchmark in benchmarks]
-    for predictions in kept:
-        predictions.check(settings.protocol, version, model.known())
+    check_all(kept, settings.protocol, version, model.known())
     asked = [(one, there) for one, there in zip(benchmarks, kept, strict=True) if there.missing(one.ids)]
     if asked:
         with model.served(stages) as url:
@@ -71,10 +80,13 @@ def write(comparison: Comparison, out: Path) -> None:
     write_text(out / "index.html", render(comparison))
 
 
-def _record(evaluations: Sequence[Evaluation], settings: EvaluateSettings, key: str) -> None:
+def _record(evaluations: Mapping[str, Evaluation], settings: EvaluateSettings, key: str, stages: Stages) -> None:
     """Beside the versions that the service lists; it knows no others."""
     with Client(settings.service, settings.key) as public, Client(settings.operators[0], key) as operator:
         listed = {version.id for version in public.versions().versions}
-        for evaluation in evaluations:
+        for model, evaluation in evaluations.items():
             if evaluation.version in listed:
                 record(evaluation, operator)
+                stages.say(f"recorded beside version {evaluation.version}")
+            else:
+                stages.say(f"{model} was not recorded: the service lists no version {evaluation.version}")
