@@ -29,8 +29,8 @@ def writing(path: Path) -> Iterator[None]:
         usage = shutil.disk_usage(path.parent)
         raise DiskFull(
             f"{path} could not be written: {next(reason for reason in _FULL if reason in told)} "
-            f"({usage.free / 2**20:,.0f} MiB free of {usage.total / 2**20:,.0f}); make room, then start again with the "
-            "same --run: nothing is lost, it goes on where it stopped"
+            f"({usage.free / 2**20:,.0f} MiB free of {usage.total / 2**20:,.0f}); make room, then start again in "
+            "the same folder: nothing is lost, it goes on where it stopped"
         ) from error
 
 

@@ -20,7 +20,7 @@ from trainer.workers.workers import Workers
 
 @contextmanager
 def alone_in(run: Path) -> Iterator[None]:
-    """Keeps other trainers out of the run's folder. Raises ValueError if one is in it; a killed one is not."""
+    """Keeps other trainers out of a folder. Raises ValueError if one is in it; a killed one is not."""
     try:
         with FileLock(run / ".lock", timeout=0):
             yield

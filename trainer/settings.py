@@ -312,16 +312,18 @@ class EvaluateSettings(ServiceSettings):
     samples: int = Field(default=16, ge=1, le=64)
     """Sampled mode: answers drawn an image."""
     seed: int = Field(default=0, ge=0)
-    """Sampled mode: makes the answers repeatable."""
+    """Of the answers drawn in sampled mode, of the bootstrap, and of splits where there are no official ones."""
     out: Path = Path("evaluation")
     """Folder of the results. Predictions are kept in it: started again, only what is missing is asked for, and with
     everything there the metrics are computed again without any model."""
     record: CliImplicitFlag[bool] = False
-    """Also have the service show the metrics of the versions in its list; takes the operators' key."""
+    """Also have the running service show the metrics beside those models that are versions in its list; takes the
+    operators' key (--operator, --store)."""
     level: float = Field(default=0.95, gt=0, lt=1)
-    """Confidence of the bootstrap intervals."""
+    """Confidence of the bootstrap intervals; a test is significant below 1 - level."""
     resamples: Count = 1000
-    """Resamples of the bootstrap: of the intervals and of the tests against the baseline."""
+    """Resamples of the bootstrap: of the intervals, and of the tests against the baseline, which take more where there
+    are so many tests that no corrected p could be significant."""
 
     @property
     def protocol(self) -> Protocol:

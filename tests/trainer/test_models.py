@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from service.client import Client
 from service.versions.store import VersionStore, content_id
-from tests.service.conftest import Listening, checkpoint, listening, make_listening
+from tests.service.conftest import KEY, Listening, checkpoint, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.evaluation.comparison.run import evaluated, run
 from trainer.evaluation.models import Checkpoint, Serving, Version, find
+from trainer.leftovers import alone_in
 from trainer.progress import Stages
 from trainer.settings import EvaluateSettings
 
@@ -45,6 +47,21 @@ def test_lists_are_given_with_commas_on_the_command_line_and_in_the_environment(
 def test_models_of_one_name_in_different_folders_keep_their_predictions_apart(tmp_path: Path) -> None:
     names = ("a/mine", "b/mine", "evoquality:a/mine")
     assert len({find(name, settings(tmp_path)).folder for name in names}) == len(names)
+
+
+def test_a_folder_is_the_same_model_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("base", "inner/base"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "inner")
+    folders = {name: find(name, settings(tmp_path)).folder for name in ("base", "./base", "../base", ".", "plain:base")}
+    assert folders["base"] == folders["./base"] == folders["plain:base"]
+    assert len(set(folders.values())) == 3 and tmp_path / "out" / "predictions" not in folders.values()
+
+
+def test_two_evaluations_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with alone_in(tmp_path / "out"), pytest.raises(ValueError, match="at work in"):
+        run(settings(tmp_path))
 
 
 def test_a_checkpoint_may_be_named_with_a_profile_of_its_own(tmp_path: Path) -> None:
@@ -120,3 +137,23 @@ def test_answers_in_another_profile_are_not_taken_for_those_that_are_asked(
     shutil.copytree(find("serving", chosen).folder, thinking.folder)
     with pytest.raises(ValueError, match="a service with profile plain, but one with evoquality"):
         evaluated(thinking, [one], Stages())
+
+
+def test_what_was_recorded_and_what_not_is_told(
+    listening: Listening, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brightness(tmp_path)
+    (tmp_path / "key").write_text(KEY)
+    places = {"service": listening.url, "operator": listening.operator_url, "operator_key_file": tmp_path / "key"}
+    run(settings(tmp_path, **places))
+    kept, elsewhere = tmp_path / "out" / "predictions" / "serving", "v0123456789ab"
+    text = (kept / "brightness.jsonl").read_text().replace(listening.world.first, elsewhere)
+    (kept.with_name(elsewhere)).mkdir()
+    (kept.with_name(elsewhere) / "brightness.jsonl").write_text(text)
+    run(settings(tmp_path, models=["serving", elsewhere], record=True, **places))
+    said = capsys.readouterr().out
+    assert f"recorded beside version {listening.world.first}" in said
+    assert f"{elsewhere} was not recorded: the service lists no version {elsewhere}" in said
+    with Client(listening.url) as client:
+        (version,) = [one for one in client.versions().versions if one.id == listening.world.first]
+    assert version.benchmarks["brightness"].n == len(LEVELS)

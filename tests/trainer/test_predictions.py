@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.contract import InfoResponse
@@ -81,6 +82,30 @@ def test_another_version_than_that_of_the_file_is_refused(listening: Listening, 
     listening.operators.post(f"/internal/versions/{listening.world.second}/promote").raise_for_status()
     with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {listening.world.second}"):
         evaluate(listening.url, [more], Protocol(), tmp_path / "out")
+
+
+def test_benchmarks_asked_in_different_ways_are_not_taken_together(listening: Listening, tmp_path: Path) -> None:
+    one, other = (brightness(tmp_path, name) for name in ("one", "other"))
+    evaluate(listening.url, [one], Protocol("expected"), tmp_path / "out")
+    evaluate(listening.url, [other], Protocol("sampled", 16), tmp_path / "out")
+    with pytest.raises(ValueError, match="protocol 'mode sampled, samples 16, seed 0', but 'mode expected'"):
+        measured([one, other], Protocol(), tmp_path / "out")
+
+
+def test_a_model_of_which_nothing_could_be_read_is_told_with_what_to_do(listening: Listening, tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    for image in one.images:
+        image.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"100% of the images have no score.*--profile"):
+        evaluate(listening.url, [one], Protocol(), tmp_path / "out")
+
+
+def test_averages_weigh_a_set_by_its_images_whatever_could_be_read(listening: Listening, tmp_path: Path) -> None:
+    one, other = brightness(tmp_path, "one"), brightness(tmp_path, "other", levels=(250, 90, 160, 20))
+    one.images[2].write_bytes(b"no picture")
+    found = evaluate(listening.url, [one, other], Protocol("sampled", 1), tmp_path / "out")
+    plcc = [metrics.plcc for metrics in found.benchmarks.values()]
+    assert found.weighted_plcc == pytest.approx(np.average(plcc, weights=[8, 4]))
 
 
 def test_a_picture_that_the_service_refuses_has_no_score_and_is_listed(listening: Listening, tmp_path: Path) -> None:

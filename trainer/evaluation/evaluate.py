@@ -16,7 +16,7 @@ from trainer.evaluation.asking import ask
 from trainer.evaluation.averages import weighted_mean
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
-from trainer.evaluation.predictions import Prediction, Predictions, scores
+from trainer.evaluation.predictions import Prediction, Predictions, check_all, scores
 from trainer.evaluation.protocol import Protocol
 
 
@@ -34,7 +34,7 @@ class Evaluation:
 
     @property
     def weighted_plcc(self) -> float:
-        """Raw PLCC over all benchmarks, weighted by their number of images."""
+        """Raw PLCC over all benchmarks, weighted by their number of images, unreadable ones among them."""
         counts = {name: len(row) for name, row in self.predictions.items()}
         return weighted_mean({name: metrics.plcc for name, metrics in self.benchmarks.items()}, counts)
 
@@ -98,8 +98,8 @@ def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) 
         ValueError: predictions are missing, were made by several versions or in another way, or do not vary.
     """
     kept = [Predictions(folder, benchmark.name) for benchmark in benchmarks]
+    check_all(kept, protocol)
     for benchmark, predictions in zip(benchmarks, kept, strict=True):
-        predictions.check(protocol, kept[0].first.version if kept[0].first else None)
         if missing := predictions.missing(benchmark.ids):
             raise ValueError(f"{predictions.file} lacks {len(missing)} of the benchmark's {len(benchmark.ids)} images")
     found = {
@@ -114,7 +114,11 @@ def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics
     try:
         return measure(scores(predictions), benchmark.mos)
     except ValueError as error:
-        raise ValueError(f"{benchmark.name}, judged by version {predictions[0].version}: {error}") from None
+        unreadable = np.mean([one.score is None for one in predictions])
+        raise ValueError(
+            f"{benchmark.name}, judged by version {predictions[0].version}: {error}. {unreadable:.0%} of the images "
+            "have no score; a model that answers in another way than it is read needs its own --profile"
+        ) from None
 
 
 def record(evaluation: Evaluation, operator: Client) -> None:

@@ -34,7 +34,7 @@ class Model(ABC):
     @property
     def folder(self) -> Path:
         """Where its predictions are kept, one file a benchmark."""
-        return self.settings.out / "predictions" / self._file_name
+        return self.settings.out / "predictions" / re.sub(r"[^\w.@-]+", "--", self._place).strip("-.")
 
     @abstractmethod
     def version(self) -> str | None:
@@ -49,8 +49,9 @@ class Model(ABC):
         """The address of a service that serves it, until the block ends. Raises as `serving` does."""
 
     @property
-    def _file_name(self) -> str:
-        return re.sub(r"[^\w.@-]+", "--", self.name).strip("-.")
+    def _place(self) -> str:
+        """Where it comes from, however it is named."""
+        return self.name
 
 
 class Serving(Model):
@@ -108,6 +109,11 @@ class Checkpoint(Model):
     def profile(self) -> str:
         """How it answers."""
         return self.settings.profile if self.path == self.name else self.name.partition(":")[0]
+
+    @property
+    def _place(self) -> str:
+        folder = Path(self.path)
+        return f"{self.profile}:{folder.resolve()}" if folder.is_dir() else self.name
 
     def version(self) -> str | None:
         """By the folder's content; None for a hub name."""

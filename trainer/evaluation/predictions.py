@@ -87,6 +87,20 @@ class Predictions:
         )
 
 
+def check_all(
+    kept: Sequence[Predictions],
+    protocol: Protocol,
+    version: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Raises ValueError unless all benchmarks' predictions are of one version, made in one way, the one asked for."""
+    for predictions in kept:
+        predictions.check(protocol, version, settings)
+    if first := next((one.first for one in kept if one.first), None):
+        for predictions in kept:
+            predictions.check(Protocol(**first.protocol), first.version, first.settings)
+
+
 def scores(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     """(N,) predicted scores, NaN where there is none."""
     return np.array([np.nan if one.score is None else one.score for one in predictions])
