@@ -19,14 +19,14 @@ def show(comparison: Comparison, console: Console) -> None:
     """A row a model below each benchmark: metrics, the interval of SRCC, its difference to the baseline and that
     one's p after Holm's correction. Then the averages, the gains, and what a reader must know."""
     table = Table(show_edge=False, padding=(0, 0, 0, 1))
-    table.add_column("", overflow="fold")
+    table.add_column("benchmark (images)", overflow="fold")
     for title in (*SHOWN.values(), f"{comparison.chance.level:.0%} of SRCC"):
         table.add_column(title, justify="right", no_wrap=True)
     if comparison.others:
         table.add_column("+/-", justify="right", no_wrap=True)
         table.add_column("p (Holm)", justify="right", no_wrap=True)
     for name, images in comparison.counts.items():
-        table.add_row(Text(f"{name}, {images:,} images"), style="bold")
+        table.add_row(Text(f"{name} ({images:,})"), style="bold")
         for model in comparison.evaluations:
             values = [comparison.values(model, metric)[name] for metric in SHOWN]
             interval = comparison.intervals.get((model, name), {}).get("srcc")
