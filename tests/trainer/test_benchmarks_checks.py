@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from tests.trainer.published import LABELS, PUBLISHED, SCORES, SETS, csiq, koniq10k, livec, spaq, tid2013
+from tests.trainer.published import LABELS, PUBLISHED, SCORES, SETS, csiq, koniq10k, livec, spaq, tid2013, touch
 from trainer.evaluation.benchmarks.load import load
 
 
@@ -74,6 +74,13 @@ def test_an_image_that_is_labelled_twice_is_refused_whatever_its_case(tmp_path: 
     file = tid2013(tmp_path) / "mos_with_names.txt"
     file.write_text(file.read_text() + "5.0 I01_01_1.BMP\n")
     with pytest.raises(ValueError, match=r"names i01_01_1\.bmp 2 times"):
+        load(tmp_path)
+
+
+def test_an_image_that_is_labelled_by_two_names_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "images", ["a.png", "b.png"])
+    (tmp_path / "labels.csv").write_text("image,mos\na.png,1\nb.png,2\nimages/a.png,3\n")
+    with pytest.raises(ValueError, match=r"names \S+images/a\.png 2 times"):
         load(tmp_path)
 
 

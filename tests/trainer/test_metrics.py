@@ -109,7 +109,8 @@ def test_what_does_not_vary_or_is_too_little_has_no_correlation(predicted: Array
 
 
 def test_pyiqas_own_functions_agree(scores: tuple[Array, Array]) -> None:
-    pyiqa = pytest.importorskip("pyiqa.metrics.correlation_coefficient")
+    how = "pip install --no-deps --target /tmp/pyiqa pyiqa, then PYTHONPATH=/tmp/pyiqa"
+    pyiqa = pytest.importorskip("pyiqa.metrics.correlation_coefficient", reason=how)
     found = measure(*scores)
     assert found.plcc == pytest.approx(pyiqa.calculate_plcc(*scores))
     assert found.srcc == pytest.approx(pyiqa.calculate_srcc(*scores))

@@ -139,10 +139,10 @@ def main(
 ) -> None:
     """Takes the demo's rows into the leaderboard; `make tables` then writes the README's tables."""
     try:
-        rows = demo_rows(run)
+        rows, board = demo_rows(run), Leaderboard.load(file)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--run") from error
-    Leaderboard.load(file).with_demo(rows).save(file)
+        raise typer.BadParameter(str(error)) from error
+    board.with_demo(rows).save(file)
     Console().print(f"{len(rows)} rows of {run} are in {file}")
 
 

@@ -56,6 +56,7 @@ def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
     ids = locate(labels.root, labels.folders, [labels.images[row] for row in rows])
     missing = [labels.images[row] for row, id in zip(rows, ids, strict=True) if id is None]
     _refuse_if_too_many(labels, missing, len(rows))
+    _refuse_if_labelled_twice(labels, ids)
     kept = [(row, id) for row, id in zip(rows, ids, strict=True) if id is not None]
     return Benchmark(
         name=labels.name,
@@ -75,6 +76,13 @@ def _refuse_if_too_many(labels: Labels, missing: list[str], expected: int) -> No
             f"{labels.file} names {len(missing):,} images that do not exist, of {expected:,}: {_first(missing)}. "
             f"Looked for them in {places}"
         )
+
+
+def _refuse_if_labelled_twice(labels: Labels, ids: Sequence[str | None]) -> None:
+    """Two names of one file, such as a.png and images/a.png."""
+    again, times = Counter(id for id in ids if id is not None).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{labels.file} names {labels.root / again} {times} times: one label an image is expected")
 
 
 def _about_labels(labels: Labels) -> list[str]:
