@@ -36,6 +36,22 @@ def test_scores_that_do_not_vary_or_cannot_be_read_are_worth_nothing(replicas: R
         assert asked(probe, replicas) == 0
 
 
+def test_a_picture_that_cannot_be_decoded_is_left_out_and_told(replicas: Replicas, tmp_path: Path) -> None:
+    one = brightness(tmp_path, levels=range(0, 250, 5))
+    one.images[3].write_bytes(b"no picture")
+    probe = Probe.of(one.root, samples=2, seed=0)
+    assert probe.notes[1:] == ["probe brightness: 1 images cannot be decoded: images/15.png"]
+    assert probe.benchmark.mos.tolist() == [mos for number, mos in enumerate(one.mos) if number != 3]
+    assert asked(probe, replicas) > 0.99
+
+
+def test_a_probe_of_which_many_cannot_be_decoded_is_refused_before_the_round(tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    one.images[3].write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"1 images of the probe \S+ cannot be decoded: images/130\.png"):
+        Probe.of(one.root, samples=2, seed=0)
+
+
 def test_it_tells_how_many_images_it_has_and_which_are_missing(tmp_path: Path) -> None:
     folder = brightness(tmp_path, levels=range(0, 250, 5)).root
     (folder / "images" / "45.png").unlink()

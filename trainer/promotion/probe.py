@@ -5,16 +5,20 @@ A round is handed a function of `Served`; it never imports this file, nor anythi
 
 from __future__ import annotations
 
+import os
 import warnings
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import ConstantInputWarning, spearmanr
 
+from service.errors import InvalidImage
 from service.prompts import Profile
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.benchmarks.load import load
+from trainer.evaluation.benchmarks.load import MOST_MISSING, first, load
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.training import scores
@@ -32,8 +36,9 @@ class Probe:
 
     @classmethod
     def of(cls, folder: Path, samples: int, seed: int) -> Probe:
-        """Reads a benchmark. Raises ValueError, see `benchmarks.load`."""
-        return cls(load(folder), samples, seed)
+        """Reads a benchmark, without pictures that cannot be decoded: the service would refuse them at the gate, when
+        the round is trained. Raises ValueError, see `benchmarks.load`."""
+        return cls(_readable(load(folder)), samples, seed)
 
     @property
     def notes(self) -> list[str]:
@@ -43,8 +48,8 @@ class Probe:
 
     def __call__(self, served: Served, workers: Workers, profile: Profile) -> float:
         """SRCC of the mean scores; 0 where they do not vary. Unreadable images are left out."""
-        ids = [content_id(path.read_bytes()) for path in self.benchmark.images]
-        pool = Pool([PoolImage(i, str(path), i) for i, path in zip(ids, self.benchmark.images, strict=True)])
+        pool = _pool(self.benchmark)
+        ids = [image.id for image in pool.images]
         answers = scores.sample(workers, pool, ids, served, samples=self.samples, seed=self.seed)
         sampled = scores.to_scores(answers, profile)
         readable = np.isfinite(sampled).any(1)
@@ -52,3 +57,33 @@ class Probe:
             warnings.simplefilter("ignore", ConstantInputWarning)
             found = spearmanr(np.nanmean(sampled[readable], axis=1), self.benchmark.mos[readable]).statistic
         return float(np.nan_to_num(found))
+
+
+def _pool(benchmark: Benchmark) -> Pool:
+    ids = [content_id(path.read_bytes()) for path in benchmark.images]
+    return Pool([PoolImage(id, str(path), id) for id, path in zip(ids, benchmark.images, strict=True)])
+
+
+def _readable(benchmark: Benchmark) -> Benchmark:
+    pool = _pool(benchmark)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        decoded = list(threads.map(partial(_decodes, pool), (image.id for image in pool.images)))
+    kept = np.flatnonzero(decoded).tolist()
+    broken = [id for id, fine in zip(benchmark.ids, decoded, strict=True) if not fine]
+    if len(broken) > MOST_MISSING * len(benchmark.ids):
+        raise ValueError(f"{len(broken):,} images of the probe {benchmark.root} cannot be decoded: {first(broken)}")
+    return replace(
+        benchmark,
+        ids=[benchmark.ids[row] for row in kept],
+        mos=benchmark.mos[kept],
+        references=[benchmark.references[row] for row in kept] if benchmark.references else None,
+        notes=[*benchmark.notes, *([f"{len(broken):,} images cannot be decoded: {first(broken)}"] if broken else [])],
+    )
+
+
+def _decodes(pool: Pool, image_id: str) -> bool:
+    try:
+        pool.open(image_id)
+    except InvalidImage:
+        return False
+    return True

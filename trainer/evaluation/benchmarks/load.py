@@ -73,7 +73,7 @@ def _refuse_if_too_many(labels: Labels, missing: list[str], expected: int) -> No
     if len(missing) > MOST_MISSING * expected:
         places = " or ".join(str(labels.root / folder) for folder in labels.folders)
         raise ValueError(
-            f"{labels.file} names {len(missing):,} images that do not exist, of {expected:,}: {_first(missing)}. "
+            f"{labels.file} names {len(missing):,} images that do not exist, of {expected:,}: {first(missing)}. "
             f"Looked for them in {places}"
         )
 
@@ -95,8 +95,9 @@ def _about_labels(labels: Labels) -> list[str]:
 
 
 def _about_missing(missing: list[str]) -> list[str]:
-    return [f"{len(missing):,} images missing: {_first(missing)}"] if missing else []
+    return [f"{len(missing):,} images missing: {first(missing)}"] if missing else []
 
 
-def _first(names: list[str]) -> str:
+def first(names: list[str]) -> str:
+    """The first of them, for a sentence."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
