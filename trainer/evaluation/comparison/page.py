@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainer.evaluation.comparison import plots
 from trainer.evaluation.comparison.comparison import Comparison
 from trainer.evaluation.comparison.misses import worst
-from trainer.evaluation.comparison.tables import TITLES, gain
+from trainer.evaluation.comparison.tables import TITLES
 from trainer.evaluation.intervals import kind
 from trainer.reporting.page import filled
 
@@ -18,7 +18,6 @@ def render(comparison: Comparison) -> str:
         comparison=comparison,
         titles=TITLES,
         level=f"{comparison.chance.level:.0%}",
-        gain=gain,
         bars=plots.bars(comparison),
         radar=plots.radar(comparison),
         scatters={
