@@ -78,9 +78,10 @@ class Evaluate(EvaluateSettings):
 
     Example: evoquality-trainer evaluate --benchmarks data/koniq,data/kadid10k --models serving,v2ef5d96829e7
 
-    Prints a table and writes to --out: index.html (scatter plots, worst misses), table.md, table.tex, results.csv,
-    results.json, and every prediction (predictions/<model>/<benchmark>.jsonl), so that a killed evaluation goes on
-    where it stopped, and a finished one is computed again without any model.
+    Prints a table and writes to --out: index.html (plots, worst misses), table.md, table.tex, results.csv (a row a
+    model and benchmark), results.json (everything, the averages' and the gain's intervals too), and every prediction
+    (predictions/<model>/<benchmark>.jsonl), so that a killed evaluation goes on where it stopped, and a finished one
+    is computed again without any model. Exit codes are those of evolve.
     """
 
     def cli_cmd(self) -> None:

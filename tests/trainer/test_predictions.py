@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,6 +116,18 @@ def test_a_picture_that_the_service_refuses_has_no_score_and_is_listed(listening
     assert found.benchmarks["brightness"].n == len(LEVELS) - 1
     assert "invalid_image" in found.refused["brightness"][one.ids[2]]
     assert measured([one], Protocol(), tmp_path / "out").refused == found.refused
+
+
+def test_an_answer_that_took_too_long_is_asked_for_again(
+    make_listening: Callable[..., Listening], tmp_path: Path
+) -> None:
+    listening, one = make_listening(request_seconds=0.3), brightness(tmp_path)
+    engine = listening.world.engine
+    engine.seconds = 5.0
+    threading.Timer(1.0, lambda: setattr(engine, "seconds", 0.0)).start()
+    found = evaluate(listening.url, [one], Protocol("sampled", 1), tmp_path / "out")
+    assert found.benchmarks["brightness"].n == len(LEVELS)
+    assert len(engine.asked) > len(LEVELS)
 
 
 def test_metrics_of_unfinished_predictions_are_refused(listening: Listening, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ IN_FLIGHT = 32
 PATIENCE_S = 600.0
 """How long a busy service is asked again about an image, after what it tells to wait."""
 _LOOKS_S = 0.2
-_BUSY = {429, 503}
+_BUSY = {429, 503, 504}
 _PICTURES_OWN = {"invalid_image", "body_too_large"}
 
 
