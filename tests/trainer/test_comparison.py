@@ -19,7 +19,8 @@ from tests.service.conftest import picture
 from trainer.evaluation.averages import relative_gain_percent
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.comparison.chance import Chance
-from trainer.evaluation.comparison.comparison import AVERAGED, Comparison, compare
+from trainer.evaluation.comparison.compare import compare
+from trainer.evaluation.comparison.comparison import AVERAGED, Comparison
 from trainer.evaluation.comparison.misses import worst
 from trainer.evaluation.comparison.run import write
 from trainer.evaluation.comparison.terminal import show

@@ -13,7 +13,8 @@ from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.comparison import tables
 from trainer.evaluation.comparison.chance import Chance
-from trainer.evaluation.comparison.comparison import Comparison, compare
+from trainer.evaluation.comparison.compare import compare
+from trainer.evaluation.comparison.comparison import Comparison
 from trainer.evaluation.comparison.page import render
 from trainer.evaluation.comparison.terminal import show
 from trainer.evaluation.evaluate import Evaluation, measured, record

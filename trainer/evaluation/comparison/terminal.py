@@ -18,13 +18,7 @@ SHOWN = {"plcc": "PLCC", "plcc_fitted": "fitted", "srcc": "SRCC"}
 def show(comparison: Comparison, console: Console) -> None:
     """A row a model below each benchmark: metrics, the interval of SRCC, its difference to the baseline and that
     one's p after Holm's correction. Then the averages, the gains, and what a reader must know."""
-    table = Table(show_edge=False, padding=(0, 0, 0, 1))
-    table.add_column("benchmark (images)", overflow="fold")
-    for title in (*SHOWN.values(), f"{comparison.chance.level:.0%} of SRCC"):
-        table.add_column(title, justify="right", no_wrap=True)
-    if comparison.others:
-        table.add_column("+/-", justify="right", no_wrap=True)
-        table.add_column("p (Holm)", justify="right", no_wrap=True)
+    table = _titled(comparison)
     for name, images in comparison.counts.items():
         table.add_row(Text(f"{name} ({images:,})"), style="bold")
         for model in comparison.evaluations:
@@ -39,6 +33,15 @@ def show(comparison: Comparison, console: Console) -> None:
     console.print(table)
     for line in (*_gains(comparison), *_remarks(comparison)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _titled(comparison: Comparison) -> Table:
+    table = Table(show_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("benchmark (images)", overflow="fold")
+    tested = ("+/-", "p (Holm)") if comparison.others else ()
+    for title in (*SHOWN.values(), f"{comparison.chance.level:.0%} of SRCC", *tested):
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
 
 
 def _row(model: str, values: Sequence[float], interval: Interval | None) -> list[str | Text]:
