@@ -14,7 +14,9 @@ from rich.console import Console
 from service.client import ServiceError
 from trainer import termination
 from trainer.errors import Collapsed, DiskFull, GateRefused, Regressed, Unreachable, WrongVersion
-from trainer.settings import AuditSettings, EvaluateSettings, EvolveSettings, ReportSettings
+from trainer.settings.evaluate import AuditSettings, EvaluateSettings
+from trainer.settings.evolve import EvolveSettings
+from trainer.settings.report import ReportSettings
 from trainer.termination import Terminated
 
 EXIT_WRONG_SETTINGS = 2

@@ -14,7 +14,7 @@ from trainer.promotion.probe import Probe
 from trainer.reporting.report import write_report
 from trainer.reporting.trackers import trackers
 from trainer.round import Round
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
 from trainer.workers.workers import Workers
 

@@ -13,7 +13,7 @@ from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.pseudo_labels.benchmark_audit import ask, figures
 from trainer.pool.distortions import distort
 from trainer.progress import Stages
-from trainer.settings import AuditSettings
+from trainer.settings.evaluate import AuditSettings
 
 pytestmark = pytest.mark.engine
 LEVELS = (1, 3, 5)

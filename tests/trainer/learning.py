@@ -15,7 +15,7 @@ from transformers import AutoProcessor, ProcessorMixin
 from service.contract import Completion, InfoResponse, RolloutResult
 from service.prompts import chat_messages
 from tests.trainer.vision_models import PLAIN, picture
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
 from trainer.training.learner import Learner, begin
 

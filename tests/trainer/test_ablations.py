@@ -31,7 +31,7 @@ from trainer.files import write_json
 from trainer.progress import Stages
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 
 SCALE = Scale(groups=30, samples=12)
 SETS = tuple(BENCHMARKS)

@@ -18,7 +18,7 @@ from trainer.evaluation.pseudo_labels.questions import questions
 from trainer.files import read_json, write_json, write_jsonl
 from trainer.progress import Stages
 from trainer.reporting.audit import table, write_audit
-from trainer.settings import AuditSettings
+from trainer.settings.evaluate import AuditSettings
 from trainer.voting.pairs import pairs_of
 
 GROUPS = [["a", "b", "c"]]

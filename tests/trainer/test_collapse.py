@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import Collapsed
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training.collapse import check
 
 HEALTHY = {"entropy": 0.6, "score_spread": 0.4, "constant": 0.0, "unreadable": 0.02, "kl": 0.05, "reward": 0.8}

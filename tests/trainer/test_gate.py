@@ -11,7 +11,7 @@ import pytest
 
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour, behaviour
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 
 BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5, position_bias=-0.05)
 BETTER = Behaviour(

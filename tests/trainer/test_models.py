@@ -16,7 +16,7 @@ from trainer.evaluation.comparison.run import evaluated, run
 from trainer.evaluation.models import Checkpoint, Serving, Version, find
 from trainer.leftovers import alone_in
 from trainer.progress import Stages
-from trainer.settings import EvaluateSettings
+from trainer.settings.evaluate import EvaluateSettings
 
 __all__ = ["listening", "make_listening"]
 

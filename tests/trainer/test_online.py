@@ -28,7 +28,7 @@ from trainer.errors import Collapsed, PromptMismatch
 from trainer.files import read_jsonl
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated
 from trainer.training.handover import AdapterHandover
 from trainer.training.learner import Learner

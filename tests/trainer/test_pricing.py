@@ -19,7 +19,7 @@ from trainer.pricing import rehearsal
 from trainer.pricing.counts import count, counts
 from trainer.pricing.price import Line, Price, measured
 from trainer.pricing.rehearsal import Rates
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.voting.pairs import pairs_of, random_groups
 
 RATES = Rates(

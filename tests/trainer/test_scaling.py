@@ -19,7 +19,7 @@ from trainer.pool.pool import Pool
 from trainer.pool.scaling import shrunk
 from trainer.pool.sources import Entry, Sources
 from trainer.progress import Stages
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 from trainer.stages.pool import draw_pool
 

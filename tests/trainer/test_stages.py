@@ -22,7 +22,7 @@ from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.progress import Stages
 from trainer.promotion.behaviour import Observer
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 from trainer.stages.promote import promote
 from trainer.stages.start import start

@@ -18,7 +18,7 @@ from tests.service.conftest import KEY, Listening, listening, make_listening, ma
 from trainer.errors import WrongVersion
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.voting.cast import cast
 from trainer.voting.exact import ExactVoter
 from trainer.voting.sampled import SampledVoter

@@ -18,7 +18,7 @@ from service.prompts import PROFILES
 from service.versions.store import VersionStore, content_id
 from trainer.progress import Stages
 from trainer.serving import serving
-from trainer.settings import EvaluateSettings
+from trainer.settings.evaluate import EvaluateSettings
 
 _VERSION = re.compile(r"v[0-9a-f]{12}")
 

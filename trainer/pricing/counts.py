@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import comb
 
 from trainer.promotion.behaviour import COMPARED, VOTES
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.voting.informative import SAMPLES, most_drawn
 
 

@@ -12,7 +12,7 @@ from trainer.evaluation.benchmarks.load import load
 from trainer.pool.sources import Sources
 from trainer.pricing.counts import Counts, count, counts
 from trainer.pricing.rehearsal import Rates, rehearse
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
 
 _COUNTING_S = 20.0

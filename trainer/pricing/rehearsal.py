@@ -17,7 +17,7 @@ from trainer.progress import Stages, stage_times
 from trainer.reporting.rounds import steps
 from trainer.reporting.trackers import Trackers
 from trainer.round import Round
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.voting.vote import load
 from trainer.workers.workers import Workers
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.promotion.behaviour import Behaviour
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 
 
 @dataclass(frozen=True, slots=True)

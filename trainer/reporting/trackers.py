@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.files import read_json, write_json
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 
 Row = dict[str, Any]
 """A step's metrics, as a line of `steps.jsonl` has them."""

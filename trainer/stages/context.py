@@ -11,7 +11,7 @@ from service.prompts import PROFILES, Profile
 from service.versions.store import VersionStore
 from trainer.files import read_json
 from trainer.progress import Advance, Stages
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.workers.workers import Workers
 
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 from service.versions.store import VersionStore
 from trainer.errors import WrongVersion
 from trainer.files import read_json, write_json
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 
 _MAY_CHANGE = {

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from trainer.errors import Collapsed
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 
 
 def check(rows: Sequence[Mapping[str, float]], settings: EvolveSettings) -> None:

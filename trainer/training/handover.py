@@ -13,7 +13,7 @@ from uuid import uuid4
 from service.versions.store import VersionStore
 from trainer.files import writing
 from trainer.leftovers import run_id
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training.served import Served
 from trainer.workers.workers import Workers
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.contract import InfoResponse, RolloutResult
 from service.prompts import Profile
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Ahead
 from trainer.training.distributed import together

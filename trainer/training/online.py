@@ -17,7 +17,7 @@ from service.prompts import Profile
 from trainer import termination
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated, held
 from trainer.training import collapse, scores
 from trainer.training.handover import Handover

@@ -9,7 +9,7 @@ import torch
 
 from service.contract import InfoResponse
 from service.prompts import Profile
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
 from trainer.training.full import FullPolicy
 from trainer.training.lora import LoraPolicy

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from service.contract import RolloutResult
 from trainer.errors import PromptMismatch
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
 from trainer.training.grpo import Clipping, group_loss
 from trainer.training.logprobs import Logprobs

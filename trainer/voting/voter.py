@@ -7,7 +7,7 @@ from typing import Protocol
 
 from service.prompts import Profile
 from trainer.pool.pool import Pool
-from trainer.settings import VoteSettings
+from trainer.settings.votes import VoteSettings
 from trainer.voting.exact import ExactVoter
 from trainer.voting.sampled import SampledVoter
 from trainer.voting.vote import Pair, PairVotes

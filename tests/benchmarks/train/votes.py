@@ -25,7 +25,7 @@ from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.pool.variants import planned
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 from trainer.voting.cast import cast
 from trainer.voting.exact import ExactVoter
 from trainer.voting.sampled import SampledVoter

@@ -14,7 +14,7 @@ from trainer.files import read_json
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour
 from trainer.reporting.rounds import of_round
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 
 KEPT = ("version", "benchmarks", "weighted_plcc", "unreadable")
 VOTES = ("pairs", "votes", "ties", "share_for_the_image_shown_first", "position", "accuracy_on_audit", "pairs_audited")

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.evaluation.ablations.arms import Arm
 from trainer.files import read_json
 from trainer.progress import stage_times
-from trainer.settings import EvolveSettings
+from trainer.settings.evolve import EvolveSettings
 
 OPEN: dict[str, Any] = {
     "gate_unreadable": 1, "gate_agreement_loss": 1, "gate_spread": 0, "gate_largest_spread": 100, "gate_drift": 4,

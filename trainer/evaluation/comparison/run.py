@@ -23,7 +23,7 @@ from trainer.evaluation.predictions import Predictions, check_all
 from trainer.files import write_json, write_text
 from trainer.leftovers import alone_in
 from trainer.progress import Stages
-from trainer.settings import EvaluateSettings
+from trainer.settings.evaluate import EvaluateSettings
 
 
 def run(settings: EvaluateSettings) -> Comparison:

@@ -24,7 +24,7 @@ from trainer.evaluation.pseudo_labels.questions import Questions, kept, question
 from trainer.files import read_json, write_json
 from trainer.leftovers import alone_in
 from trainer.progress import Stages
-from trainer.settings import AuditSettings
+from trainer.settings.evaluate import AuditSettings
 from trainer.voting import voter
 from trainer.voting.cast import cast
 from trainer.voting.pairs import pairs_of
