@@ -99,6 +99,21 @@ def test_the_page_holds_everything_itself_and_asks_nothing_of_others(run: Path) 
     assert "<b>blur</b>" not in page
 
 
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({"mode": "expected"}, "of expected scores"),
+        ({"mode": "sampled", "samples": 8}, "of the mean of 8 sampled scores"),
+    ],
+)
+def test_the_page_tells_how_scores_were_asked_for(run: Path, protocol: dict[str, object], said: str) -> None:
+    for number, version in enumerate(("v1", "v2")):
+        file = run / "evaluations" / f"round-{number}.json"
+        write_json(file, evaluation(version, 0.09 * number) | {"protocol": protocol})
+    write_report(run)
+    assert said in (run / "report.html").read_text()
+
+
 def test_figures_are_those_of_the_files(run: Path) -> None:
     report = write_report(run)
     assert report["relative_gain_percent"] == pytest.approx(100 * (0.09 / 0.5 + 0.09 / 0.4) / 2)
