@@ -22,3 +22,9 @@ def relative_gain_percent(before: Mapping[str, Value], after: Mapping[str, Value
     """The paper's headline (arXiv 2509.25787): the sample-weighted mean of the benchmarks' relative gains, percent."""
     gains = {name: (after[name] - before[name]) / before[name] for name in before}
     return 100 * weighted_mean(gains, counts)
+
+
+def plcc_gain_percent(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> float:
+    """The same of raw PLCC, from two models' metrics by benchmark as reports hold them."""
+    was, now = ({name: metrics["plcc"] for name, metrics in one.items()} for one in (before, after))
+    return relative_gain_percent(was, now, {name: int(metrics["n"]) for name, metrics in before.items()})

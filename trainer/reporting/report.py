@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluation.averages import relative_gain_percent
+from trainer.evaluation.averages import plcc_gain_percent
 from trainer.files import read_json, read_jsonl, write_json, write_text
 from trainer.progress import stage_times
 from trainer.reporting.costs import costs
@@ -29,7 +29,7 @@ def build(run: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"settings": read_json(run / "settings.json"), "rounds": rounds}
     evaluated = [entry for entry in rounds if "benchmarks" in entry]
     for entry in evaluated:
-        entry["relative_gain_percent"] = _gain(evaluated[0], entry)
+        entry["relative_gain_percent"] = plcc_gain_percent(evaluated[0]["benchmarks"], entry["benchmarks"])
     if len(evaluated) > 1:
         report["relative_gain_percent"] = evaluated[-1]["relative_gain_percent"]
     votes = [entry["vote"] for entry in rounds if "vote" in entry]
@@ -75,8 +75,3 @@ def _total(votes: list[dict[str, Any]]) -> dict[str, Any]:
         pairs = sum(vote["pairs_audited"] for vote in audited)
         total["accuracy_on_audit"] = sum(vote["accuracy_on_audit"] * vote["pairs_audited"] for vote in audited) / pairs
     return total
-
-
-def _gain(base: dict[str, Any], entry: dict[str, Any]) -> float:
-    before, after = ({name: m["plcc"] for name, m in e["benchmarks"].items()} for e in (base, entry))
-    return relative_gain_percent(before, after, {name: m["n"] for name, m in base["benchmarks"].items()})

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.evaluation.ablations.arms import ARMS, Start
 from trainer.evaluation.ablations.trial import Scale, Trial, trials
-from trainer.evaluation.averages import relative_gain_percent
+from trainer.evaluation.averages import plcc_gain_percent
 from trainer.files import read_json
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour
@@ -39,7 +39,8 @@ def row(trial: Trial, number: int, failed: str | None) -> dict[str, Any]:
         told["gate"] = opinion(found["gate"])
     if failed:
         return told | {"failed": failed}
-    gain = _gain(read_json(starting(trial.study, trial.arm.start)), found)
+    start = read_json(starting(trial.study, trial.arm.start))
+    gain = plcc_gain_percent(start["benchmarks"], found["benchmarks"])
     return told | {name: found[name] for name in KEPT} | {"relative_gain_percent": gain}
 
 
@@ -61,8 +62,3 @@ def opinion(verdict: dict[str, Any]) -> dict[str, Any]:
     before, after = (Behaviour(**verdict[when]) for when in ("before", "after"))
     found = gate.judge(before, after, EvolveSettings.model_construct())
     return {"passed": found.passed, "reasons": found.reasons, "before": before.figures(), "after": after.figures()}
-
-
-def _gain(before: dict[str, Any], after: dict[str, Any]) -> float:
-    was, now = ({name: metrics["plcc"] for name, metrics in one["benchmarks"].items()} for one in (before, after))
-    return relative_gain_percent(was, now, {name: metrics["n"] for name, metrics in before["benchmarks"].items()})
