@@ -45,9 +45,10 @@ leaderboard: install ## Take the last demo's results into the leaderboard and th
 	@$(BIN)/python -m trainer.evaluation.leaderboard
 	@$(BIN)/python -m trainer.evaluation.pseudo_labels.demo_table
 
-tables: install ## Write the README's tables, and its plot of the demo, from the committed results
+tables: install ## Write the tables of README.md and k8s/README.md, and the plot of the demo
 	@$(BIN)/python -m trainer.evaluation.readme_tables
 	@$(BIN)/python -m tests.benchmarks.readme_tables
+	@$(BIN)/python -m tests.benchmarks.sizes
 
 bench: bench-serve bench-train ## All benchmarks: ratios against named baselines (20 minutes)
 

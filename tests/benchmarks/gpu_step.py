@@ -34,6 +34,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from tests.benchmarks.sizes.models import PUBLISHED, SPECIAL_IDS
 from tests.benchmarks.train.flops import Kind, Prefix, step_flops
 from tests.benchmarks.train.ways import ANSWER, PROMPT, VISUAL_TOKENS, random_answers, random_prompt, repeated, shared
 from trainer.training.grpo import Clipping, group_loss
@@ -43,12 +44,6 @@ from trainer.training.lora import LANGUAGE_LINEAR
 RANK, BETA = 32, 0.05
 BF16_PEAK = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bfloat16 FLOP/s of the makers' data sheets (SXM); any other device's is measured by a large product."""
-SPECIAL_IDS = {
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
-    "image_token_id": 151655,
-    "video_token_id": 151656,
-}
 KINDS: tuple[Kind, ...] = ("lora", "full")
 PREFIXES: tuple[Prefix, ...] = ("shared", "repeated")
 TINY_IDS = {name: place for place, name in enumerate(SPECIAL_IDS, start=3)}
@@ -73,17 +68,7 @@ class Row:
 
 def true_config() -> Qwen2_5_VLConfig:
     """Qwen2.5-VL-7B: 28 language layers 3,584 wide, 32 vision layers 1,280 wide."""
-    text = {
-        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-        "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 128000, "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-    }  # fmt: skip
-    vision = {
-        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
-        "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-    }  # fmt: skip
-    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **SPECIAL_IDS, tie_word_embeddings=False)
+    return PUBLISHED["7B"]
 
 
 def tiny_config() -> Qwen2_5_VLConfig:

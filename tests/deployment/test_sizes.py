@@ -1,0 +1,88 @@
+"""The sizes in k8s/README.md are those that are computed, and the arithmetic is held against real weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+
+from service.prompts import PROFILES
+from tests.benchmarks.sizes import memory, rounds
+from tests.benchmarks.sizes.__main__ import README, TABLES
+from tests.benchmarks.sizes.models import (
+    PUBLISHED,
+    adapter_parameters,
+    parameters,
+    token_bytes,
+    trained_parameters,
+    weightless,
+)
+from trainer.evaluation.readme_tables import fill
+from trainer.training.full import FullPolicy
+from trainer.training.lora import LANGUAGE_LINEAR
+
+CHECKPOINT = Path("trainer/demo/checkpoint")
+
+
+@pytest.fixture(scope="module")
+def embedded() -> PreTrainedModel:
+    return weightless(AutoConfig.from_pretrained(CHECKPOINT))
+
+
+def test_the_tables_of_the_guide_are_those_that_are_computed() -> None:
+    written = README.read_text(encoding="utf-8")
+    assert fill(written, TABLES) == written, "run `make tables`"
+
+
+def test_parameters_are_those_in_the_embedded_checkpoints_file(embedded: PreTrainedModel) -> None:
+    with safe_open(CHECKPOINT / "model.safetensors", "pt") as file:
+        stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    assert parameters(embedded) == stored
+
+
+def test_the_published_models_have_the_parameters_that_their_hub_pages_show() -> None:
+    counted = {name: parameters(weightless(config)) for name, config in PUBLISHED.items()}
+    assert {name: f"{count / 1e9:.3g}" for name, count in counted.items()} == {
+        "3B": "3.75",
+        "7B": "8.29",
+        "32B": "33.5",
+    }
+
+
+def test_an_adapter_has_the_parameters_of_pefts(embedded: PreTrainedModel) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT)
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=LANGUAGE_LINEAR))
+    trained, _ = adapted.get_nb_trainable_parameters()
+    assert adapter_parameters(embedded, 8) == trained
+
+
+def test_full_fine_tuning_trains_as_many_as_the_trainer_does(embedded: PreTrainedModel) -> None:
+    policy = FullPolicy(CHECKPOINT, PROFILES["plain"])
+    assert trained_parameters(embedded) == sum(each.numel() for each in policy.trainable())
+
+
+def test_keys_and_values_take_what_the_model_caches() -> None:
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=torch.bfloat16)
+    cache = model(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert kept == 5 * token_bytes(model.config)
+
+
+def test_an_engine_that_has_no_room_for_one_answer_does_not_start() -> None:
+    assert memory.serving("32B").sequences(memory.GPUS["24 GB"], 1) == 0
+    assert memory.serving("32B").sequences(memory.GPUS["80 GB"], 2) > 0
+
+
+def test_more_processes_need_less_memory_each() -> None:
+    need = memory.training("7B", "full")
+    assert need.on_each(2) > need.on_each(8) > need.activations
+
+
+def test_the_papers_hours_are_a_possible_share_of_its_gpus_peak() -> None:
+    assert 0.1 < rounds.achieved() < 0.6
+    assert rounds.hours(rounds.paper()) == pytest.approx(rounds.PAPER_HOURS)
