@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Side = Literal["first", "second"]
 Task = Literal["score", "compare"]
 Mode = Literal["expected", "sampled"]
+Role = Literal["serve", "rollout"]
 
 MAX_BATCH, MAX_RANKED = 64, 64
 
@@ -237,6 +238,8 @@ class InfoResponse(Message):
 
     model: str
     version: str
+    role: Role = Field(description="`serve` answers users; `rollout` the trainer alone.")
+    follows: bool = Field(description="Whether the version is the one that the store's pointer names, moved by others.")
     profile: str
     thinks: bool
     modes: list[Mode] = Field(description="The default first.")

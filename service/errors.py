@@ -16,12 +16,15 @@ ServiceError
 ├── UnknownWeights      404  handed-over weights that are not there
 ├── VersionError        422  a version failed its checks; never served
 ├── VersionConflict     409  the active version is another one
+├── NotActive           409  the store's pointer, which this replica follows, names another version
+├── ReadOnlyStore       409  what would write a store that this replica cannot write
 ├── WrongRole           409  not a request for a service of this role
 ├── AdapterNameUsed     409  names are never used twice
 ├── AdapterRefused      422
 ├── DrainTimeout        503  a swap waited too long for running requests; nothing changed
 ├── TooBusy             503  the replica is full
 ├── NotReady            503  starting or draining
+├── NotFollowing        503  the store's active version cannot be loaded; the one before it answers on
 ├── Swapping            503  the deadline passed while the weights were being replaced
 ├── EngineFailure       503  the engine failed one request
 └── EngineDead          503  the engine is gone; the process is about to exit
@@ -119,6 +122,14 @@ class VersionConflict(ServiceError):
     status, code, title = 409, "version_conflict", "Version conflict"
 
 
+class NotActive(ServiceError):
+    status, code, title = 409, "not_active", "Not the store's active version"
+
+
+class ReadOnlyStore(ServiceError):
+    status, code, title = 409, "read_only_store", "The store is read-only here"
+
+
 class WrongRole(ServiceError):
     status, code, title = 409, "wrong_role", "Wrong role for this request"
 
@@ -141,6 +152,10 @@ class TooBusy(ServiceError):
 
 class NotReady(ServiceError):
     status, code, title, retry_after_s = 503, "not_ready", "Not ready", 5
+
+
+class NotFollowing(ServiceError):
+    status, code, title, retry_after_s = 503, "not_following", "Not on the store's active version", 5
 
 
 class Swapping(ServiceError):

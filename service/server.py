@@ -26,7 +26,7 @@ from service.observability.logs import logging_to_stderr
 from service.observability.tracing import start_tracing
 from service.prompts import PROFILES
 from service.ranking import strengths
-from service.versions.hub import find_checkpoint
+from service.versions.importing import import_checkpoint
 from service.versions.store import VersionStore
 
 WATCH_SECONDS = 0.5
@@ -84,8 +84,7 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
             raise ValueError(f"the store {settings.store} has no active version: start the serving engine first")
         if settings.checkpoint is None:
             raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
-        checkpoint = find_checkpoint(settings.checkpoint)
-        info = store.add(checkpoint.path, parent=None, profile=settings.profile, origin=checkpoint.origin)
+        info = import_checkpoint(store, settings.checkpoint, settings.profile)
         active = store.activate(info.id)
     store.verify(active.version)
     info = store.info(active.version)

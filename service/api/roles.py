@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import Request
 
 from service.api.service import service_of
-from service.configuration.settings import Role
+from service.contract import Role
 from service.errors import WrongRole
 
 _WHY = {

@@ -1,4 +1,4 @@
-"""`evoquality versions` and `evoquality info`"""
+"""`evoquality versions` and `evoquality info`: of a running service, or of a store's folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,29 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.client import Client
+from service.commands import pointer
 from service.commands.common import LOCAL, AsJson, Key, Url, ask, out, stop
 from service.contract import SwapResponse
+from service.prompts import ProfileName
 
 app = typer.Typer(no_args_is_help=True, help="Lists the versions of the weights, and changes the one that serves.")
 
 OperatorUrl = Annotated[str, typer.Option(help="The operators' port.", envvar="EVOQUALITY_OPERATOR_URL")]
 OperatorKey = Annotated[str | None, typer.Option(help="The operators' key.", envvar="EVOQUALITY_OPERATOR_KEY")]
 KeyFile = Annotated[Path, typer.Option(help="File with the operators' key.", envvar="EVOQUALITY_OPERATOR_KEY_FILE")]
+PointerOf = Annotated[
+    Path | None,
+    typer.Option("--store", help="Asks no service, but moves this store's pointer; replicas with `follow` swap to it."),
+]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        help="A checkpoint directory, or a hub name like `Qwen/Qwen2.5-VL-7B-Instruct` (`@revision` may follow).",
+        envvar="EVOQUALITY_CHECKPOINT",
+    ),
+]
+NewStore = Annotated[Path, typer.Option(help="The store's folder; made if missing.", envvar="EVOQUALITY_STORE")]
+Profile = Annotated[ProfileName, typer.Option(help="How the checkpoint answers.", envvar="EVOQUALITY_PROFILE")]
 LOCAL_OPERATORS = "http://127.0.0.1:8001"
 STORES_KEY = Path("store/operator.key")
 
@@ -38,26 +53,44 @@ def list_versions(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) ->
     out.print(table)
 
 
+@app.command("import")
+def import_(checkpoint: Checkpoint, store: NewStore, profile: Profile = "plain", as_json: AsJson = False) -> None:
+    """Adds a checkpoint to a store's folder, and makes it active if none is; done again, it changes nothing.
+
+    Replicas that await the first version of an empty store (`evoquality serve --follow`) start with it.
+    """
+    info = pointer.add(store, checkpoint, profile)
+    print(info.model_dump_json()) if as_json else out.print(f"{info.id} is in the store (profile {info.profile}).")
+
+
 @app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="As `evoquality versions list` shows it.")],
+    store: PointerOf = None,
     operator_url: OperatorUrl = LOCAL_OPERATORS,
     operator_key: OperatorKey = None,
     key_file: KeyFile = STORES_KEY,
     as_json: AsJson = False,
 ) -> None:
     """Hot-swaps a version in; one that fails its checks never serves."""
+    if store:
+        pointer.tell(pointer.promote(store, version), as_json)
+        return
     _tell(ask(operator_url, _key(operator_key, key_file), lambda client: client.promote(version)), as_json)
 
 
 @app.command()
 def rollback(
+    store: PointerOf = None,
     operator_url: OperatorUrl = LOCAL_OPERATORS,
     operator_key: OperatorKey = None,
     key_file: KeyFile = STORES_KEY,
     as_json: AsJson = False,
 ) -> None:
     """Hot-swaps the previous version back in."""
+    if store:
+        pointer.tell(pointer.rollback(store), as_json)
+        return
     _tell(ask(operator_url, _key(operator_key, key_file), Client.rollback), as_json)
 
 

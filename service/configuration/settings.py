@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.configuration.sources import PREFIX, Environment, File
+from service.contract import Role
 from service.prompts import ProfileName
 
-Role = Literal["serve", "rollout"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -46,9 +46,12 @@ class Settings(BaseSettings):
     """TOML file with settings by their names; flags and environment variables go before it."""
     store: Path = Path("store")
     """The version store: a directory, on a shared volume when the trainer runs elsewhere."""
+    state: Path | None = None
+    """Folder for what this replica alone writes: a generated operators' key, the adapters' ids. Needed where the store
+    is read-only. Default: the store."""
     checkpoint: str | None = None
     """Begins a new store: a checkpoint directory, or a hub name like `Qwen/Qwen2.5-VL-7B-Instruct` (`@revision` may
-    follow). A store with an active version does not look at it."""
+    follow). A store with an active version does not look at it, nor does a replica with `follow`."""
     profile: ProfileName = "plain"
     """How that checkpoint answers: `plain` a number (Qwen2.5-VL as released), `evoquality` thinks and boxes it
     (EvoQuality's release), `visualquality-r1` thinks and tags it."""
@@ -58,6 +61,15 @@ class Settings(BaseSettings):
     handover: Path | None = None
     """Role rollout: the folder in which the trainer hands weights over, `/dev/shm/evoquality` for one on the same
     machine. Default: `handover` in the store."""
+    follow: bool = False
+    """The store's pointer ACTIVE is moved by others (the trainer, `evoquality versions promote --store`) and this
+    replica swaps to where it leads; it writes nothing into the store, which may be mounted read-only. Of an empty store
+    it awaits the first version."""
+    follow_seconds: Seconds = 2.0
+    """How often a replica with `follow` reads the pointer, in seconds."""
+    follow_spread_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """A replica with `follow` waits a random part of this time before it swaps, in seconds, so that not all load at
+    once. It has followed within `follow_seconds`, this, `drain_seconds` and the time to check and load the files."""
     model_name: str = "evoquality"
     """The name that answers give as `model`."""
 
@@ -70,7 +82,7 @@ class Settings(BaseSettings):
     operator_port: Port = 8001
     """Port of the operators' and internal routes."""
     operator_key_file: Path | None = None
-    """File with the operators' key. Default: `operator.key` in the store, made at the first start."""
+    """File with the operators' key. Default: `operator.key` in `state`, made at the first start."""
     keys_file: Path | None = None
     """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: everybody may ask."""
     page_operator_url: Origin | None = None
@@ -183,6 +195,22 @@ class Settings(BaseSettings):
             raise ValueError("max_bodies_mib is less than one body: max_upload_bytes and max_batch_bytes are in bytes")
         return self
 
+    @model_validator(mode="after")
+    def _one_master(self) -> Settings:
+        if self.follow and self.role == "rollout":
+            raise ValueError("a rollout engine's weights are the trainer's: take role serve with follow")
+        return self
+
+    @property
+    def state_folder(self) -> Path:
+        """Where this replica writes what is its own."""
+        return self.state or self.store
+
+    @property
+    def moves_pointer(self) -> bool:
+        """Whether a promotion here moves the store's pointer."""
+        return self.role == "serve" and not self.follow
+
     @property
     def handover_folder(self) -> Path:
         """Where the trainer hands weights over."""
@@ -191,7 +219,7 @@ class Settings(BaseSettings):
     @property
     def key_file(self) -> Path:
         """Where the operators' key lies."""
-        return self.operator_key_file or self.store / "operator.key"
+        return self.operator_key_file or self.state_folder / "operator.key"
 
 
 def operator_key(file: Path) -> str:

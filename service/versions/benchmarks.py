@@ -25,8 +25,9 @@ def read(store: VersionStore, version: str) -> dict[str, Benchmark]:
 
 
 def write(store: VersionStore, version: str, measured: BenchmarksRequest) -> None:
-    """Replaces the results of a version. Raises UnknownVersion."""
+    """Replaces the results of a version. Raises UnknownVersion, ReadOnlyStore."""
     store.manifest(version)
+    store.check_writable()
     folder = store.root / "benchmarks"
     folder.mkdir(exist_ok=True)
     write_atomically(folder / f"{version}.json", measured.model_dump_json())

@@ -5,7 +5,8 @@
     <store>/adapters/<name>/    the policy under training, one directory per adapter version
     <store>/refused/<id>.json   why a version must not serve (see `refusals.py`)
     <store>/benchmarks/<id>.json  what was measured of a version since (see `benchmarks.py`)
-    <store>/adapters.json       names ever used and the last integer id given out
+    <state>/adapters.json       names ever used and the last integer id given out; the state is the store unless
+                                each replica has a folder of its own
 
 Imports neither torch, vLLM nor transformers.
 """
@@ -28,7 +29,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from service.contract import VersionInfo
-from service.errors import AdapterNameUsed, InvalidRequest, UnknownAdapter, UnknownVersion, VersionError
+from service.errors import AdapterNameUsed, InvalidRequest, ReadOnlyStore, UnknownAdapter, UnknownVersion, VersionError
 
 MANIFEST = "manifest.json"
 _NOT_COPIED = (MANIFEST, ".*", "*.tmp")
@@ -56,12 +57,11 @@ class _Adapters(BaseModel):
 
 
 class VersionStore:
-    """Versions under `root`. Only the service, or its replicas, write ACTIVE and adapters.json."""
+    """Versions under `root`, which may be read-only; what one replica writes lies in `state`, by default the same."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, state: Path | None = None) -> None:
         self.root = root.resolve()
-        for folder in ("versions", "adapters"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        self.state = state.resolve() if state else self.root
         self._listed: dict[str, VersionInfo] = {}
 
     def add(
@@ -83,6 +83,7 @@ class VersionStore:
             raise VersionError("missing_directory", "there is no checkpoint directory to add")
         if not any(source.glob("*.safetensors")):
             raise VersionError("no_weights", "the checkpoint has no safetensors file")
+        (self.root / "versions").mkdir(parents=True, exist_ok=True)
         beside = self.root / "versions" / f".adding-{source.name}-{uuid4().hex}"
         try:
             ignore = shutil.ignore_patterns(*_NOT_COPIED)
@@ -129,7 +130,7 @@ class VersionStore:
     def list(self) -> Sequence[VersionInfo]:
         """All readable versions, oldest first. A manifest never changes: it is read once."""
         found = []
-        for folder in (self.root / "versions").iterdir():
+        for folder in (self.root / "versions").glob("v*"):
             try:
                 if folder.name not in self._listed:
                     self._listed[folder.name] = self.info(folder.name)
@@ -145,18 +146,24 @@ class VersionStore:
         return self.root / "versions" / version
 
     def active(self) -> Active | None:
-        """The pointer, or None in a new store."""
+        """The pointer, or None in a new store. Raises OSError, and ValueError if it holds something else."""
         try:
             return Active.model_validate_json((self.root / "ACTIVE").read_bytes())
         except FileNotFoundError:
             return None
+        except ValidationError:
+            raise ValueError(f"the pointer {self.root / 'ACTIVE'} cannot be read") from None
 
     def activate(self, version: str) -> Active:
-        """Points ACTIVE at `version` and remembers the one before. Checks nothing but its existence."""
+        """Points ACTIVE at `version` and remembers the one before. Checks nothing but its existence.
+
+        Raises UnknownVersion, ReadOnlyStore.
+        """
         self.manifest(version)
         before = self.active()
         if before and before.version == version:
             return before
+        self.check_writable()
         now = Active(version=version, previous=before.version if before else None)
         write_atomically(self.root / "ACTIVE", now.model_dump_json())
         return now
@@ -171,6 +178,11 @@ class VersionStore:
     def rollback(self) -> Active:
         """Points ACTIVE at the previous version; rolling back twice leads forward again."""
         return self.activate(self.previous())
+
+    def check_writable(self) -> None:
+        """Raises ReadOnlyStore if nothing can be written here."""
+        if not os.access(self.root, os.W_OK):
+            raise ReadOnlyStore("The store is read-only here: ask whoever writes it, or mount it writable.")
 
     def adapter_path(self, name: str) -> Path:
         """The directory of an adapter. Raises UnknownAdapter if it is missing or cannot be a name."""
@@ -188,8 +200,9 @@ class VersionStore:
         """
         if not _NAME.fullmatch(name):
             raise InvalidRequest("An adapter cannot have this name.")
-        file = self.root / "adapters.json"
-        with FileLock(self.root / "adapters.lock"):  # replicas share the store
+        self.state.mkdir(parents=True, exist_ok=True)
+        file = self.state / "adapters.json"
+        with FileLock(self.state / "adapters.lock"):  # replicas may share the folder
             known = _Adapters.model_validate_json(file.read_bytes()) if file.exists() else _Adapters()
             if name in known.used:
                 raise AdapterNameUsed("This adapter name was used before; take a new one.")

@@ -22,6 +22,8 @@ async def info(request: Request) -> InfoResponse:
     return InfoResponse(
         model=settings.model_name,
         version=version.id,
+        role=settings.role,
+        follows=settings.follow,
         profile=version.profile,
         thinks=thinks,
         modes=modes,

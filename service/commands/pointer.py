@@ -1,0 +1,65 @@
+"""A store's pointer moved where no service is asked: imports, promotions and rollbacks on its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from service.commands.common import out, stop
+from service.contract import VersionInfo
+from service.errors import ServiceError
+from service.observability.logs import logging_to_stderr
+from service.versions.candidate import check_candidate
+from service.versions.importing import import_checkpoint
+from service.versions.store import Active, VersionStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _told(move: Callable[P, T]) -> Callable[P, T]:
+    """Logs what takes long; a refusal ends the command with one sentence."""
+
+    @wraps(move)
+    def moved(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with logging_to_stderr(None, "INFO"):
+                return move(*args, **kwargs)
+        except (ValueError, OSError, ServiceError) as error:
+            stop(f"The store's pointer was not moved: {error}")
+
+    return moved
+
+
+@_told
+def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
+    """Adds a checkpoint, which is the active version if the store has none."""
+    return import_checkpoint(VersionStore(folder), checkpoint, profile)
+
+
+@_told
+def promote(folder: Path, version: str) -> Active:
+    """Points at a version that could replace the active one."""
+    store = VersionStore(folder)
+    active = store.active()
+    check_candidate(store, version, store.path(active.version if active else version))
+    return store.activate(version)
+
+
+@_told
+def rollback(folder: Path) -> Active:
+    """Points at the previous version. It served before; the active one may be what is broken, and measures nothing."""
+    store = VersionStore(folder)
+    version = store.previous()
+    check_candidate(store, version, store.path(version))
+    return store.activate(version)
+
+
+def tell(active: Active, as_json: bool) -> None:
+    """Where the pointer leads now."""
+    if as_json:
+        print(active.model_dump_json())
+    else:
+        out.print(f"{active.version} is the active version (before: {active.previous}).")

@@ -1,0 +1,110 @@
+"""`evoquality versions import | promote | rollback` on a store's folder, where no service runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from service.cli import app
+from service.contract import VersionInfo
+from service.versions import refusals
+from service.versions.store import VersionStore
+from tests.service.conftest import checkpoint
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VersionStore:
+    return VersionStore(tmp_path / "store")
+
+
+def versions(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["versions", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def imported(store: VersionStore, source: Path, *options: str) -> str:
+    done = versions("import", source, "--store", store.root, "--json", *options)
+    assert done.exit_code == 0, done.output
+    return VersionInfo.model_validate_json(done.stdout).id
+
+
+@pytest.fixture
+def two(store: VersionStore, tmp_path: Path) -> tuple[str, str]:
+    """Two imported versions, of which the first is active."""
+    return imported(store, checkpoint(tmp_path / "a", 1)), imported(store, checkpoint(tmp_path / "b", 2))
+
+
+def refused(store: VersionStore, *command: object) -> str:
+    """What a command says that moves nothing."""
+    before = store.active()
+    done = versions(*command, "--store", store.root)
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+    assert store.active() == before
+    return done.stderr
+
+
+def test_the_first_import_is_active_and_later_ones_wait_for_their_promotion(store: VersionStore, two: tuple[str, str]):
+    assert store.active().version == two[0]
+    assert [info.id for info in store.list()] == list(two)
+    assert versions("promote", two[1], "--store", store.root).exit_code == 0
+    assert (store.active().version, store.active().previous) == (two[1], two[0])
+
+
+def test_a_checkpoint_that_is_there_already_is_not_copied_again(store: VersionStore, tmp_path: Path):
+    first = imported(store, checkpoint(tmp_path / "a", 1))
+    written = {path: path.stat().st_mtime_ns for path in store.root.rglob("*")}
+    assert imported(store, tmp_path / "a") == first
+    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*")} == written
+
+
+def test_a_profile_that_differs_from_the_stored_one_is_told(store: VersionStore, tmp_path: Path):
+    imported(store, checkpoint(tmp_path / "a", 1))
+    said = refused(store, "import", tmp_path / "a", "--profile", "evoquality")
+    assert "already, with the profile plain" in said
+
+
+def test_the_environment_of_a_service_is_that_of_an_import(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EVOQUALITY_CHECKPOINT", str(checkpoint(tmp_path / "a", 1)))
+    monkeypatch.setenv("EVOQUALITY_STORE", str(store.root))
+    monkeypatch.setenv("EVOQUALITY_PROFILE", "evoquality")
+    assert versions("import").exit_code == 0
+    assert store.info(store.active().version).profile == "evoquality"
+
+
+def test_a_rollback_leads_to_the_previous_version_and_back(store: VersionStore, two: tuple[str, str]):
+    versions("promote", two[1], "--store", store.root)
+    pointer = json.loads(versions("rollback", "--store", store.root, "--json").stdout)
+    assert pointer == {"version": two[0], "previous": two[1]}
+    versions("rollback", "--store", store.root)
+    assert store.active().version == two[1]
+
+
+def test_a_rollback_leaves_a_version_whose_files_are_broken(store: VersionStore, two: tuple[str, str]):
+    versions("promote", two[1], "--store", store.root)
+    (store.path(two[1]) / "model.safetensors").write_bytes(b"")
+    assert versions("rollback", "--store", store.root).exit_code == 0
+    assert store.active().version == two[0]
+
+
+def test_what_may_not_serve_is_not_pointed_at(store: VersionStore, two: tuple[str, str], tmp_path: Path):
+    refusals.refuse(store, two[1], "it agrees with 40 % of the votes")
+    assert "40 % of the votes" in refused(store, "promote", two[1])
+    (store.root / "refused" / f"{two[1]}.json").unlink()
+    other = checkpoint(tmp_path / "other", 3)
+    (other / "config.json").write_text('{"model_type": "another"}')
+    assert "different_files: config.json" in refused(store, "promote", imported(store, other))
+    (store.path(two[1]) / "model.safetensors").write_bytes(b"")
+    assert "hash_mismatch" in refused(store, "promote", two[1])
+
+
+def test_what_is_not_there_is_told(store: VersionStore, two: tuple[str, str], tmp_path: Path):
+    assert "no such version" in refused(store, "promote", "v0123456789ab")
+    assert "no such version" in refused(store, "promote", "../../etc")
+    assert "no previous version" in refused(store, "rollback")
+    assert "no checkpoint directory" in refused(store, "import", tmp_path / "nowhere")
