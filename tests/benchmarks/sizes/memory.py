@@ -6,13 +6,13 @@ Left out: what CUDA and the allocator keep for themselves. A GPU counts with the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers import Qwen2_5_VLConfig
 
 from service.configuration.settings import Settings
 from tests.benchmarks.sizes.models import (
@@ -23,7 +23,7 @@ from tests.benchmarks.sizes.models import (
     trained_parameters,
     weightless,
 )
-from tests.benchmarks.train.ways import ANSWER, PROMPT
+from tests.benchmarks.train.ways import ANSWER, PROMPT, VISUAL_TOKENS
 
 Kind = Literal["lora", "full"]
 
@@ -31,8 +31,11 @@ DEFAULTS = Settings()
 MAX_MODEL_LEN = 4096
 BATCHED_TOKENS = 8192
 """Of one pass of the engine, see `engine_args`."""
+MAX_PIXELS = 1_003_520
+"""As k8s/base has it: 1,280 visual tokens a picture."""
 RANK, SAMPLES, IMAGES_PER_PASS = 32, 32, 4
 """Of the trainer, as the README's commands for 7B have them."""
+LONGEST_PROMPT = PROMPT - VISUAL_TOKENS + MAX_PIXELS // 28**2
 GIB = 2**30
 GPUS = {"24 GB": 22, "48 GB": 44, "80 GB": 79, "141 GB": 139}
 """GiB that torch reports of an L4, an L40S, an H100 (A100) and an H200, rounded down."""
@@ -109,20 +112,21 @@ def _activations(name: str) -> int:
     """Every layer's input, one layer's inside while it is computed again, and the head's output: in bfloat16, then in
     float32 as it is, divided by the temperature, as log-probabilities and as their gradient."""
     text = PUBLISHED[name].text_config
-    tokens = IMAGES_PER_PASS * (PROMPT + SAMPLES * (ANSWER - 1))
+    tokens = LONGEST_PROMPT + SAMPLES * (ANSWER - 1)
     scored = IMAGES_PER_PASS * (1 + SAMPLES * (ANSWER - 1))
-    inputs = 2 * tokens * text.hidden_size * text.num_hidden_layers
-    return inputs + layer_activations(name, tokens) + scored * text.vocab_size * (2 + 4 * 4)
+    inputs = 2 * IMAGES_PER_PASS * tokens * text.hidden_size * text.num_hidden_layers
+    layer = IMAGES_PER_PASS * layer_activations(PUBLISHED[name], tokens)
+    return inputs + layer + scored * text.vocab_size * (2 + 4 * 4)
 
 
-def layer_activations(name: str, tokens: int) -> int:
-    """What torch keeps of a language layer for its backward pass: its own count of saved tensors, on the meta device,
-    where attention also keeps its probabilities: more than a GPU's kernels do."""
-    model = weightless(PUBLISHED[name]).model.language_model
+def layer_activations(config: Qwen2_5_VLConfig, tokens: int) -> int:
+    """What torch keeps of a language layer for its backward pass: its own count of saved tensors, on the meta device.
+    Attention's probabilities do not count: kernels for GPUs do not keep them."""
+    model = weightless(config).model.language_model
     model.layers = model.layers[:2]
-    two = _saved(lambda: _forward(model, tokens), exclude=model)
+    two = _saved(model, tokens)
     model.layers = model.layers[:1]
-    return two - _saved(lambda: _forward(model, tokens), exclude=model)
+    return two - _saved(model, tokens)
 
 
 def _forward(model: torch.nn.Module, tokens: int) -> object:
@@ -132,17 +136,17 @@ def _forward(model: torch.nn.Module, tokens: int) -> object:
     return model(inputs_embeds=embedded, position_ids=positions, use_cache=False)
 
 
-def _saved(work: Callable[[], object], *, exclude: torch.nn.Module) -> int:
-    weights = {parameter.untyped_storage()._cdata for parameter in exclude.parameters()}
+def _saved(model: torch.nn.Module, tokens: int) -> int:
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
+        if storage._cdata not in weights and tensor.shape[-2:] != (tokens, tokens):
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = work()
+        output = _forward(model, tokens)
     del output
     return sum(kept.values())
