@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -28,9 +29,14 @@ def _told(move: Callable[P, T]) -> Callable[P, T]:
             with logging_to_stderr(None, "INFO"):
                 return move(*args, **kwargs)
         except (ValueError, OSError, ServiceError) as error:
-            stop(f"The store's pointer was not moved: {error}")
+            stop(f"The store's pointer was not moved: {_first(error)}")
 
     return moved
+
+
+def _first(error: Exception) -> object:
+    """What copying a folder says of each of its files, of a full disk all the same, is said of the first."""
+    return error.args[0][0][2] if isinstance(error, shutil.Error) else error
 
 
 @_told

@@ -239,9 +239,12 @@ def _content_id(files: Mapping[str, str]) -> str:
 def write_atomically(file: Path, text: str) -> None:
     """Replaces a file: a reader, or a crash, meets the old text or the new."""
     beside = file.with_name(f".{file.name}-{uuid4().hex}")
-    beside.write_text(text + "\n")
-    _sync(beside)
-    os.replace(beside, file)
+    try:
+        beside.write_text(text + "\n")
+        _sync(beside)
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)  # of a full disk
     _sync(file.parent)
 
 

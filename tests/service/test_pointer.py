@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,27 @@ def test_the_first_import_is_active_and_later_ones_wait_for_their_promotion(stor
     assert [info.id for info in store.list()] == list(two)
     assert versions("promote", two[1], "--store", store.root).exit_code == 0
     assert (store.active().version, store.active().previous) == (two[1], two[0])
+
+
+def test_a_full_disk_is_told_once_and_leaves_nothing_behind(store: VersionStore, two: tuple[str, str], tmp_path: Path):
+    kept = sorted(store.root.rglob("*"))
+    third = checkpoint(tmp_path / "c", 3)
+    with files_of_at_most(20):
+        told = refused(store, "import", third)
+        assert told.count("File too large") == 1
+        assert "File too large" in refused(store, "promote", two[1])
+    assert sorted(store.root.rglob("*")) == kept
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """In bytes: as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_checkpoint_that_is_there_already_is_not_copied_again(store: VersionStore, tmp_path: Path):
