@@ -21,6 +21,7 @@ serve: install ## Serve the embedded model on port 8000
 
 test: install ## Run all tests, the real engine's included
 	@.ci/browser
+	@.ci/checkov
 	@$(BIN)/python -m pytest
 
 test-quick: install ## Run the tests that need no engine
@@ -40,6 +41,9 @@ openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from t
 
 reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
 	@$(BIN)/python -m service.reference
+
+alerts: install ## Write the cluster's alert rules from docker/monitoring/alerts.yaml
+	@$(BIN)/python -m tests.deployment.rules
 
 leaderboard: install ## Take the last demo's results into the leaderboard and the README's table of votes
 	@$(BIN)/python -m trainer.evaluation.leaderboard
@@ -62,4 +66,4 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference leaderboard tables bench bench-serve bench-train checkpoint
+.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint

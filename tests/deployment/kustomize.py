@@ -82,7 +82,8 @@ def _generate(folder: Path, kind: str, generator: Object, objects: list[Object])
         next(each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name))["data"].update(data)
         return
     made = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "data": data}
-    made["metadata"] |= {key: options[key] for key in ("labels",) if key in options}
+    made["metadata"] |= {"labels": options["labels"]} if "labels" in options else {}
+    made["metadata"] |= {"namespace": generator["namespace"]} if "namespace" in generator else {}
     made["metadata"][_NO_SUFFIX] = options.get("disableNameSuffixHash", False)
     objects.append(made | ({"type": "Opaque"} if kind == "Secret" else {}))
 

@@ -40,9 +40,8 @@ def _key(field: str, items: list[Json]) -> str | None:
 
 
 def _merged_by(key: str, old: list[Json], patch: list[Json]) -> list[Json]:
-    """New items first, as kustomize has them."""
-    patches = {item[key]: item for item in patch}
-    known = {item[key] for item in old}
-    deleted = {name for name, item in patches.items() if item.get("$patch") == "delete"}
-    new = [merged({}, item) for name, item in patches.items() if name not in known | deleted]
-    return new + [merged(item, patches.get(item[key], {})) for item in old if item[key] not in deleted]
+    """The patch's items first, as kustomize has them."""
+    known = {item[key]: item for item in old}
+    named = {item[key] for item in patch}
+    first = [merged(known.get(item[key], {}), item) for item in patch if item.get("$patch") != "delete"]
+    return first + [item for item in old if item[key] not in named]
