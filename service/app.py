@@ -33,6 +33,7 @@ from service.judging.judge import Judge
 from service.judging.rollouts import Rollouts
 from service.observability.tracing import trace_requests
 from service.versions.adapters import Adapters
+from service.versions.follower import Follower
 from service.versions.gate import VersionGate
 from service.versions.store import VersionStore
 from service.versions.swap import Swapper
@@ -58,6 +59,7 @@ class Service:
     keys: Keys | None
     rates: Rates
     readiness: Readiness
+    follower: Follower | None
     draining: bool = False
 
 
@@ -67,6 +69,7 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
     traffic = Traffic(settings.rollouts_beside_users)
     cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, gate, settings.max_lora_rank)
+    swapper = Swapper(engine, store, gate, adapters, cache.clear, settings)
     return Service(
         settings=settings,
         key=key,
@@ -77,11 +80,12 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         judge=Judge(engine, gate, traffic, settings.model_name, cache),
         rollouts=Rollouts(engine, gate, traffic, adapters),
         exact_votes=ExactVoting(engine, gate, traffic),
-        swapper=Swapper(engine, store, gate, adapters, cache.clear, settings),
+        swapper=swapper,
         decoder=_decoder(settings),
         keys=Keys(settings.keys_file) if settings.keys_file else None,
         rates=Rates(),
         readiness=Readiness(),
+        follower=Follower(store, gate, swapper, settings) if settings.follow else None,
     )
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -26,7 +27,7 @@ from service.observability.logs import logging_to_stderr
 from service.observability.tracing import start_tracing
 from service.prompts import PROFILES
 from service.ranking import strengths
-from service.versions.importing import import_checkpoint
+from service.versions.first import first_version
 from service.versions.store import VersionStore
 
 WATCH_SECONDS = 0.5
@@ -59,12 +60,13 @@ def run(settings: Settings) -> int:
 
 def _run(settings: Settings, vllm_logging: str) -> int:
     start_tracing(settings.otlp_endpoint, settings.model_name)
+    state = _writable(settings.state_folder)
     key = operator_key(settings.key_file)
     if settings.keys_file:
         read_keys(settings.keys_file)  # a wrong file is told before the slow start
     if settings.heif:
         take_heif()
-    store = VersionStore(settings.store)
+    store = VersionStore(settings.store, state)
     version = first_version(store, settings)
     _set_engine_environment(settings, vllm_logging)
     addresses = (settings.host, settings.port), (settings.operator_host, settings.operator_port)
@@ -73,28 +75,13 @@ def _run(settings: Settings, vllm_logging: str) -> int:
         return uvloop.run(_serve(settings, key, store, version, sockets))
 
 
-def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
-    """The version to begin with: the active one, or `settings.checkpoint` imported and activated.
-
-    Raises ValueError if there is neither; VersionError if its files are not those of its manifest.
-    """
-    active = store.active()
-    if active is None:
-        if settings.role == "rollout":
-            raise ValueError(f"the store {settings.store} has no active version: start the serving engine first")
-        if settings.checkpoint is None:
-            raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
-        info = import_checkpoint(store, settings.checkpoint, settings.profile)
-        active = store.activate(info.id)
-    store.verify(active.version)
-    info = store.info(active.version)
-    answer = PROFILES[info.profile].score_tokens
-    if answer >= settings.max_model_len:
-        raise ValueError(
-            f"max_model_len is {settings.max_model_len}, but answers of the profile {info.profile} take up to {answer} "
-            f"tokens beside the question and the pictures: set at least {4 * answer}"
-        )
-    return info
+def _writable(folder: Path) -> Path:
+    """The folder for what this replica writes, made if missing. Raises ValueError if nothing can be written there."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} cannot be written: give --state a folder of this replica's own")
+    return folder
 
 
 async def _serve(
@@ -126,6 +113,8 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
         if service.draining:  # asked twice: at once
             _close(servers)
         service.draining = True
+        if service.gate.is_open:  # a swap that has begun is better ended
+            following.cancel()
         closing.append(asyncio.create_task(_close_when_idle(servers, service.settings.drain_seconds)))
 
     loop = asyncio.get_running_loop()
@@ -133,14 +122,20 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
         loop.add_signal_handler(number, drain)
     watchdog = asyncio.create_task(_watch(service, drain))
     reporter = asyncio.create_task(service.readiness.report(service))
+    following = asyncio.create_task(_follow(service))
     addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
     log.info("serving version %s on %s", service.gate.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
-    for task in (watchdog, reporter, *closing):
+    for task in (watchdog, reporter, following, *closing):
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         return await watchdog
     return 0
+
+
+async def _follow(service: Service) -> None:
+    if service.follower:
+        await service.follower.follow()
 
 
 async def _close_when_idle(servers: Sequence[_Server], seconds: float) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from service.errors import EngineDead, NotReady, ServiceError
+from service.errors import EngineDead, NotFollowing, NotReady, ServiceError
 from service.observability import metrics
 
 if TYPE_CHECKING:
@@ -26,13 +26,17 @@ class Readiness:
         self._probe: asyncio.Task[None] | None = None
 
     async def check(self, service: Service) -> None:
-        """Raises NotReady while draining, if the engine does not answer in time or with other weights; EngineDead."""
+        """Raises NotReady while draining, if the engine does not answer in time or with other weights; EngineDead;
+        NotFollowing if the active version cannot be loaded.
+        """
         try:
             if service.draining:
                 raise NotReady("The service is shutting down.")
             if service.engine.dead():
                 raise EngineDead("The engine is dead; the service is about to restart.")
             await asyncio.shield(self._shared(service))
+            if service.follower and (failure := service.follower.failure):
+                raise NotFollowing(f"The active version cannot be loaded, the one before it answers on: {failure}")
         except ServiceError:
             metrics.ready.set(0)
             raise

@@ -17,7 +17,9 @@ stage_seconds = Histogram(
     ["stage"],
     buckets=_STAGE_BUCKETS,
 )
-ready = Gauge("iqa_ready", "1 if the engine answered the last probe and the service is not draining.")
+ready = Gauge(
+    "iqa_ready", "1 if the engine answered the last probe, the active version could be loaded and nothing drains."
+)
 in_flight = Gauge("iqa_in_flight", "Public requests being answered.")
 rejected = Counter(
     "iqa_rejected", "Requests refused or given up; the reason is the error's code, or client_gone.", ["reason"]
@@ -40,6 +42,12 @@ canary_readable = Gauge(
     "iqa_canary_readable_share", "Share of the canary pictures that the serving version answered readably."
 )
 model_info = Gauge("iqa_model_info", "The version that serves.", ["model", "version"])
+
+behind_seconds = Gauge(
+    "iqa_behind_seconds",
+    "Seconds for which the store's pointer has named another version than the one that serves, or could not be read; "
+    "0 otherwise, and without `follow`.",
+)
 
 
 def count_answers(task: str, samples: int | None, unreadable_share: float) -> None:

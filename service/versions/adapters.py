@@ -68,6 +68,8 @@ class Adapters:
     async def remove(self, name: str) -> None:
         """Refuses new requests at once, waits for running ones, then unloads and deletes the directory.
 
+        In a read-only store that is left to whoever wrote it.
+
         Raises UnknownAdapter.
         """
         loaded = self._get(name)

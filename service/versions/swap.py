@@ -14,15 +14,19 @@ from service.configuration.settings import Settings
 from service.contract import SwapResponse, VersionInfo
 from service.engine.canary import readable_share
 from service.engine.protocol import Engine
-from service.errors import EngineDead, ServiceError, VersionError
+from service.errors import EngineDead, NotActive, ServiceError, VersionError
 from service.observability import metrics
 from service.prompts import PROFILES
-from service.versions import refusals
 from service.versions.adapters import Adapters
+from service.versions.candidate import check_candidate
 from service.versions.gate import VersionGate
 from service.versions.handover import handed_over
-from service.versions.preflight import check_tensors, check_weights
+from service.versions.preflight import check_tensors
 from service.versions.store import VersionStore
+
+_MOVE_POINTER = (
+    "This replica follows the store's pointer: move that (`evoquality versions promote --store`, `rollback --store`)."
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,8 @@ class Swapper:
     async def promote(self, version: str) -> SwapResponse:
         """Makes `version` the one that serves; one that serves already is left alone.
 
-        Raises UnknownVersion, VersionError (the old version goes on serving), DrainTimeout, EngineDead.
+        Raises UnknownVersion, VersionError (the old version goes on serving), DrainTimeout, EngineDead; NotActive where
+        the store's pointer is followed and names another; ReadOnlyStore where it would have to be moved and cannot.
         """
         async with self._one_at_a_time:
             return await self._promote(version)
@@ -59,6 +64,8 @@ class Swapper:
     async def rollback(self) -> SwapResponse:
         """Promotes the previous version. Raises as `promote` does; UnknownVersion if there is none."""
         async with self._one_at_a_time:
+            if self._settings.follow:
+                raise NotActive(_MOVE_POINTER)
             return await self._promote(self._store.previous())
 
     async def overwrite(self, name: str) -> SwapResponse:
@@ -79,30 +86,37 @@ class Swapper:
         info = self._gate.version.model_copy(
             update={"id": name, "created": datetime.now(UTC), "origin": "handed over", "metrics": {}}
         )
-        return await self._swap(info, path)
+        return await self._swap(info, path, try_canaries=False)
 
     async def _promote(self, version: str) -> SwapResponse:
+        await self._check_pointer(version)
         if version == self._gate.version.id:
-            return _unchanged(version, self._store.activate(version).previous)
+            return _unchanged(version, self._publish(version))
         return await _counted(version, self._promote_another(version))
 
     async def _promote_another(self, version: str) -> SwapResponse:
-        info = await asyncio.to_thread(self._preflight, version)
-        return await self._swap(info, self._store.path(version))
+        info = await asyncio.to_thread(check_candidate, self._store, version, self._base)
+        await self._check_pointer(version)  # it may have moved while the files were read
+        path = self._store.path(version)
+        swap = await self._swap(info, path, try_canaries=True)
+        self._base = path
+        return swap
 
-    def _preflight(self, version: str) -> VersionInfo:
-        self._store.verify(version)
-        if reason := refusals.reason(self._store, version):
-            raise VersionError("refused", f"{reason}. Remove its mark in the store's folder `refused` to allow it")
-        check_weights(self._store.path(version), self._loaded)
-        return self._store.info(version)
+    async def _check_pointer(self, version: str) -> None:
+        """Raises NotActive if it is followed and leads elsewhere, ReadOnlyStore if it is to be moved and cannot."""
+        if self._settings.moves_pointer:
+            self._store.check_writable()
+        elif self._settings.follow:
+            active = await asyncio.to_thread(self._store.active)
+            if active is None or active.version != version:
+                raise NotActive(_MOVE_POINTER)
 
-    async def _swap(self, info: VersionInfo, path: Path) -> SwapResponse:
+    async def _swap(self, info: VersionInfo, path: Path, *, try_canaries: bool) -> SwapResponse:
         closing = perf_counter()
         async with self._gate.closed(self._settings.drain_seconds):
             drained = perf_counter()
-            reloaded = await self._load_or_restore(info, path)
-            previous = self._publish(info)
+            reloaded = await self._load_or_restore(info, path, try_canaries)
+            previous = self._publish(info.id) or self._gate.version.id
             self._loaded = path
             self._adapters.forget_all()
             self._forget_answers()
@@ -117,13 +131,11 @@ class Swapper:
             reload_ms=(reloaded - drained) * 1000,
         )
 
-    def _publish(self, info: VersionInfo) -> str | None:
-        """Moves ACTIVE, which is not a rollout engine's to move. Returns the version before."""
-        if self._settings.role == "rollout":
-            return self._gate.version.id
-        return self._store.activate(info.id).previous
+    def _publish(self, version: str) -> str | None:
+        """Moves the store's pointer, where that is this service's to do. Returns the one before, if moved."""
+        return self._store.activate(version).previous if self._settings.moves_pointer else None
 
-    async def _load_or_restore(self, info: VersionInfo, path: Path) -> float:
+    async def _load_or_restore(self, info: VersionInfo, path: Path, try_canaries: bool) -> float:
         """Loads and tries a version; whatever goes wrong, the old one answers again before the gate opens.
 
         Returns when the weights were in place.
@@ -133,7 +145,7 @@ class Swapper:
             await self._engine.reload(path, info.id)
             reloaded = perf_counter()
             await self._engine.resume()
-            if self._settings.role == "serve":
+            if try_canaries:
                 await self._check_canaries(info)
             return reloaded
         except EngineDead:
@@ -170,6 +182,8 @@ async def _counted(version: str, swap: Coroutine[Any, Any, SwapResponse]) -> Swa
     try:
         response = await swap
     except ServiceError as refusal:
+        if isinstance(refusal, NotActive):  # it was not tried
+            raise
         metrics.swaps.labels("refused").inc()
         log.warning("version %s refused: %s", version, refusal)
         raise

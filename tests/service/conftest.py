@@ -142,7 +142,11 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
     ]
 
     async def serve() -> None:
+        follower = world.service.follower
+        following = asyncio.create_task(follower.follow()) if follower else None
         await asyncio.gather(*(server.serve() for server in servers))
+        if following:
+            following.cancel()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()

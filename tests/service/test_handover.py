@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 from service.configuration.settings import Settings
 from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse
 from service.errors import DrainTimeout, EngineDead, UnknownWeights, VersionConflict, VersionError
-from service.server import first_version
+from service.versions.first import first_version
 from service.versions.store import VersionStore
-from tests.service.conftest import World, picture
+from tests.service.conftest import World, adapter, checkpoint, picture
 from tests.service.test_http import assert_problem
-from tests.service.test_operators import ask
+from tests.service.test_operators import BATCH, ask
 
 GREY = Image.new("RGB", (32, 32), "grey")
 
@@ -167,9 +167,37 @@ def test_a_rollout_engine_serves_nobody_else(rollout: World, run):
             assert (await public.get("/health/ready")).status_code == 200
 
     run(story())
-    for path in (f"/internal/versions/{rollout.second}/promote", "/internal/rollback", "/internal/adapters"):
-        assert_problem(ask(rollout, run, "POST", path), 409, "wrong_role")
+    assert_problem(ask(rollout, run, "POST", "/internal/rollback"), 409, "wrong_role")
+
+
+def test_a_promotion_on_a_rollout_engine_tries_the_version_and_leaves_the_pointer(rollout: World, run):
+    hand_over(rollout, "step-1")
+    run(rollout.service.swapper.overwrite("step-1"))
+    asked = len(rollout.engine.asked)
+    swap = ask(rollout, run, "POST", f"/internal/versions/{rollout.second}/promote").json()
+    assert (swap["version"], swap["previous"]) == (rollout.second, "step-1")
+    assert len(rollout.engine.asked) > asked
+    assert run(roll_out(rollout, rollout.second)).version == rollout.second
     assert rollout.store.active().version == rollout.first
+
+
+def test_a_promotion_is_refused_for_what_no_weights_alone_replace_after_handed_over_ones_too(
+    rollout: World, tmp_path: Path, run
+):
+    other = checkpoint(tmp_path / "other", 3)
+    (other / "config.json").write_text('{"model_type": "another"}')
+    another = rollout.store.add(other, parent=None, profile="plain", origin="test").id
+    hand_over(rollout, "step-1")
+    run(rollout.service.swapper.overwrite("step-1"))
+    answer = ask(rollout, run, "POST", f"/internal/versions/{another}/promote")
+    assert_problem(answer, 422, "version_refused")
+    assert run(roll_out(rollout, "step-1")).version == "step-1"
+
+
+def test_a_rollout_engine_answers_with_adapters(rollout: World, run):
+    adapter(rollout.store.root / "adapters" / "one")
+    assert ask(rollout, run, "POST", "/internal/adapters", json={"name": "one"}).status_code == 201
+    assert ask(rollout, run, "POST", "/internal/rollouts", json={**BATCH, "adapter": "one"}).json()["adapter"] == "one"
 
 
 def test_a_serving_engine_is_not_overwritten(world: World, run):

@@ -292,6 +292,7 @@ def test_info_tells_what_serves_and_what_it_takes(make_world: Callable[..., Worl
     told = ask(world, run, "GET", "/v1/info").json()
     assert (told["version"], told["profile"], told["thinks"]) == (world.first, "plain", False)
     assert (told["modes"], told["max_upload_bytes"]) == (["expected", "sampled"], 1234)
+    assert (told["role"], told["follows"]) == ("serve", False)
     assert "JPEG" in told["formats"]
 
 

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from service.configuration.settings import Settings
 from service.contract import VersionInfo
 from service.errors import VersionError
-from service.server import first_version
+from service.versions.first import first_version
 from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
 

@@ -16,7 +16,7 @@ from service.cli import app as cli
 from service.configuration import settings as module
 from service.configuration.settings import Settings, operator_key
 from service.errors import VersionError
-from service.server import first_version
+from service.versions.first import first_version
 from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
 

@@ -92,10 +92,14 @@ class Replica:
             await self.remove(own)
 
     async def remove(self, name: str) -> None:
-        """Has the replica forget an adapter, by the replica's own name for it, and delete its directory."""
+        """Has the replica forget an adapter, by the replica's own name for it, and deletes its directory.
+
+        The replica itself may see the store read-only.
+        """
         with suppress(ServiceError, httpx.TransportError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self.client.unload_adapter(name)
+            await asyncio.to_thread(shutil.rmtree, self.adapters / name, ignore_errors=True)
 
     def forget_adapters(self) -> None:
         """After a swap, which unloads them all."""

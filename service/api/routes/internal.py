@@ -56,15 +56,19 @@ def require_key(key: str) -> Callable[[Bearer], Awaitable[None]]:
     return check
 
 
-@router.post("/versions/{version}/promote", dependencies=SERVING)
+@router.post("/versions/{version}/promote")
 async def promote(request: Request, version: str) -> SwapResponse:
-    """Checks a version of the store and hot-swaps it in; refused versions never serve."""
+    """Checks a version of the store and hot-swaps it in; refused versions never serve. The store's pointer moves along.
+
+    A replica that follows the pointer swaps at once, without waiting for its turn, if the pointer names the version;
+    a rollout engine leaves the pointer where it is.
+    """
     return await service_of(request).swapper.promote(version)
 
 
 @router.post("/rollback", dependencies=SERVING)
 async def rollback(request: Request) -> SwapResponse:
-    """Hot-swaps the previous version back in."""
+    """Hot-swaps the previous version back in; not on a replica that follows the store's pointer."""
     return await service_of(request).swapper.rollback()
 
 
@@ -106,7 +110,7 @@ async def exact_votes(request: Request) -> ExactVotesResponse:
         return await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
 
 
-@router.post("/adapters", status_code=HTTPStatus.CREATED, dependencies=SERVING, openapi_extra=json_form(AdapterRequest))
+@router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))
 async def load_adapter(request: Request) -> AdapterResponse:
     """Loads `<store>/adapters/<name>` under a name never used before."""
     adapter = parse(AdapterRequest, await request.body())
@@ -121,7 +125,7 @@ async def adapters(request: Request) -> list[AdapterResponse]:
 
 @router.delete("/adapters/{name}", status_code=HTTPStatus.NO_CONTENT)
 async def remove_adapter(request: Request, name: str) -> None:
-    """Waits for the adapter's running requests, unloads it and deletes its directory."""
+    """Waits for the adapter's running requests, unloads it and deletes its directory, unless the store is read-only."""
     await service_of(request).adapters.remove(name)
 
 

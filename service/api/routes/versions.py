@@ -20,7 +20,7 @@ async def versions(request: Request) -> VersionsResponse:
     """Every version in the store, the active one and the one before it."""
     service = service_of(request)
     known = await asyncio.to_thread(_listed, service.store)
-    active = service.store.active()
+    active = await asyncio.to_thread(service.store.active)
     return VersionsResponse(
         active=service.gate.version.id,
         previous=active.previous if active else None,

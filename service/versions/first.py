@@ -1,0 +1,89 @@
+"""The version that a service begins with."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tenacity import Retrying, retry_if_result, wait_fixed
+
+from service.configuration.settings import Settings
+from service.contract import VersionInfo
+from service.errors import ServiceError
+from service.prompts import PROFILES
+from service.versions.candidate import check_servable
+from service.versions.importing import import_checkpoint
+from service.versions.store import Active, VersionStore
+
+log = logging.getLogger(__name__)
+
+
+def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
+    """The active version, or of an empty store `settings.checkpoint`, imported and activated.
+
+    A replica with `follow` awaits the first version of an empty store, and begins with the one before the active one
+    where that cannot serve. Raises ValueError if there is none; UnknownVersion, VersionError if it cannot serve.
+    """
+    info = _followed(store, settings.follow_seconds) if settings.follow else _active(store, settings)
+    answer = PROFILES[info.profile].score_tokens
+    if answer >= settings.max_model_len:
+        raise ValueError(
+            f"max_model_len is {settings.max_model_len}, but answers of the profile {info.profile} take up to {answer} "
+            f"tokens beside the question and the pictures: set at least {4 * answer}"
+        )
+    return info
+
+
+def _active(store: VersionStore, settings: Settings) -> VersionInfo:
+    active = store.active()
+    if active is None:
+        if settings.role == "rollout":
+            raise ValueError(f"the store {settings.store} has no active version: start the serving engine first")
+        if settings.checkpoint is None:
+            raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
+        info = import_checkpoint(store, settings.checkpoint, settings.profile)
+        active = store.activate(info.id)
+    store.verify(active.version)
+    return store.info(active.version)
+
+
+def _followed(store: VersionStore, seconds: float) -> VersionInfo:
+    """The one before the active one is better than none: it is what the replicas that did not restart serve, too."""
+    active = _awaited(store, seconds)
+    try:
+        return check_servable(store, active.version)
+    except ServiceError as failure:
+        before = _if_servable(store, active.previous)
+        if before is None:
+            raise
+        log.error("version %s cannot serve (%s): beginning with the one before, %s", active.version, failure, before.id)
+        return before
+
+
+def _if_servable(store: VersionStore, version: str | None) -> VersionInfo | None:
+    try:
+        return check_servable(store, version) if version else None
+    except ServiceError:
+        return None
+
+
+def _awaited(store: VersionStore, seconds: float) -> Active:
+    """The pointer, as soon as there is one."""
+    if active := store.active():
+        return active
+    log.warning("the store %s has no active version yet; waiting for `evoquality versions import`", store.root)
+    with _ended_by_sigterm():
+        return Retrying(retry=retry_if_result(lambda active: active is None), wait=wait_fixed(seconds))(store.active)  # type: ignore[return-value]
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Exits at once with status 0, also as a container's first process, which no signal ends by itself."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

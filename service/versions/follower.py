@@ -1,0 +1,132 @@
+"""A replica that follows the store's pointer: it swaps, when its turn has come, to the version that ACTIVE names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import suppress
+from time import monotonic
+
+from tenacity import AsyncRetrying, RetryCallState, RetryError, wait_random_exponential
+
+from service.configuration.settings import Settings
+from service.errors import DrainTimeout, NotActive, ServiceError, UnknownVersion
+from service.observability import metrics
+from service.versions.gate import VersionGate
+from service.versions.store import VersionStore
+from service.versions.swap import Swapper
+
+_LONGEST_PAUSE_SECONDS = 120.0
+"""Between attempts: each may read every file of the version."""
+_VISIBLE_SECONDS = 30.0
+"""How long a shared volume may show the pointer and not yet the version's files."""
+
+log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Reads the pointer every `follow_seconds`, and makes the swapper bring what it names.
+
+    A pointer that cannot be read leads where it led when it could.
+    """
+
+    def __init__(self, store: VersionStore, gate: VersionGate, swapper: Swapper, settings: Settings) -> None:
+        self._store = store
+        self._gate = gate
+        self._swapper = swapper
+        self._settings = settings
+        self._named = gate.version.id
+        self._readable = True
+        self._moved = asyncio.Event()
+        self._failure: str | None = None
+        self._level_at = monotonic()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the active version could not be loaded; None once it serves, and before it was tried."""
+        return None if self._named == self._gate.version.id else self._failure
+
+    @property
+    def behind_seconds(self) -> float:
+        """Since when the pointer was not seen to name the version that serves; 0 if it was, a moment ago."""
+        seconds = monotonic() - self._level_at
+        return seconds if seconds > 2 * self._settings.follow_seconds else 0.0
+
+    async def follow(self) -> None:
+        """Follows until it is cancelled."""
+        metrics.behind_seconds.set_function(lambda: self.behind_seconds)
+        await self._read()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read_on())
+            group.create_task(self._keep_up())
+
+    async def _read_on(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.follow_seconds)
+            await self._read()
+
+    async def _read(self) -> None:
+        named = await asyncio.to_thread(self._pointer)
+        if named is None:
+            return
+        if named != self._named:
+            self._named = named
+            self._moved.set()
+        if named == self._gate.version.id:
+            self._level_at = monotonic()
+
+    def _pointer(self) -> str | None:
+        """What the pointer names; None, which is told once, while it cannot be read."""
+        try:
+            active = self._store.active()
+            if active is None:
+                raise FileNotFoundError("it is gone")
+        except (OSError, ValueError) as error:
+            if self._readable:
+                log.warning("the store's pointer cannot be read: %s", error)
+            self._readable = False
+            return None
+        self._readable = True
+        return active.version
+
+    async def _keep_up(self) -> None:
+        spread = 0.0  # who has just started serves nobody yet whom a swap could keep waiting
+        while True:
+            self._moved.clear()
+            if self._named == self._gate.version.id:
+                await self._moved.wait()
+            else:
+                with suppress(RetryError):  # the pointer moved on
+                    await self._catch_up(self._named, random.uniform(0, spread))
+            spread = self._settings.follow_spread_seconds
+
+    async def _catch_up(self, version: str, turn: float) -> None:
+        """Brings a version after `turn` seconds, however often it takes. Raises RetryError if the pointer moves."""
+        self._failure = None
+        log.info("the store's pointer names %s: swapping in %.0f s", version, turn)
+        await self._rest(turn)
+        retrying = AsyncRetrying(
+            wait=wait_random_exponential(min=1, max=_LONGEST_PAUSE_SECONDS),
+            stop=lambda _: self._moved.is_set(),
+            before_sleep=self._note,
+            sleep=self._rest,
+        )
+        await retrying(self._swapper.promote, version)
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits, but no longer than the pointer stays."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), seconds)
+
+    def _note(self, attempt: RetryCallState) -> None:
+        """Writes down why the version could not be loaded, unless it was not for want of trying long enough."""
+        assert attempt.outcome
+        error = attempt.outcome.exception()
+        if isinstance(error, NotActive | DrainTimeout):
+            return
+        if isinstance(error, UnknownVersion) and (attempt.seconds_since_start or 0) < _VISIBLE_SECONDS:
+            return
+        if not isinstance(error, ServiceError):
+            log.error("the version could not be tried", exc_info=error)
+        self._failure = error.detail if isinstance(error, ServiceError) else "its files could not be read"
