@@ -13,7 +13,7 @@ from rich.console import Console
 
 from service.client import ServiceError
 from trainer import termination
-from trainer.errors import Collapsed, DiskFull, GateRefused, Regressed, Unreachable, WrongVersion
+from trainer.errors import Collapsed, DiskFull, GateRefused, Occupied, Regressed, Unreachable, WrongVersion
 from trainer.settings.evaluate import AuditSettings, EvaluateSettings
 from trainer.settings.evolve import EvolveSettings
 from trainer.settings.report import ReportSettings
@@ -23,6 +23,7 @@ EXIT_WRONG_SETTINGS = 2
 EXIT_SERVICE = 3
 EXIT_WRONG_VERSION = 4
 EXIT_DISK_FULL = 5
+EXIT_OCCUPIED = 6
 EXIT_GATE = 42
 EXIT_REGRESSED = 43
 EXIT_COLLAPSED = 44
@@ -32,7 +33,9 @@ _EXITS: dict[type[Exception], int] = {
     Collapsed: EXIT_COLLAPSED,
     WrongVersion: EXIT_WRONG_VERSION,
     DiskFull: EXIT_DISK_FULL,
+    Occupied: EXIT_OCCUPIED,
     Unreachable: EXIT_SERVICE,
+    ConnectionError: EXIT_SERVICE,
     ValueError: EXIT_WRONG_SETTINGS,
     OSError: EXIT_WRONG_SETTINGS,
 }
@@ -48,7 +51,9 @@ class Evolve(EvolveSettings):
     within seconds.
 
     Exit codes that a supervisor should answer by starting it again: 3 no answer from the service for --patience
-    seconds, or a refusal that passes; 5 disk full, once there is room; 137 killed; 143 SIGTERM, 130 Ctrl-C.
+    seconds, or a refusal that passes (under torchrun also: the process of rank 0 ended, whose own code tells why); 5
+    disk full, once there is room; 6 another trainer is at work on the store, or in the run's folder; 137 killed; 143
+    SIGTERM, 130 Ctrl-C.
 
     Exit codes that ask for a decision of yours: 2 wrong settings, not those the round began with, or a request that the
     service refuses for good; 4 the service serves another version than the round began with; 42 the gate refused the

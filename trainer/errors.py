@@ -19,6 +19,10 @@ class Unreachable(Exception):
     """No replica of the service answered for longer than the trainer's patience."""
 
 
+class Occupied(Exception):
+    """Another trainer is at work there, and did not end in time."""
+
+
 class DiskFull(OSError):
     """A file could not be written for want of space; those that were there before are whole."""
 

@@ -27,7 +27,7 @@ def evolve(settings: EvolveSettings) -> None:
         GateRefused, Regressed, Collapsed, WrongVersion, Unreachable: see `Round.run`.
         ServiceError: the service refused a request.
         ConnectionError: on other ranks than 0: that process ended.
-        ValueError: another trainer is at work in the run's folder.
+        Occupied: another trainer is at work in the run's folder, or on the store for longer than the patience.
         DiskFull: a file could not be written; nothing is lost.
         Terminated: a signal ended the run; a checkpoint is written.
     """
@@ -35,19 +35,19 @@ def evolve(settings: EvolveSettings) -> None:
 
 
 def _lead(settings: EvolveSettings) -> None:
+    store = VersionStore(settings.store)
     settings.run.mkdir(parents=True, exist_ok=True)
-    with alone_in(settings.run):
-        _evolve(settings)
-
-
-def _evolve(settings: EvolveSettings) -> None:
-    write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     stages = Stages(settings.run / "stages.jsonl")
+    with alone_in(store.root, settings.patience, stages.say), alone_in(settings.run):
+        _evolve(settings, store, stages)
+
+
+def _evolve(settings: EvolveSettings, store: VersionStore, stages: Stages) -> None:
+    write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     probe = Probe.of(settings.probe, settings.samples, settings.seed) if settings.probe else None
     for note in probe.notes if probe else ():
         stages.say(note)
-    key, store = settings.operator_key(), VersionStore(settings.store)
-    followers = trackers(settings, stages.say)
+    key, followers = settings.operator_key(), trackers(settings, stages.say)
     with Workers(settings.operators, key, store, settings.patience, stages.say) as workers:
         leftovers.clear(settings.run, store, workers)
         for number in range(1, settings.rounds + 1):

@@ -6,7 +6,7 @@ Whatever the trainer makes in the store bears the run's id, so that no other run
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -14,18 +14,39 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from service.versions.store import VersionStore
+from trainer.errors import Occupied
 from trainer.files import PARTIAL, read_json, write_json
 from trainer.workers.workers import Workers
 
 
 @contextmanager
-def alone_in(run: Path) -> Iterator[None]:
-    """Keeps other trainers out of a folder. Raises ValueError if one is in it; a killed one is not."""
+def alone_in(folder: Path, patience: float = 0, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Keeps other trainers out of a folder: a run's, a store. A killed one is out of it.
+
+    Raises Occupied if another one is in it, and still is after `patience` seconds; ValueError if there is no folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; name one that exists")
+    lock = FileLock(folder / ".trainer.lock")
     try:
-        with FileLock(run / ".lock", timeout=0):
-            yield
+        _acquire(lock, patience, lambda: say(f"another trainer is at work in {folder}: waiting for {patience:.0f} s"))
     except Timeout:
-        raise ValueError(f"another trainer is at work in {run}; wait for it, or give another folder") from None
+        raise Occupied(
+            f"another trainer is at work in {folder}; start this one again when that one has ended"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, patience: float, tell: Callable[[], None]) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if patience:
+            tell()
+        lock.acquire(timeout=patience)
 
 
 def run_id(run: Path) -> str:

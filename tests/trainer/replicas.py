@@ -24,13 +24,14 @@ class Replicas:
     said: list[str] = field(default_factory=list)
     _running: dict[int, ExitStack] = field(default_factory=dict)
 
-    def start(self, number: int | None = None) -> int:
-        """A new replica, or one again, as new, on its old ports."""
+    def start(self, number: int | None = None, **settings: object) -> int:
+        """A new replica, with settings of its own; or one again, as new, on its old ports."""
         known = number is not None and number < len(self.urls)
         store, version = self.first.store, self.first.store.active().version
         engine = FakeEngine(version)
-        service = create_service(self.first.settings, KEY, engine, store, store.info(version))
-        world = World(service, engine, store, self.first.first, self.first.second, self.first.settings)
+        chosen = self.first.settings.model_copy(update=settings)
+        service = create_service(chosen, KEY, engine, store, store.info(version))
+        world = World(service, engine, store, self.first.first, self.first.second, chosen)
         number = len(self.worlds) if number is None else number
         ports = (0, urlsplit(self.urls[number]).port) if known else (0, 0)
         stack = ExitStack()

@@ -1,13 +1,17 @@
-"""A run's folder belongs to one trainer at a time."""
+"""A run's folder, and a store, belong to one trainer at a time."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import pytest
 
+from trainer.errors import Occupied
 from trainer.leftovers import alone_in
 
 HOLD = """
@@ -20,14 +24,40 @@ with alone_in(Path(sys.argv[1])):
 """
 
 
-def test_a_folder_with_a_trainer_in_it_is_refused_until_that_one_is_gone_even_by_a_kill(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "in\n"
-        with pytest.raises(ValueError, match="another trainer is at work"), alone_in(tmp_path):
-            pass
-        other.kill()
-        other.wait()
-        with alone_in(tmp_path):
-            pass
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Popen[str]]:
+    """A process in the folder."""
+    with Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_with_a_trainer_in_it_is_refused_until_that_one_is_gone_even_by_a_kill(
+    other: Popen[str], tmp_path: Path
+) -> None:
+    with pytest.raises(Occupied, match="another trainer is at work"), alone_in(tmp_path):
+        pass
+    other.kill()
+    other.wait()
+    with alone_in(tmp_path):
+        pass
+
+
+def test_another_trainer_is_waited_for_and_the_wait_is_told(other: Popen[str], tmp_path: Path) -> None:
+    said: list[str] = []
+    threading.Timer(0.5, other.kill).start()
+    with alone_in(tmp_path, 20, said.append):
+        assert said == [f"another trainer is at work in {tmp_path}: waiting for 20 s"]
+
+
+def test_a_second_trainer_on_a_store_exits_with_6_and_has_done_nothing(other: Popen[str], tmp_path: Path) -> None:
+    (tmp_path / "operator.key").write_text("key")
+    (tmp_path / "pool").mkdir()
+    flags = ["--store", tmp_path, "--pool", tmp_path / "pool", "--run", tmp_path / "run", "--patience", "0.1"]
+    command = [sys.executable, "-m", "trainer.cli", "evolve", *map(str, flags)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, list((tmp_path / "run").iterdir())) == (6, [])
+    assert f"another trainer is at work in {tmp_path}; start this one again when" in ended.stderr
+    assert other.poll() is None

@@ -12,6 +12,7 @@ from service.client import Client
 from service.versions.store import VersionStore, content_id
 from tests.service.conftest import KEY, Listening, checkpoint, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
+from trainer.errors import Occupied
 from trainer.evaluation.comparison.run import evaluated, run
 from trainer.evaluation.models import Checkpoint, Serving, Version, find
 from trainer.leftovers import alone_in
@@ -60,7 +61,7 @@ def test_a_folder_is_the_same_model_however_it_is_named(tmp_path: Path, monkeypa
 
 def test_two_evaluations_do_not_work_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with alone_in(tmp_path / "out"), pytest.raises(ValueError, match="at work in"):
+    with alone_in(tmp_path / "out"), pytest.raises(Occupied, match="at work in"):
         run(settings(tmp_path))
 
 

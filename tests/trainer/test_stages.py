@@ -3,79 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import combinations
-from pathlib import Path
 
 import pytest
 
-from service.engine.protocol import Prompt, Sampling
-from service.prompts import PROFILES
 from service.versions import refusals
-from tests.service.conftest import picture
-from tests.service.fake_engine import FakeEngine, plain_answer
+from tests.trainer.promoting import answer_as, changed, context, gated, observer, serving
 from tests.trainer.replicas import Replicas
 from trainer.errors import GateRefused, Regressed, WrongVersion
 from trainer.files import read_json, write_json
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
-from trainer.progress import Stages
 from trainer.promotion.behaviour import Observer
-from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 from trainer.stages.promote import promote
 from trainer.stages.start import start
-from trainer.training.served import Served
 
-
-@pytest.fixture
-def context(replicas: Replicas, tmp_path: Path) -> Iterator[RoundContext]:
-    settings = EvolveSettings(pool=tmp_path, run=tmp_path / "run", store=replicas.first.store.root)
-    with replicas.workers() as workers:
-        yield RoundContext(1, settings, workers, Stages())
-
-
-@pytest.fixture
-def observer(tmp_path: Path) -> Observer:
-    """Asks about four pictures of different brightness, of which the brighter won every vote."""
-    ids = []
-    for brightness in (40, 90, 140, 190):
-        data = picture(brightness)
-        (tmp_path / content_id(data)).write_bytes(data)
-        ids.append(content_id(data))
-    labels = dict.fromkeys(combinations(ids, 2), 0.0)
-    pool = Pool([PoolImage(image, str(tmp_path / image), image) for image in ids])
-    return Observer(pool, [ids], labels, PROFILES["plain"], samples=2, seed=0)
-
-
-@pytest.fixture
-def gated(context: RoundContext, observer: Observer, replicas: Replicas) -> RoundContext:
-    """A round whose candidate, the store's second version, has passed the gate."""
-    start(context)
-    seen = observer.observe(Served(context.base), context.workers)
-    write_json(context.folder / "gate.json", {"passed": True, "reasons": [], "after": asdict(seen)})
-    write_json(context.folder / "candidate.json", {"id": replicas.first.second})
-    return context
-
-
-def changed(context: RoundContext, **settings: object) -> RoundContext:
-    return RoundContext(1, context.settings.model_copy(update=settings), context.workers, context.stages)
-
-
-def answer_as(replicas: Replicas, text: str, number: int) -> None:
-    """Replica `number` gives that one answer for scores with the second version's weights."""
-    engine: FakeEngine = replicas.worlds[number].engine
-
-    def answer(prompt: Prompt, sampling: Sampling, index: int) -> str:
-        damaged = engine.version == replicas.first.second and prompt.task == "score"
-        return text if damaged else plain_answer(prompt, sampling, index)
-
-    engine.answer = answer
-
-
-def serving(replicas: Replicas) -> list[str]:
-    return [world.service.gate.version.id for world in replicas.worlds]
+__all__ = ["context", "gated", "observer"]
 
 
 def test_a_round_starts_from_the_active_version_though_the_first_replica_did_not_follow_to_it(
@@ -167,7 +108,7 @@ def test_a_replica_that_cannot_be_rolled_back_is_named(
     replicas.stop(1)
     with pytest.raises(Regressed):
         promote(gated, observer)
-    assert f"{replicas.urls[1]} did not follow to {replicas.first.first}" in capsys.readouterr().out
+    assert f"{replicas.urls[1]} has not swapped to {replicas.first.first}" in capsys.readouterr().out
 
 
 def test_a_candidate_that_failed_the_gate_is_not_promoted(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from service.client import ServiceError
-from trainer.errors import Unreachable, WrongVersion
+from trainer.errors import Occupied, Unreachable, WrongVersion
 from trainer.evaluation.benchmarks.load import load
 from trainer.pool.sources import Sources
 from trainer.pricing.counts import Counts, count, counts
@@ -63,7 +63,7 @@ def price(settings: EvolveSettings) -> Price | None:
     probed = len(load(settings.probe).images) if settings.probe else 0
     try:
         rates = distributed.led(settings.device, settings.dtype, partial(rehearse, settings, sources))
-    except (Unreachable, WrongVersion, ServiceError, ValueError) as error:
+    except (Occupied, Unreachable, WrongVersion, ServiceError, ValueError) as error:
         found = counts(settings, *count(sources, _COUNTING_S), exact=settings.votes_by == "exact", probed=probed)
         return Price(settings.rounds, _lines(found), unmeasured=str(error) or type(error).__name__)
     except ConnectionError:  # rank 0 could not measure, and tells why

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.versions.store import VersionStore
+from trainer.leftovers import alone_in
 from trainer.pool.image import content_id
 from trainer.pool.pool import Pool
 from trainer.pool.sources import Sources
@@ -55,11 +56,15 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
 
     Raises:
         Unreachable, ServiceError, WrongVersion, ValueError: as a round does.
+        Occupied: another trainer is at work on the store.
     """
     with TemporaryDirectory(prefix="evoquality-dry-run-") as folder:
         small = _small(settings, sources, Path(folder))
         stages, store = Stages(small.run / "stages.jsonl"), VersionStore(settings.store)
-        with Workers(small.operators, settings.operator_key(), store, _PATIENCE_S, stages.say) as workers:
+        with (
+            alone_in(store.root, _PATIENCE_S, stages.say),
+            Workers(small.operators, settings.operator_key(), store, _PATIENCE_S, stages.say) as workers,
+        ):
             warming, miniature = (Round(number, small, workers, stages, Trackers([], stages.say)) for number in (1, 2))
             warming.rehearse()
             miniature.rehearse()
@@ -78,7 +83,7 @@ def _small(settings: EvolveSettings, sources: Sources, folder: Path) -> EvolveSe
             wanted -= 1
         if wanted == 0:
             break
-    return settings.model_copy(update={"pool": folder / "pool", "run": folder / "run", **_FEW})
+    return settings.model_copy(update={"pool": folder / "pool", "run": folder / "run", "base": None, **_FEW})
 
 
 def _copied(sources: Sources) -> bool:

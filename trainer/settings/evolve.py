@@ -19,6 +19,9 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
 
     run: Path
     """The run's folder: labels, metrics, checkpoints, reports. Give the same folder to resume."""
+    base: str | None = None
+    """Version that the first round starts from; if another serves, this one is promoted first. Default: the active
+    one."""
     rounds: Count = 2
     """Rounds; each starts from the version that the one before promoted."""
     dry_run: CliImplicitFlag[bool] = False

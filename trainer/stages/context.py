@@ -43,6 +43,14 @@ class RoundContext:
         """The store that service and trainer share."""
         return VersionStore(self.settings.store)
 
+    @property
+    def active(self) -> str:
+        """The version that serves, or should: a replica may be behind. Raises ValueError if there is none."""
+        active = self.store.active()
+        if active is None:
+            raise ValueError(f"no version of {self.store.root} serves; --store must be the running service's store")
+        return active.version
+
     @cached_property
     def base(self) -> str:
         """The version the round starts from."""

@@ -11,6 +11,7 @@ from trainer.files import read_json, write_json
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour, Observer
 from trainer.stages.context import RoundContext
+from trainer.stages.start import check_version
 from trainer.training.served import Served
 
 
@@ -19,12 +20,14 @@ def promote(context: RoundContext, observer: Observer) -> None:
 
     Raises:
         GateRefused: it failed the gate.
+        WrongVersion: somebody moved the store's pointer since the round began.
         Regressed: it was swapped out again; the decision is written down first, so that a kill does not undo it.
     """
     verdict = read_json(context.folder / "gate.json")
     if not verdict["passed"]:
         raise GateRefused(f"round {context.number}: the candidate may not serve: {'; '.join(verdict['reasons'])}")
     version, rollback = read_json(context.folder / "candidate.json")["id"], context.folder / "rollback.json"
+    check_version(context, {context.active})
     if not rollback.exists():
         with context.stage("promotion"):
             swap, reasons = _swap_in(context, version, Behaviour(**verdict["after"]), observer)
@@ -53,12 +56,14 @@ def _swap_in(
 
 def _roll_back(context: RoundContext, version: str, reason: str) -> None:
     """Every step may be done again by a resumed round."""
-    _, behind = context.workers.promote(context.base)
-    _tell(context, context.base, behind)
+    _tell(context, context.base, context.workers.roll_back(context.base))
     refusals.refuse(context.store, version, f"at its promotion: {reason}")
     raise Regressed(f"round {context.number}: {version} was rolled back to {context.base}: {reason}")
 
 
 def _tell(context: RoundContext, version: str, behind: list[str]) -> None:
     for replica in behind:
-        context.stages.say(f"{replica} did not follow to {version}: promote it there, or restart that replica")
+        context.stages.say(
+            f"{replica} has not swapped to {version}: one that follows the store will; promote it on any other, or "
+            "restart that one"
+        )

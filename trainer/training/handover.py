@@ -51,6 +51,7 @@ class AdapterHandover(Handover):
 
     @contextmanager
     def served(self, policy: Sampled, label: str) -> Iterator[Served]:
+        self._adapters.mkdir(exist_ok=True)
         directory = _written(policy, self._adapters, f"{self.mark}-{label}")
         try:
             self.workers.load_adapter(directory.name)

@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx
 
 from service.client import AsyncClient, ServiceError
+from service.contract import SwapResponse
 
 _REST_SECONDS = 10.0
 """How long a replica in trouble is left alone while others answer."""
@@ -60,7 +61,7 @@ class Replica:
                 self._loaded.clear()
             elif code == "version_conflict":
                 self._holds = None
-            elif trouble.problem.status not in _BUSY or code == "drain_timeout":
+            elif code == "drain_timeout" or (trouble.problem.status not in _BUSY and code != "not_active"):
                 raise trouble
         self.trouble = trouble
         self._rests_until = monotonic() + _REST_SECONDS
@@ -101,9 +102,11 @@ class Replica:
                 await self.client.unload_adapter(name)
             await asyncio.to_thread(shutil.rmtree, self.adapters / name, ignore_errors=True)
 
-    def forget_adapters(self) -> None:
-        """After a swap, which unloads them all."""
+    async def promote(self, version: str) -> SwapResponse:
+        """Has it serve a version; a swap unloads all adapters."""
+        swap = await self.client.promote(version)
         self._loaded.clear()
+        return swap
 
 
 def _link(source: str, target: str) -> None:

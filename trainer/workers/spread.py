@@ -6,12 +6,12 @@ waits: for `patience` seconds, then `Unreachable` ends the round. All replicas s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from service.client import AsyncClient, ServiceError
 from service.contract import (
@@ -28,13 +28,12 @@ from service.contract import (
 from service.together import together
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
+from trainer.workers.patience import Patience
 from trainer.workers.replica import Replica
 from trainer.workers.request_size import fitting
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_LONGEST_WAIT_S = 10.0
 
 
 class AsyncWorkers:
@@ -52,24 +51,20 @@ class AsyncWorkers:
     ) -> None:
         adapters = store.root / "adapters"
         self._replicas = [Replica(url, AsyncClient(url, key), adapters, overwritten) for url in urls]
-        self._patience = patience
-        self._say = say
+        self._patience = Patience(patience, say)
+        self._store = store
 
-    async def versions(self) -> dict[str, str]:
-        """The version that each replica serves, by its address; waits until at least one answers."""
+    async def told(self) -> dict[str, InfoResponse]:
+        """What each replica tells of itself, by its address; waits until at least one answers."""
 
-        async def serving(replica: Replica) -> tuple[str, str]:
-            return replica.url, (await replica.client.ready()).version
+        async def ask(replica: Replica) -> tuple[str, InfoResponse]:
+            return replica.url, await replica.client.info()
 
-        return dict(await self._patiently(self._each, serving))
+        return dict(await self._patience.of(self._each, ask, self._replicas))
 
     async def info(self) -> InfoResponse:
         """What one of the replicas takes; the others should be run alike."""
-
-        async def told(replica: Replica) -> InfoResponse:
-            return await replica.client.info()
-
-        return (await self._patiently(self._each, told))[0]
+        return next(iter((await self.told()).values()))
 
     async def rollouts(self, request: RolloutRequest) -> RolloutResponse:
         """As the client's, spread over the replicas. The request must name its version, which rollout engines are
@@ -117,7 +112,7 @@ class AsyncWorkers:
         async def load(replica: Replica) -> str | None:
             return await replica.own_name(name)
 
-        await self._patiently(self._each, load)
+        await self._patience.of(self._each, load)
 
     async def unload_adapter(self, name: str) -> None:
         """Unloads it everywhere, without waiting for replicas that do not answer."""
@@ -130,12 +125,39 @@ class AsyncWorkers:
     async def promote(self, version: str) -> tuple[SwapResponse, list[str]]:
         """Promotes on one replica after the other, so that the rest go on answering.
 
+        First on those that do not follow the store's pointer, which try the version; then the pointer is moved, unless
+        one of them has done it; then those that follow are told, so that they swap at once.
+
         Returns:
-            The first replica's swap, and the addresses of those that did not follow.
+            The first replica's swap, and the addresses of those that have not swapped.
         """
-        swaps = dict(await self._patiently(self._each_in_turn, version))
-        behind = [replica.url for replica in self._replicas if replica.url not in swaps]
-        return next(iter(swaps.values())), behind
+        told = await self.told()
+        leading, following = ([url for url in told if told[url].follows == follows] for follows in (False, True))
+        swaps = await self._promote_on(leading, version)
+        await asyncio.to_thread(self._store.activate, version)
+        swaps |= await self._promote_on(following, version)
+        return next(iter(swaps.values())), [replica.url for replica in self._replicas if replica.url not in swaps]
+
+    async def roll_back(self, version: str) -> list[str]:
+        """As `promote`, of a version that has served: the pointer first. A replica that follows it and cannot load what
+        it names may not be reachable before.
+
+        Returns:
+            The addresses of those that have not swapped.
+        """
+        await asyncio.to_thread(self._store.activate, version)
+        return (await self.promote(version))[1]
+
+    async def begin_with(self, version: str) -> None:
+        """Has rollout engines take a version that they do not hold: nobody else tells them."""
+
+        async def take(replica: Replica) -> str:
+            told = await replica.client.info()
+            if told.role == "rollout" and told.version != version:
+                await replica.promote(version)
+            return replica.url
+
+        await self._patience.of(self._each, take)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -164,17 +186,21 @@ class AsyncWorkers:
                 found.update(zip(indices, results, strict=True))
 
         while len(found) < len(items):
-            await self._patiently(try_once)
+            await self._patience.of(try_once)
         return [found[index] for index in range(len(items))]
 
-    async def _each_in_turn(self, version: str) -> list[tuple[str, SwapResponse]]:
-        async def promote(replica: Replica) -> tuple[str, SwapResponse]:
-            swap = await replica.client.promote(version)
-            replica.forget_adapters()
-            return replica.url, swap
+    async def _promote_on(self, urls: Collection[str], version: str) -> dict[str, SwapResponse]:
+        """The swaps of those that did, by address; waits until at least one has."""
+        replicas = [replica for replica in self._replicas if replica.url in urls]
 
-        done = [pair for replica in self._replicas if (pair := await self._try(replica, promote))]
-        return done or self._fail()
+        async def promote(replica: Replica) -> tuple[str, SwapResponse]:
+            return replica.url, await replica.promote(version)
+
+        async def in_turn() -> list[tuple[str, SwapResponse]]:
+            done = [pair for replica in replicas if (pair := await self._try(replica, promote))]
+            return done or self._fail()
+
+        return dict(await self._patience.of(in_turn)) if replicas else {}
 
     async def _each(self, ask: Callable[[Replica], Awaitable[R]], replicas: Sequence[Replica] | None = None) -> list[R]:
         """What the replicas answer that do. Raises as `_fail` if none does."""
@@ -200,24 +226,6 @@ class AsyncWorkers:
         if all(replica.has_another_version for replica in self._replicas):
             raise WrongVersion(f"every replica serves another version than this round's ({reasons})")
         raise Unreachable(reasons)
-
-    async def _patiently(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        def tell(state: RetryCallState) -> None:
-            why = state.outcome.exception() if state.outcome else None
-            waited = state.seconds_since_start or 0.0
-            self._say(f"service unreachable, waiting ({waited:.0f} s of {self._patience:.0f}): {why}")
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Unreachable),
-            stop=stop_after_delay(self._patience),
-            wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
-            before_sleep=tell,
-            reraise=True,
-        )
-        try:
-            return await retrying(call, *arguments)
-        except Unreachable as reasons:
-            raise Unreachable(f"no replica of the service answered for {self._patience:.0f} s ({reasons})") from None
 
 
 def _reason(trouble: BaseException | None) -> str:

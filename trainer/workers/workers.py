@@ -38,9 +38,9 @@ class Workers:
         """Runs a coroutine function on the workers' loop and waits for it."""
         return self._portal.call(function, *arguments)
 
-    def versions(self) -> dict[str, str]:
-        """See `AsyncWorkers.versions`."""
-        return self.call(self.asynchronous.versions)
+    def told(self) -> dict[str, InfoResponse]:
+        """See `AsyncWorkers.told`."""
+        return self.call(self.asynchronous.told)
 
     def info(self) -> InfoResponse:
         """See `AsyncWorkers.info`."""
@@ -65,6 +65,14 @@ class Workers:
     def promote(self, version: str) -> tuple[SwapResponse, list[str]]:
         """See `AsyncWorkers.promote`."""
         return self.call(self.asynchronous.promote, version)
+
+    def roll_back(self, version: str) -> list[str]:
+        """See `AsyncWorkers.roll_back`."""
+        return self.call(self.asynchronous.roll_back, version)
+
+    def begin_with(self, version: str) -> None:
+        """See `AsyncWorkers.begin_with`."""
+        self.call(self.asynchronous.begin_with, version)
 
     def __enter__(self) -> Self:
         self._running = start_blocking_portal(name="workers")

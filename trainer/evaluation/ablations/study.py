@@ -26,7 +26,8 @@ def run(study: Path, planned: Sequence[Trial], scale: Scale) -> None:
     """Runs what is not done yet, and writes `results.json` after each round.
 
     Raises:
-        ValueError: the study was begun at another scale, or another process is at work in it.
+        ValueError: the study was begun at another scale.
+        Occupied: another process is at work in it.
         Exception: as `Runner.run_round`.
     """
     _check_scale(study, scale)

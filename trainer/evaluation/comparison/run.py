@@ -30,8 +30,8 @@ def run(settings: EvaluateSettings) -> Comparison:
     """The whole command.
 
     Raises:
-        ValueError: wrong benchmarks or models, predictions made in another way (see `Predictions`), or another
-            evaluation at work in the folder.
+        ValueError: wrong benchmarks or models, or predictions made in another way (see `Predictions`).
+        Occupied: another evaluation is at work in the folder.
         ChildProcessError: a service of its own did not start.
         ServiceError, TransportError: see `ask`.
     """

@@ -45,7 +45,8 @@ def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages
         WrongVersion: another version was promoted meanwhile.
         Unreachable: no replica of the service answered for too long.
         ServiceError: the service refused an image.
-        ValueError: the folder's votes were asked for with other settings, or another process is at work in it.
+        ValueError: the folder's votes were asked for with other settings.
+        Occupied: another process is at work in it.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with alone_in(settings.out):
