@@ -13,8 +13,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 FOLDER = Path(__file__).parents[1] / "docker/monitoring"
-TARGET_LABELS = {"instance", "job"}
-"""Prometheus itself adds them to everything it scrapes."""
+SCALING = Path(__file__).parents[1] / "k8s/components/keda/scaledobject.yaml"
+TARGET_LABELS = {"instance", "job", "namespace"}
+"""Prometheus itself adds them to everything it scrapes, its operator the namespace."""
 OWN = {"up"}
 
 
@@ -36,6 +37,8 @@ def queries() -> Iterator[tuple[str, str]]:
     """Every query, with where it stands."""
     for rule in rules():
         yield f"alert {rule['alert']}", str(rule["expr"])
+    for trigger in yaml.safe_load(SCALING.read_text())["spec"]["triggers"]:
+        yield "scaling", trigger["metadata"]["query"]
     board = json.loads((FOLDER / "dashboard.json").read_text())
     for panel in board["panels"]:
         for target in panel.get("targets", []):

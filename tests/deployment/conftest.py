@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deployment.worlds import WORLDS, World, world
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,3 +18,9 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, copy / folder)
     (copy / "k8s/base/operator.key").write_text("a key of its own\n")
     return copy / "k8s"
+
+
+@pytest.fixture(params=WORLDS)
+def cluster(manifests: Path, request: pytest.FixtureRequest) -> World:
+    """What a cluster holds once an overlay is applied, with the Jobs that go with it."""
+    return world(manifests, request.param)
