@@ -63,7 +63,10 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[bench]"
 	@$(BIN)/python -m tests.benchmarks.train
 
+images: install ## Build the CPU images from Debian's packages and try them (root, buildah; ten minutes); runs/images
+	@$(BIN)/python -m docker.images
+
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint
+.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint images
