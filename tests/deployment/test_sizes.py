@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from service.prompts import PROFILES
+from tests.benchmarks.readme_tables import RESULTS
 from tests.benchmarks.sizes import memory, rounds
 from tests.benchmarks.sizes.__main__ import README, TABLES
 from tests.benchmarks.sizes.models import (
@@ -29,6 +30,7 @@ from tests.benchmarks.sizes.models import (
     weightless,
 )
 from trainer.evaluation.readme_tables import fill
+from trainer.files import read_json
 from trainer.training.full import FullPolicy
 from trainer.training.lora import LANGUAGE_LINEAR
 
@@ -43,6 +45,14 @@ def embedded() -> PreTrainedModel:
 def test_the_tables_of_the_guide_are_those_that_are_computed() -> None:
     written = README.read_text(encoding="utf-8")
     assert fill(written, TABLES) == written, "run `make tables`"
+
+
+def test_the_shares_in_its_text_are_those_that_are_computed_and_measured() -> None:
+    written = " ".join(README.read_text(encoding="utf-8").split())
+    assert f"are {100 * rounds.achieved():.0f} % of the matrix peak" in written
+    votes = read_json(RESULTS / "train.json")["votes"]
+    stopped = sorted(votes[f"temperature {degree}"]["stopped"]["per_pair_over_full"] for degree in ("0.5", "1.0"))
+    assert f"{100 * stopped[0]:.0f} to {100 * stopped[1]:.0f} % of the {rounds.paper().votes:,} were asked" in written
 
 
 def test_parameters_are_those_in_the_embedded_checkpoints_file(embedded: PreTrainedModel) -> None:
