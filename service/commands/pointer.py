@@ -49,9 +49,15 @@ def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
 def promote(folder: Path, version: str) -> Active:
     """Points at a version that could replace the active one."""
     store = VersionStore(folder)
-    active = store.active()
-    check_candidate(store, version, store.path(active.version if active else version))
+    check_candidate(store, version, _to_replace(store) or store.path(version))
     return store.activate(version)
+
+
+def _to_replace(store: VersionStore) -> Path | None:
+    """The active version's files; None where there are none, which is a reason to promote another."""
+    active = store.active()
+    path = active and store.path(active.version)
+    return path if path and any(path.glob("*.safetensors")) else None
 
 
 @_told

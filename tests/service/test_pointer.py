@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,12 @@ def test_the_first_import_is_active_and_later_ones_wait_for_their_promotion(stor
     assert [info.id for info in store.list()] == list(two)
     assert versions("promote", two[1], "--store", store.root).exit_code == 0
     assert (store.active().version, store.active().previous) == (two[1], two[0])
+
+
+def test_a_pointer_to_what_was_deleted_is_mended_by_a_promotion(store: VersionStore, two: tuple[str, str]):
+    shutil.rmtree(store.path(two[0]))
+    assert versions("promote", two[1], "--store", store.root).exit_code == 0
+    assert store.active().version == two[1]
 
 
 def test_a_full_disk_is_told_once_and_leaves_nothing_behind(store: VersionStore, two: tuple[str, str], tmp_path: Path):
