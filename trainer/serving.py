@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -17,29 +19,55 @@ _LAST_WORDS = 12
 _SECONDS_TO_END = 90
 
 
+@dataclass(frozen=True)
+class Starting:
+    """A service that may not answer yet: its process, its two addresses and its log."""
+
+    process: subprocess.Popen[bytes]
+    public: str
+    operator: str
+    log: Path
+
+    def wait(self) -> None:
+        """Until it answers. Raises ChildProcessError, with its last words, if it ends before that."""
+        wait_ready(self.process, self.public, self.log)
+
+
 @contextmanager
 def serving(store: Path, log: Path, *flags: str) -> Iterator[tuple[str, str]]:
     """Serves a store on free ports of this machine. Yields the public and the operators' address once it answers.
 
     Raises ChildProcessError, with the service's last words, if it ends before that.
     """
-    ports = _free_ports(2)
-    command = [
-        str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(store), "--host", "127.0.0.1",
-        "--port", str(ports[0]), "--operator-host", "127.0.0.1", "--operator-port", str(ports[1]), *flags,
-    ]  # fmt: skip
-    public, operator = (f"http://127.0.0.1:{port}" for port in ports)
-    with running(command, log) as process:
-        _wait(process, public, log)
-        yield public, operator
+    with starting(store, log, *flags) as service:
+        service.wait()
+        yield service.public, service.operator
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block; what it says goes to the log."""
+def starting(store: Path, log: Path, *flags: str, within: Sequence[str] = ()) -> Iterator[Starting]:
+    """As `serving`, not waiting for its answer: so several start side by side. `within` is a command that runs it."""
+    ports = free_ports(2)
+    command = [
+        *within, str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(store),
+        "--host", "127.0.0.1", "--port", str(ports[0]),
+        "--operator-host", "127.0.0.1", "--operator-port", str(ports[1]), *flags,
+    ]  # fmt: skip
+    public, operator = (f"http://127.0.0.1:{port}" for port in ports)
+    with running(command, log) as process:
+        yield Starting(process, public, operator, log)
+
+
+@contextmanager
+def running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended with the block; what it says goes to the log. `environment` adds to this process's."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+        )
         try:
             yield process
         finally:
@@ -51,9 +79,12 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
                 process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], public: str, log: Path) -> None:
-    """For as long as the process lives: a checkpoint may have to be downloaded first."""
-    with Client(public) as client:
+def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Until a service answers at `url`, for as long as the process lives: a checkpoint may have to be downloaded first.
+
+    Raises ChildProcessError, with the last words of its log, if it ends before that.
+    """
+    with Client(url) as client:
         while process.poll() is None:
             with suppress(httpx.TransportError, ServiceError):
                 client.wait_ready(1)
@@ -62,7 +93,8 @@ def _wait(process: subprocess.Popen[bytes], public: str, log: Path) -> None:
     raise ChildProcessError(f"the service ended with exit code {process.returncode} before it answered:\n{words}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [taken.getsockname()[1] for taken in sockets]

@@ -1,0 +1,120 @@
+"""The play: three promotions, a rollback, and a version that no replica can load, all under traffic."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from service.versions.store import VersionStore
+from trainer.demo.contents import content
+from trainer.demo.replicas import pointer
+from trainer.demo.replicas.answers import read_answers
+from trainer.demo.replicas.balancer import Balancer, balancer
+from trainer.demo.replicas.figures import Change, Kind, Unloadable, of_change, of_traffic, of_unloadable
+from trainer.demo.replicas.fleet import cannot_write, fleet
+from trainer.demo.replicas.gates import blackouts
+from trainer.demo.replicas.watch import Watch, What, watching
+from trainer.progress import Stages
+from trainer.serving import running
+
+PROMOTIONS = 3
+IMAGES = 12
+CALM_SECONDS = 2.0
+"""Traffic between two changes."""
+DRAIN_SECONDS, LOAD_SECONDS = 60.0, 60.0
+"""What a swap may take beside its turn: the service's own limit for running requests, and ample time to load."""
+
+
+@dataclass
+class Play:
+    """One performance in the folder `run`."""
+
+    run: Path
+    follow_seconds: float
+    spread_seconds: float
+    stages: Stages
+    _changes: list[Change] = field(default_factory=list)
+
+    def perform(self) -> dict[str, Any]:
+        """Returns the figures. Raises TimeoutError if a replica does not follow within the bound."""
+        store = pointer.new_store(self.run / "store")
+        versions = [pointer.add(store, seed) for seed in range(1, PROMOTIONS + 2)]
+        with ExitStack() as alive:
+            with self.stages.stage("three replicas start", total=None):
+                replicas = alive.enter_context(fleet(store.root, self.run, self.follow_seconds, self.spread_seconds))
+            balanced = alive.enter_context(balancer(replicas, self.run / "haproxy.log"))
+            watch = alive.enter_context(watching(replicas))
+            with self._traffic(balanced):
+                for version in versions[:PROMOTIONS]:
+                    self._change("promotion", partial(pointer.promote, store, version), store, watch)
+                self._change("rollback", partial(pointer.rollback, store), store, watch)
+                unloadable = self._unloadable(store, versions[PROMOTIONS], watch)
+            counts = balanced.counts()
+        answers, gates = list(read_answers(self._answers)), blackouts(replicas)
+        return {
+            "settings": {
+                "replicas": len(replicas),
+                "follow_seconds": self.follow_seconds,
+                "follow_spread_seconds": self.spread_seconds,
+                "read_only_store": bool(cannot_write(store.root)),
+            },
+            "changes": [of_change(change, watch.events, gates, answers) for change in self._changes],
+            "unloadable": of_unloadable(unloadable, watch.events, answers),
+            "traffic": of_traffic(answers),
+            "balancer": counts,
+            "events": [asdict(event) for event in watch.events],
+            "blackouts": [asdict(gate) for gate in gates],
+        }
+
+    @property
+    def _answers(self) -> Path:
+        return self.run / "answers.jsonl"
+
+    @contextmanager
+    def _traffic(self, balanced: Balancer) -> Iterator[None]:
+        images = self.run / "images"
+        images.mkdir()
+        for index in range(IMAGES):
+            content("benchmark", index).save(images / f"{index:02d}.png")
+        command = [
+            sys.executable, "-m", "trainer.demo.replicas.traffic", "--url", balanced.url, "--images", str(images),
+            "--out", str(self._answers),
+        ]  # fmt: skip
+        with running(command, self.run / "traffic.log"):
+            time.sleep(2 * CALM_SECONDS)
+            yield
+
+    def _change(self, kind: Kind, move: Callable[[], float], store: VersionStore, watch: Watch) -> None:
+        """Moves the pointer and waits until all have followed."""
+        with self.stages.stage(f"{kind}: all replicas follow", total=None):
+            moved = move()
+            version = pointer.active(store)
+            self._wait(watch, "version", version)
+        time.sleep(CALM_SECONDS)
+        self._changes.append(Change(kind, version, moved, time.time()))
+
+    def _unloadable(self, store: VersionStore, version: str, watch: Watch) -> Unloadable:
+        """Points at a version whose weights were damaged, as only a hand can, and back."""
+        pointer.damage(store, version)
+        refused = pointer.refuses(store, version)
+        with self.stages.stage("a damaged version: all replicas keep the one before", total=None):
+            store.activate(version)
+            moved = pointer.moved(store)
+            self._wait(watch, "state", "not_following")
+        time.sleep(CALM_SECONDS)
+        with self.stages.stage("the pointer returns: all replicas are ready", total=None):
+            returned = pointer.rollback(store)
+            self._wait(watch, "state", "ready")
+        time.sleep(CALM_SECONDS)
+        return Unloadable(version, pointer.active(store), refused, moved, returned, time.time())
+
+    def _wait(self, watch: Watch, what: What, value: str) -> None:
+        bound = self.follow_seconds + self.spread_seconds + DRAIN_SECONDS + LOAD_SECONDS
+        if not watch.wait(what, value, bound):
+            raise TimeoutError(f"after {bound:.0f} s not all replicas say {value}: {watch.now(what)}; see {self.run}")
