@@ -13,6 +13,10 @@ demo: install ## Evolve the embedded model over two rounds under live traffic (f
 demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to half an hour)
 	@$(BIN)/python -m trainer.demo.seeds
 
+replicas: install ## Three replicas behind HAProxy follow promotions and a rollback under traffic (two minutes)
+	@.ci/haproxy
+	@$(BIN)/python -m trainer.demo.replicas
+
 ablations: install ## The paper's ablations on the embedded model, three seeds each; runs/ablations (over an hour)
 	@$(BIN)/python -m trainer.evaluation.ablations
 
@@ -22,6 +26,7 @@ serve: install ## Serve the embedded model on port 8000
 test: install ## Run all tests, the real engine's included
 	@.ci/browser
 	@.ci/checkov
+	@.ci/haproxy
 	@$(BIN)/python -m pytest
 
 test-quick: install ## Run the tests that need no engine
@@ -69,4 +74,4 @@ images: install ## Build the CPU images from Debian's packages and try them (roo
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe
 
-.PHONY: help install demo demo-seeds ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint images
+.PHONY: help install demo demo-seeds replicas ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint images

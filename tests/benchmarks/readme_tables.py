@@ -1,6 +1,7 @@
-"""`make tables`: the README's tables of the benchmarks of speed, from `tests/benchmarks/results/`.
+"""`make tables`: the README's tables of the benchmarks of speed and of replicas, from `tests/benchmarks/results/`.
 
 python -m tests.benchmarks.readme_tables [--take runs/bench]    takes in what `make bench` wrote there first
+python -m tests.benchmarks.readme_tables --take runs/replicas   takes in what `make replicas` wrote there first
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trainer.demo.replicas.table import HEADING, rows
 from trainer.evaluation.markdown import markdown
 from trainer.evaluation.readme_tables import Tables, write
 from trainer.files import read_json
@@ -65,7 +67,13 @@ def votes() -> str:
     return markdown(["", "votes a pair", "agreement", "where settled", "right"], rows)
 
 
-TABLES: Tables = {"serving": serving, "training": training, "votes": votes}
+def replicas() -> str:
+    """How long three replicas take to follow each move of the pointer."""
+    return markdown(HEADING, rows(read_json(RESULTS / "replicas.json")))
+
+
+TABLES: Tables = {"serving": serving, "training": training, "votes": votes, "replicas": replicas}
+TAKEN = ("serve.json", "train.json", "replicas.json")
 
 
 def main(
@@ -78,10 +86,10 @@ def main(
 
 
 def _take(folder: Path) -> None:
-    measured = [file for name in ("serve.json", "train.json") if (file := folder / name).exists()]
+    measured = [file for name in TAKEN if (file := folder / name).exists()]
     if not measured:
         raise typer.BadParameter(
-            f"{folder} holds no serve.json or train.json: run `make bench` first", param_hint="--take"
+            f"{folder} holds none of {', '.join(TAKEN)}: run `make bench` or `make replicas` first", param_hint="--take"
         )
     for file in measured:
         shutil.copy(file, RESULTS)

@@ -43,15 +43,26 @@ def test_training(results: Path) -> None:
     ]
 
 
+def test_replicas(results: Path) -> None:
+    closed = {"replica-1": 0.3, "replica-2": 0.52}
+    change = {"kind": "promotion", "first_seconds": 1.24, "last_seconds": 9.0, "gate_closed_seconds": closed}
+    write_json(results / "replicas.json", {"changes": [{**change, "overlapping_gates": 0}]})
+    assert readme_tables.replicas().splitlines()[2:] == [
+        "| 1. promotion | 1.2 s | 9.0 s | 0.30 / 0.52 s | 0 |",
+    ]
+
+
 def test_the_committed_results_have_the_parts_that_the_benchmarks_write() -> None:
-    serve, train = (read_json(readme_tables.RESULTS / f"{name}.json") for name in ("serve", "train"))
+    serve, train, replicas = (read_json(readme_tables.RESULTS / name) for name in readme_tables.TAKEN)
     assert set(serve["table"][0]) == {"side", "kind", "callers", "images_per_second", "p50_ms", "p99_ms"}
     assert {"table", "ratios", "votes"} <= set(train)
+    assert len(replicas["changes"]) == 4
+    assert replicas["traffic"]["failed"] == replicas["traffic"]["mixed"] == 0
 
 
 def test_a_folder_without_results_is_refused_and_changes_nothing(results: Path, tmp_path: Path) -> None:
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "other.json").write_text("{}")
-    with pytest.raises(typer.BadParameter, match="run `make bench` first"):
+    with pytest.raises(typer.BadParameter, match="run `make bench`"):
         readme_tables.main(tmp_path / "bench")
     assert not list(results.glob("*.json"))

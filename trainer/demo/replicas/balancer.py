@@ -59,7 +59,10 @@ def installed() -> str | None:
 
 @contextmanager
 def balancer(replicas: Sequence[Replica], log: Path) -> Iterator[Balancer]:
-    """Runs HAProxy before the replicas. Raises FileNotFoundError if it is not installed, ChildProcessError if it ends."""
+    """Runs HAProxy before the replicas.
+
+    Raises FileNotFoundError if it is not installed; ChildProcessError if it ends before it answers.
+    """
     program = installed()
     if program is None:
         raise FileNotFoundError("HAProxy is not installed: apt-get install haproxy")

@@ -78,7 +78,8 @@ class Play:
 
     @contextmanager
     def _traffic(self, balanced: Balancer) -> Iterator[None]:
-        images = self.run / "images"
+        """Callers through the balancer. Raises ChildProcessError if they end before the block does."""
+        images, log = self.run / "images", self.run / "traffic.log"
         images.mkdir()
         for index in range(IMAGES):
             content("benchmark", index).save(images / f"{index:02d}.png")
@@ -86,9 +87,11 @@ class Play:
             sys.executable, "-m", "trainer.demo.replicas.traffic", "--url", balanced.url, "--images", str(images),
             "--out", str(self._answers),
         ]  # fmt: skip
-        with running(command, self.run / "traffic.log"):
+        with running(command, log) as process:
             time.sleep(2 * CALM_SECONDS)
             yield
+            if process.poll() is not None:
+                raise ChildProcessError(f"the callers ended too soon:\n{log.read_text()}")
 
     def _change(self, kind: Kind, move: Callable[[], float], store: VersionStore, watch: Watch) -> None:
         """Moves the pointer and waits until all have followed."""

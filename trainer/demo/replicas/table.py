@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-HEADING = ("change", "first replica serves it", "last", "gates closed", "longest", "at the same time")
+HEADING = ("change", "first replica serves it", "last", "gates closed for", "pairs closed at once")
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
@@ -22,7 +22,6 @@ def _change(change: Mapping[str, Any]) -> list[str]:
         f"{change['first_seconds']:.1f} s",
         f"{change['last_seconds']:.1f} s",
         " / ".join(f"{seconds:.2f}" for seconds in sorted(closed)) + " s",
-        f"{max(closed, default=0):.2f} s",
         str(change["overlapping_gates"]),
     ]
 

@@ -1,0 +1,108 @@
+"""The figures of `make replicas` would show what must not happen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trainer.demo.replicas import fleet
+from trainer.demo.replicas.answers import Answer
+from trainer.demo.replicas.balancer import CONFIGURATION, installed
+from trainer.demo.replicas.figures import Change, of_change, of_traffic
+from trainer.demo.replicas.fleet import Replica
+from trainer.demo.replicas.gates import Blackout, blackouts, overlapping
+from trainer.demo.replicas.watch import Event
+
+OLD = {"a": 2.0, "b": 3.0}
+NEW = {"a": 2.1, "b": 3.1}
+
+
+def answer(versions: list[str], values: dict[str, float], at: float = 0, replica: str = "replica-1") -> Answer:
+    return Answer(sent=at, received=at + 0.5, replica=replica, versions=versions, values=values)
+
+
+USUAL = [answer(["v1"], OLD)] * 3 + [answer(["v2"], NEW)] * 3
+
+
+def test_answers_that_are_their_versions_are_not_mixed() -> None:
+    found = of_traffic(USUAL)
+    assert (found["requests"], found["failed"], found["mixed"], found["told_apart"]) == (6, 0, 0, 1.0)
+    assert found["by_replica"] == {"replica-1": {"v1": 3, "v2": 3}}
+    assert found["largest_ms"] == pytest.approx(500)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        answer(["v2"], OLD),
+        answer(["v1"], {"a": 2.0, "b": 3.1}),
+        answer(["v1", "v2"], OLD),
+    ],
+    ids=["another version's content", "a batch of two contents", "a batch that names two"],
+)
+def test_an_answer_of_two_versions_is_counted(wrong: Answer) -> None:
+    assert of_traffic([*USUAL, wrong])["mixed"] == 1
+
+
+def test_versions_that_answer_alike_are_not_told_apart() -> None:
+    assert of_traffic([answer(["v1"], OLD), answer(["v2"], OLD)])["told_apart"] == 0
+
+
+def test_a_refusal_is_a_failure() -> None:
+    found = of_traffic([*USUAL, Answer(sent=0, received=1, error="503: swapping")])
+    assert (found["failed"], found["failures"]) == (1, ["503: swapping"])
+
+
+def test_a_change_is_timed_from_the_pointers_move_to_each_replicas_new_version() -> None:
+    change = Change("promotion", "v2", moved=100, ended=110)
+    events = [
+        Event(90, "replica-1", "version", "v1"),
+        Event(101, "replica-1", "version", "v2"),
+        Event(104, "replica-2", "version", "v2"),
+    ]
+    swaps = [Blackout("replica-1", "v2", 100.2, 101), Blackout("replica-2", "v2", 100.9, 104)]
+    late = answer(["v1"], OLD, at=105)
+    found = of_change(change, events, swaps, [answer(["v2"], NEW, at=101.5), late])
+    assert found["seconds"] == {"replica-1": 1, "replica-2": 4}
+    assert (found["first_seconds"], found["last_seconds"]) == (1, 4)
+    assert found["first_answer_seconds"] == {"replica-1": 2}
+    assert found["overlapping_gates"] == 1
+    assert found["old_answers_after_all_serve"] == 1
+
+
+def test_gates_that_close_one_after_the_other_do_not_overlap() -> None:
+    gates = [Blackout("replica-1", "v", 0, 1), Blackout("replica-2", "v", 1, 2), Blackout("replica-3", "v", 3, 4)]
+    assert overlapping(gates) == 0
+    assert overlapping([*gates, Blackout("replica-4", "v", 0.5, 3.5)]) == 3
+
+
+def test_blackouts_are_read_from_a_replicas_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "a line of something else\n"
+        '{"message": "serving version v1", "timestamp": "2026-01-01T00:00:00+00:00"}\n'
+        '{"message": "swapped to v2, gate closed for 250 ms", "timestamp": "2026-01-01T00:00:10+00:00"}\n'
+    )
+    (found,) = blackouts([Replica("replica-1", "", "", log)])
+    assert (found.replica, found.version, found.seconds) == ("replica-1", "v2", 0.25)
+
+
+@pytest.mark.skipif(installed() is None, reason="HAProxy is not installed: apt-get install haproxy")
+def test_haproxy_takes_its_configuration_which_names_every_replica() -> None:
+    addresses = {f"REPLICA_{number}": f"127.0.0.1:{number}" for number in range(1, 1 + len(fleet.NAMES))}
+    environment = {**os.environ, "LISTEN": "127.0.0.1:4", "STATS_SOCKET": "/tmp/s", **addresses}
+    subprocess.run([installed() or "", "-c", "-q", "-f", str(CONFIGURATION)], env=environment, check=True)
+    text = CONFIGURATION.read_text()
+    assert all(text.count(f"server {name} ") == 2 for name in fleet.NAMES)
+
+
+@pytest.mark.skipif(not fleet.cannot_write(Path("/tmp")), reason="this user may not mount")
+def test_replicas_cannot_write_the_store_and_others_can(tmp_path: Path) -> None:
+    within = fleet.cannot_write(tmp_path)
+    refused = subprocess.run([*within, "touch", str(tmp_path / "x")], capture_output=True, text=True, check=False)
+    assert "Read-only file system" in refused.stderr
+    (tmp_path / "y").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["y"]
