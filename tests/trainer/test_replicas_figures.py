@@ -11,9 +11,10 @@ import pytest
 from trainer.demo.replicas import fleet
 from trainer.demo.replicas.answers import Answer
 from trainer.demo.replicas.balancer import CONFIGURATION, installed
-from trainer.demo.replicas.figures import Change, of_change, of_traffic
+from trainer.demo.replicas.change_figures import Change, of_change
 from trainer.demo.replicas.fleet import Replica
 from trainer.demo.replicas.gates import Blackout, blackouts, overlapping
+from trainer.demo.replicas.traffic_figures import of_traffic
 from trainer.demo.replicas.watch import Event
 
 OLD = {"a": 2.0, "b": 3.0}

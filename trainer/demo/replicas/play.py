@@ -16,9 +16,10 @@ from trainer.demo.contents import content
 from trainer.demo.replicas import pointer
 from trainer.demo.replicas.answers import read_answers
 from trainer.demo.replicas.balancer import Balancer, balancer
-from trainer.demo.replicas.figures import Change, Kind, Unloadable, of_change, of_traffic, of_unloadable
+from trainer.demo.replicas.change_figures import Change, Kind, Unloadable, of_change, of_unloadable
 from trainer.demo.replicas.fleet import cannot_write, fleet
 from trainer.demo.replicas.gates import blackouts
+from trainer.demo.replicas.traffic_figures import of_traffic
 from trainer.demo.replicas.watch import Watch, What, watching
 from trainer.progress import Stages
 from trainer.serving import running
