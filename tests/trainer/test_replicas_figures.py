@@ -11,7 +11,7 @@ import pytest
 from trainer.demo.replicas import fleet
 from trainer.demo.replicas.answers import Answer
 from trainer.demo.replicas.balancer import CONFIGURATION, installed
-from trainer.demo.replicas.change_figures import Change, of_change
+from trainer.demo.replicas.change_figures import Change, Unloadable, of_change, of_unloadable
 from trainer.demo.replicas.fleet import Replica
 from trainer.demo.replicas.gates import Blackout, blackouts, overlapping
 from trainer.demo.replicas.traffic_figures import of_traffic
@@ -72,6 +72,19 @@ def test_a_change_is_timed_from_the_pointers_move_to_each_replicas_new_version()
     assert found["first_answer_seconds"] == {"replica-1": 2}
     assert found["overlapping_gates"] == 1
     assert found["old_answers_after_all_serve"] == 1
+
+
+def test_a_version_that_cannot_be_loaded_is_borne_as_long_as_the_kept_one_answers() -> None:
+    what = Unloadable("v3", "v2", refused=True, moved=100, returned=110, ended=120)
+    names = ("replica-1", "replica-2")
+    events = [Event(102 + n, name, "state", "not_following") for n, name in enumerate(names)]
+    events += [Event(111, name, "state", "ready") for name in names]
+    answers = [answer(["v2"], NEW, at=101), answer(["v2"], NEW, at=105), answer(["v1"], OLD, at=115)]
+    found = of_unloadable(what, events, [*answers, Answer(sent=106, received=107, error="503: none left")])
+    assert found["not_ready_seconds"] == {"replica-1": 2, "replica-2": 3}
+    assert found["ready_again_seconds"] == {"replica-1": 1, "replica-2": 1}
+    assert (found["requests"], found["requests_with_no_replica_ready"]) == (4, 2)
+    assert (found["failed"], found["by_another_version"]) == (1, 1)
 
 
 def test_gates_that_close_one_after_the_other_do_not_overlap() -> None:
