@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -83,7 +85,7 @@ def test_torchrun_is_started_on_every_node_and_led_by_the_first(manifests: Path)
     (container,) = spec["containers"]
     python, m, module = container["command"]
     assert (python, m) == ("python", "-m")
-    assert module == "trainer.torchrun"
+    assert (ROOT / f"{module.replace('.', '/')}.py").exists()
     known = {"JOB_NAME": "photos", "JOB_COMPLETION_INDEX": "1"}
     given = get_args_parser().parse_args([expanded(argument, known) for argument in container["args"]])
     assert int(given.nnodes) == job["spec"]["parallelism"] == job["spec"]["completions"]
@@ -114,3 +116,11 @@ def test_launch_changes_the_name_and_adds_the_flags_and_nothing_else(variant: st
     wanted["metadata"]["name"] = "photos-1"
     wanted["spec"]["template"]["spec"]["containers"][0]["args"] += flags
     assert launched("photos-1", "--variant", str(ROOT / "k8s" / variant), *flags) == wanted
+
+
+def test_launch_explains_itself_and_its_example_is_taken_by_the_trainer(tmp_path: Path):
+    told = subprocess.run([LAUNCH], capture_output=True, text=True, check=True).stdout
+    (example,) = re.findall(r"^Example: k8s/evolve/launch \S+ (.*)$", told, re.MULTILINE)
+    flags = shlex.split(example.replace("/pool/photos", str(tmp_path)))
+    settings = cli.CliApp.run(cli.EvolveSettings, [*flags, f"--run={tmp_path}"], cli_exit_on_error=False)
+    assert settings.rounds == 2

@@ -49,8 +49,8 @@ def test_deployments_budgets_and_spreads_select_pods_that_exist(cluster: World):
         assert deployment["spec"]["selector"]["matchLabels"].items() <= template.items()
     for selector in values([*cluster.all("PodDisruptionBudget"), *cluster.all("Deployment")], "matchLabels"):
         assert cluster.selected(selector), selector
-    for budget in cluster.all("PodDisruptionBudget"):
-        assert budget["spec"]["maxUnavailable"] == 1
+    (budget,) = cluster.all("PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
 
 
 def test_everything_lies_in_the_one_namespace(cluster: World):
