@@ -8,7 +8,7 @@ import random
 from contextlib import suppress
 from time import monotonic
 
-from tenacity import AsyncRetrying, RetryCallState, RetryError, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, RetryError, wait_combine, wait_random_exponential
 
 from service.configuration.settings import Settings
 from service.errors import DrainTimeout, NotActive, ServiceError, UnknownVersion
@@ -18,7 +18,9 @@ from service.versions.store import VersionStore
 from service.versions.swap import Swapper
 
 _LONGEST_PAUSE_SECONDS = 120.0
-"""Between attempts: each may read every file of the version."""
+"""Between attempts that cost nothing."""
+_PAUSES = 10
+"""How many times as long as all attempts the pauses are: each reads every file, and may keep users waiting."""
 _VISIBLE_SECONDS = 30.0
 """How long a shared volume may show the pointer and not yet the version's files."""
 
@@ -107,7 +109,7 @@ class Follower:
         log.info("the store's pointer names %s: swapping in %.0f s", version, turn)
         await self._rest(turn)
         retrying = AsyncRetrying(
-            wait=wait_random_exponential(min=1, max=_LONGEST_PAUSE_SECONDS),
+            wait=wait_combine(wait_random_exponential(min=1, max=_LONGEST_PAUSE_SECONDS), _sparing),
             stop=lambda _: self._moved.is_set(),
             before_sleep=self._note,
             sleep=self._rest,
@@ -130,3 +132,9 @@ class Follower:
         if not isinstance(error, ServiceError):
             log.error("the version could not be tried", exc_info=error)
         self._failure = error.detail if isinstance(error, ServiceError) else "its files could not be read"
+
+
+def _sparing(attempt: RetryCallState) -> float:
+    """Seconds that attempts so far have still to be made up for by pauses."""
+    tried = (attempt.seconds_since_start or 0) - attempt.idle_for
+    return max(0.0, _PAUSES * tried - attempt.idle_for)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 import time
@@ -176,6 +177,24 @@ def test_a_pointer_that_moves_between_two_attempts_is_followed(start, store, ver
     until_not_following(replica)
     store.activate(third)
     until_ready_with(replica, third)
+
+
+def test_a_version_that_keeps_users_waiting_in_vain_is_seldom_tried_again(start, store, versions, monkeypatch):
+    monkeypatch.setattr(module, "wait_random_exponential", lambda **_: wait_fixed(0))
+    replica, tried = start(), []
+    load = replica.world.engine.reload
+
+    async def slowly(weights: Path, version: str) -> None:
+        tried.append(version)
+        await asyncio.sleep(0.2)
+        await load(weights, version)
+
+    replica.world.engine.reload = slowly
+    replica.world.engine.bad_weights = {versions[1]}
+    store.activate(versions[1])
+    until_not_following(replica)
+    time.sleep(1)
+    assert tried.count(versions[1]) == 1
 
 
 def test_files_may_come_a_moment_after_the_pointer(start, store, versions, tmp_path):
