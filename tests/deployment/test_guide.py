@@ -59,8 +59,10 @@ def test_every_command_of_evoqualitys_and_its_flags_exist() -> None:
         assert {word for word in words if word.startswith("--")} <= known, command.name
 
 
-def test_every_flag_of_the_trainers_exists() -> None:
-    known = {f"--{name.replace('_', '-')}" for name in EvolveSettings.model_fields} | {"--help"}
+def test_every_flag_of_the_trainers_and_of_its_launch_exists() -> None:
+    launch = (ROOT / "k8s/evolve/launch").read_text()
+    known = {f"--{name.replace('_', '-')}" for name in EvolveSettings.model_fields}
+    known |= {flag for case in re.findall(r"^ +(.*--[\w-]+)\)", launch, re.MULTILINE) for flag in case.split(" | ")}
     launched = {word for words in commands("k8s/evolve/launch") for word in words if word.startswith("--")}
     alone = {span.split()[0] for span in spans() if span.startswith("--")} - {"--profile"}
     assert launched and alone and launched | alone <= known
