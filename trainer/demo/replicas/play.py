@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ class Play:
     follow_seconds: float
     spread_seconds: float
     stages: Stages
-    _changes: list[Change] = field(default_factory=list)
 
     def perform(self) -> dict[str, Any]:
         """Returns the figures. Raises TimeoutError if a replica does not follow within the bound."""
@@ -52,23 +51,31 @@ class Play:
             balanced = alive.enter_context(balancer(replicas, self.run / "haproxy.log"))
             watch = alive.enter_context(watching(replicas))
             with self._traffic(balanced):
-                for version in versions[:PROMOTIONS]:
-                    self._change("promotion", partial(pointer.promote, store, version), store, watch)
-                self._change("rollback", partial(pointer.rollback, store), store, watch)
+                changes = self._changes(store, versions[:PROMOTIONS], watch)
                 unloadable = self._unloadable(store, versions[PROMOTIONS], watch)
-            counts = balanced.counts()
-        answers, gates = list(read_answers(self._answers)), blackouts(replicas)
+            return self._figures(store, watch, changes, unloadable) | {"balancer": balanced.counts()}
+
+    def _changes(self, store: VersionStore, versions: list[str], watch: Watch) -> list[Change]:
+        """Promotes each version, and rolls the last one back."""
+        promotions = [
+            self._change("promotion", partial(pointer.promote, store, version), store, watch) for version in versions
+        ]
+        return [*promotions, self._change("rollback", partial(pointer.rollback, store), store, watch)]
+
+    def _figures(
+        self, store: VersionStore, watch: Watch, changes: list[Change], unloadable: Unloadable
+    ) -> dict[str, Any]:
+        answers, gates = list(read_answers(self._answers)), blackouts(watch.replicas)
         return {
             "settings": {
-                "replicas": len(replicas),
+                "replicas": len(watch.replicas),
                 "follow_seconds": self.follow_seconds,
                 "follow_spread_seconds": self.spread_seconds,
                 "read_only_store": bool(cannot_write(store.root)),
             },
-            "changes": [of_change(change, watch.events, gates, answers) for change in self._changes],
+            "changes": [of_change(change, watch.events, gates, answers) for change in changes],
             "unloadable": of_unloadable(unloadable, watch.events, answers),
             "traffic": of_traffic(answers),
-            "balancer": counts,
             "events": [asdict(event) for event in watch.events],
             "blackouts": [asdict(gate) for gate in gates],
         }
@@ -94,14 +101,14 @@ class Play:
             if process.poll() is not None:
                 raise ChildProcessError(f"the callers ended too soon:\n{log.read_text()}")
 
-    def _change(self, kind: Kind, move: Callable[[], float], store: VersionStore, watch: Watch) -> None:
+    def _change(self, kind: Kind, move: Callable[[], float], store: VersionStore, watch: Watch) -> Change:
         """Moves the pointer and waits until all have followed."""
         with self.stages.stage(f"{kind}: all replicas follow", total=None):
             moved = move()
             version = pointer.active(store)
             self._wait(watch, "version", version)
         time.sleep(CALM_SECONDS)
-        self._changes.append(Change(kind, version, moved, time.time()))
+        return Change(kind, version, moved, time.time())
 
     def _unloadable(self, store: VersionStore, version: str, watch: Watch) -> Unloadable:
         """Points at a version whose weights were damaged, as only a hand can, and back."""
