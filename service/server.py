@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -54,8 +55,18 @@ def run(settings: Settings) -> int:
 
     Raises before serving: ValueError (settings), OSError (addresses, store), ServiceError (the version).
     """
-    with logging_to_stderr(settings.log_format, settings.log_level) as vllm_logging:
+    with logging_to_stderr(settings.log_format, settings.log_level) as vllm_logging, _ended_by_sigterm():
         return _run(settings, vllm_logging)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM during the start exits at once: a container's first process would not even hear it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(settings: Settings, vllm_logging: str) -> int:

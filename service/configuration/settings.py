@@ -57,7 +57,8 @@ class Settings(BaseSettings):
     (EvoQuality's release), `visualquality-r1` thinks and tags it."""
     role: Role = "serve"
     """`serve` answers users and changes its weights by promotion alone. `rollout` answers the trainer alone, which may
-    overwrite the weights at every step (`PUT /internal/weights`); it begins with the store's active version."""
+    overwrite the weights at every step (`PUT /internal/weights`), load adapters and promote versions; it begins with
+    the store's active version and leaves the pointer where it is."""
     handover: Path | None = None
     """Role rollout: the folder in which the trainer hands weights over, `/dev/shm/evoquality` for one on the same
     machine. Default: `handover` in the store."""

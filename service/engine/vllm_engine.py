@@ -230,7 +230,7 @@ def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
         max_num_batched_tokens=max(8192, settings.max_model_len),
         limit_mm_per_prompt={"image": 2, "video": 0},
         mm_processor_kwargs={name: value for name, value in pixels.items() if value} or None,
-        enable_lora=settings.role == "serve",
+        enable_lora=True,
         max_loras=settings.max_loras,
         max_lora_rank=settings.max_lora_rank,
         scheduling_policy="priority",

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import cast
 
 from tenacity import Retrying, retry_if_result, wait_fixed
 
@@ -75,15 +72,5 @@ def _awaited(store: VersionStore, seconds: float) -> Active:
     if active := store.active():
         return active
     log.warning("the store %s has no active version yet; waiting for `evoquality versions import`", store.root)
-    with _ended_by_sigterm():
-        return Retrying(retry=retry_if_result(lambda active: active is None), wait=wait_fixed(seconds))(store.active)  # type: ignore[return-value]
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Exits at once with status 0, also as a container's first process, which no signal ends by itself."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    awaiting = Retrying(retry=retry_if_result(lambda active: active is None), wait=wait_fixed(seconds))
+    return cast(Active, awaiting(store.active))

@@ -19,6 +19,8 @@ from safetensors.numpy import load_file, save_file
 from service.client import ServiceError, encode_image
 from service.contract import RolloutPrompt, RolloutRequest
 from service.prompts import PROFILES
+from tests.engine.checkpoints import adapter, merged
+from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens
 from tests.engine.running import Running, running
 from trainer.files import read_json, read_jsonl
@@ -95,6 +97,22 @@ def test_refused_weights_leave_the_engine_as_it_was(rollout: Running, second: st
     assert (refusal.value.problem.status, refusal.value.problem.code) == (422, "version_refused")
     after = ask_greedily(rollout, images)
     assert (after.version, logprobs(after)) == (before.version, pytest.approx(logprobs(before), abs=1e-5))
+
+
+def test_it_takes_promotions_and_adapters_as_a_serving_engine_does(
+    service: Running, rollout: Running, first: str, images: list[bytes], tmp_path: Path
+):
+    rollout.operators.promote(first)
+    path = adapter(rollout.store.path(first), rollout.store.root / "adapters" / "rolled-out", seed=5)
+    rollout.operators.load_adapter("rolled-out")
+    base, adapted = ask_greedily(rollout, images), ask_greedily(rollout, images, "rolled-out")
+    version = add(service.store, merged(service.store.path(first), path, tmp_path / "merged"), first)
+    service.operators.promote(version)
+    alone = ask_greedily(service, images)
+    service.operators.promote(first)
+    assert base.version == service.active == first
+    assert tokens(base) == tokens(ask_greedily(service, images)) != tokens(adapted) == tokens(alone)
+    assert logprobs(adapted) == pytest.approx(logprobs(alone), abs=1e-4)
 
 
 def test_users_are_sent_elsewhere(rollout: Running, images: list[bytes]):

@@ -1,4 +1,4 @@
-"""`evoquality serve` as a process that sees its store read-only, as a pod does: a mount namespace of its own."""
+"""`evoquality serve` as in a pod: the first process of its namespace, with the store mounted read-only."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.service.test_follower import tree, until
 from tests.service.test_http import assert_problem
 from tests.service.test_operators import BATCH
 
+ALONE = ("unshare", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c")
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
 
@@ -48,7 +49,9 @@ class Replica:
         return httpx.request(method, f"{self.operator_url}/internal{path}", headers=headers, **request)
 
     def terminate(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+        pid = self.process.pid
+        [service] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(service), signal.SIGTERM)
         return self.process.wait(30)
 
 
@@ -69,10 +72,14 @@ def start(store: VersionStore, tmp_path: Path) -> Iterator[Callable[..., Replica
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         places = ["--store", str(store.root), "--port", str(ports[0]), "--operator-port", str(ports[1])]
         command = [sys.executable, "-m", "tests.service.engineless", "serve", *places, *options]
-        alone = ["unshare", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, str(store.root), *command]
         log = tmp_path / f"{len(started)}.log"
         with log.open("w") as stream:
-            process = subprocess.Popen(alone, stderr=stream, text=True, env={**os.environ, "COLUMNS": "200"})
+            process = subprocess.Popen(
+                [*ALONE, READ_ONLY, str(store.root), *command],
+                stderr=stream,
+                text=True,
+                env={**os.environ, "COLUMNS": "200"},
+            )
         started.append(Replica(process, log, *urls, tmp_path / "state" / "operator.key"))
         return started[-1]
 
