@@ -72,7 +72,6 @@ class WeightsHandover(Handover):
     def served(self, policy: Sampled, label: str) -> Iterator[Served]:
         """The weights before are kept until these have answered: the engine goes back to them should these not load.
         What others have in the folder stays."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         directory = _written(policy, self._folder, f"{self.mark}-{label}")
         yield Served(directory.name)
         for ours in (*self._folder.glob(f"{self.mark}-*"), *self._folder.glob(f".{self.mark}-*")):
@@ -97,6 +96,7 @@ def _written(policy: Sampled, folder: Path, label: str) -> Path:
     """A new directory, whole or not there. Raises DiskFull."""
     name = f"{label}-{uuid4().hex[:8]}"
     part = folder / f".{name}"
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with writing(folder / name):
             policy.hand_over(part)
