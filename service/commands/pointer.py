@@ -8,10 +8,9 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from service.commands.common import out, stop
+from service.commands.common import err, out, stop
 from service.contract import VersionInfo
 from service.errors import ServiceError
-from service.observability.logs import logging_to_stderr
 from service.versions.candidate import check_candidate
 from service.versions.importing import import_checkpoint
 from service.versions.store import Active, VersionStore
@@ -21,13 +20,12 @@ T = TypeVar("T")
 
 
 def _told(move: Callable[P, T]) -> Callable[P, T]:
-    """Logs what takes long; a refusal ends the command with one sentence."""
+    """A refusal ends the command with one sentence."""
 
     @wraps(move)
     def moved(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with logging_to_stderr(None, "INFO"):
-                return move(*args, **kwargs)
+            return move(*args, **kwargs)
         except (ValueError, OSError, ServiceError) as error:
             stop(f"The store's pointer was not moved: {_first(error)}")
 
@@ -42,6 +40,7 @@ def _first(error: Exception) -> object:
 @_told
 def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
     """Adds a checkpoint, which is the active version if the store has none."""
+    err.print(f"Reading {checkpoint}, and copying it into {folder} if it is not there.", soft_wrap=True, markup=False)
     return import_checkpoint(VersionStore(folder), checkpoint, profile)
 
 
@@ -49,8 +48,7 @@ def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
 def promote(folder: Path, version: str) -> Active:
     """Points at a version that could replace the active one."""
     store = VersionStore(folder)
-    check_candidate(store, version, _to_replace(store) or store.path(version))
-    return store.activate(version)
+    return _move(store, version, _to_replace(store) or store.path(version))
 
 
 def _to_replace(store: VersionStore) -> Path | None:
@@ -65,7 +63,12 @@ def rollback(folder: Path) -> Active:
     """Points at the previous version. It served before; the active one may be what is broken, and measures nothing."""
     store = VersionStore(folder)
     version = store.previous()
-    check_candidate(store, version, store.path(version))
+    return _move(store, version, store.path(version))
+
+
+def _move(store: VersionStore, version: str, replaced: Path) -> Active:
+    err.print(f"Checking the files of {version}.")
+    check_candidate(store, version, replaced)
     return store.activate(version)
 
 
