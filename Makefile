@@ -27,6 +27,7 @@ test: install ## Run all tests, the real engine's included
 	@.ci/browser
 	@.ci/checkov
 	@.ci/haproxy
+	@.ci/pods
 	@$(BIN)/python -m pytest
 
 test-quick: install ## Run the tests that need no engine
