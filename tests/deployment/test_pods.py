@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,8 +14,9 @@ from service.api.routes import health
 from service.cli import app
 from service.configuration.settings import Settings
 from tests.deployment.conftest import ROOT
-from tests.deployment.worlds import Pod, World
+from tests.deployment.worlds import Pod, World, world
 
+SERVICE_IMAGE = ROOT / "docker/service.Dockerfile"
 LEVELS = ("enforce", "audit", "warn")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 """What the level `restricted` of the Pod Security Standards allows."""
@@ -67,13 +70,20 @@ def test_every_scratch_volume_has_a_limit(cluster: World):
 
 def test_images_are_those_that_docker_builds(cluster: World):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    with_gpus = any("nvidia.com/gpu" in pod.container["resources"]["limits"] for pod in cluster.pods())
     for pod in cluster.pods():
         name, _, tag = pod.container["image"].partition(":")
-        assert tag in {version, f"{version}-cpu"}, pod.name
-        assert tag.endswith("-cpu") is not any(
-            "nvidia.com/gpu" in each.container["resources"]["limits"] for each in cluster.pods()
-        )
-        assert name == ("evoquality/trainer" if pod.component == "trainer" else "evoquality/service")
+        assert tag == (version if with_gpus else f"{version}-cpu"), pod.name
+        program = "evoquality-trainer" if pod.component == "trainer" else "evoquality"
+        steps = (ROOT / f"docker/{name.removeprefix('evoquality/')}.Dockerfile").read_text().splitlines()
+        assert f'ENTRYPOINT ["{program}"]' in steps
+        assert "USER {runAsUser}:{runAsGroup}".format(**pod.spec["securityContext"]) in steps
+
+
+def test_the_embedded_checkpoint_is_where_its_image_has_it(manifests: Path):
+    (pod,) = world(manifests, "cpu").selected({"app.kubernetes.io/component": "import"})
+    copied = re.findall(r"^COPY trainer/demo/checkpoint (\S+)$", SERVICE_IMAGE.read_text(), re.MULTILINE)
+    assert pod.container["args"][2:3] == copied
 
 
 def test_every_probe_asks_a_port_and_a_path_that_answer(cluster: World):
