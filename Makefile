@@ -13,7 +13,7 @@ demo: install ## Evolve the embedded model over two rounds under live traffic (f
 demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to half an hour)
 	@$(BIN)/python -m trainer.demo.seeds
 
-replicas: install ## Three replicas behind HAProxy follow promotions and a rollback under traffic (two minutes)
+replicas: install ## Three replicas behind HAProxy follow promotions and a rollback under traffic (three minutes)
 	@.ci/haproxy
 	@$(BIN)/python -m trainer.demo.replicas
 
