@@ -31,6 +31,11 @@ def test_pure_parts_import_no_model_library(loaded: dict[str, list[str]], module
     assert loaded[module] == []
 
 
+@pytest.mark.parametrize("command", ["trainer.__main__", "trainer.torchrun"])
+def test_a_command_listens_for_signals_before_it_loads_anything_that_takes_time(command: str) -> None:
+    assert heavy_after([command], ["httpx", "pydantic", "rich", "torch"]) == {command: []}
+
+
 def test_a_round_never_imports_what_knows_the_truth() -> None:
     reached = _reached("trainer.round", set())
     assert {"trainer.voting.vote", "trainer.training.policy"} < reached
