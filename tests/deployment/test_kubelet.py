@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,3 +107,15 @@ def test_the_import_job_fills_a_store_once(here: Node, cpu: World) -> None:
     (version,) = store.list()
     assert store.active() is not None and store.verify(version.id)
     assert {path.stat().st_uid for path in store.path(version.id).iterdir()} == {10001}
+
+
+@pods
+def test_a_trainer_that_waits_for_its_service_ends_at_sigterm_with_its_run_begun(here: Node, cpu: World) -> None:
+    with running(here, pod_of(cpu, "trainer"), "evolve-1") as process:
+        while "service unreachable" not in process.log.read_text():
+            assert process.process.poll() is None, process.log.read_text()
+            time.sleep(0.05)
+        assert process.stop() == 143
+    assert "s of 900): http://operators:8001" in process.log.read_text()
+    assert "ended by SIGTERM; start it again to go on" in process.log.read_text()
+    assert (here.claim("runs") / "evolve/settings.json").exists()
