@@ -54,13 +54,13 @@ class AsyncWorkers:
         self._patience = Patience(patience, say)
         self._store = store
 
-    async def told(self) -> dict[str, InfoResponse]:
-        """What each replica tells of itself, by its address; waits until at least one answers."""
+    async def told(self, replicas: Sequence[Replica] | None = None) -> dict[str, InfoResponse]:
+        """What each replica that is not in trouble tells of itself, by its address; waits until at least one answers."""
 
         async def ask(replica: Replica) -> tuple[str, InfoResponse]:
             return replica.url, await replica.client.info()
 
-        return dict(await self._patience.of(self._each, ask, self._replicas))
+        return dict(await self._patience.of(self._each, ask, replicas))
 
     async def info(self) -> InfoResponse:
         """What one of the replicas takes; the others should be run alike."""
@@ -131,7 +131,7 @@ class AsyncWorkers:
         Returns:
             The first replica's swap, and the addresses of those that have not swapped.
         """
-        told = await self.told()
+        told = await self.told(self._replicas)
         leading, following = ([url for url in told if told[url].follows == follows] for follows in (False, True))
         swaps = await self._promote_on(leading, version)
         await asyncio.to_thread(self._store.activate, version)
