@@ -55,7 +55,7 @@ class AsyncWorkers:
         self._store = store
 
     async def told(self, replicas: Sequence[Replica] | None = None) -> dict[str, InfoResponse]:
-        """What replicas, by default those not in trouble, tell of themselves, by address; waits until at least one does."""
+        """What replicas (by default those not in trouble) tell of themselves, by address; waits for at least one."""
 
         async def ask(replica: Replica) -> tuple[str, InfoResponse]:
             return replica.url, await replica.client.info()
