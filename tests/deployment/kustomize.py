@@ -5,9 +5,6 @@ Whatever it does not know raises ValueError. Where kubectl is on the machine a t
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,13 +12,11 @@ from typing import Any
 
 import yaml
 
+from tests.deployment.generators import Object, finally_named, generate
 from tests.deployment.merging import merged, operated
 
-Object = dict[str, Any]
-
 _CLUSTER_SCOPED = {"Namespace"}
-_NO_SUFFIX, _SOURCE = "no-suffix", "config.kubernetes.io/local-config"
-_DIGITS = str.maketrans("013ae", "ghkmt")
+_SOURCE = "config.kubernetes.io/local-config"
 _FIELDS = {
     "apiVersion", "kind", "namespace", "resources", "components", "configMapGenerator", "secretGenerator",
     "patches", "images", "replacements",
@@ -31,13 +26,7 @@ _FIELDS = {
 def render(folder: Path) -> list[Object]:
     """The objects of a kustomization, ready to be applied."""
     objects = [each for each in _build(folder, []) if _SOURCE not in each["metadata"].get("annotations", {})]
-    names = {each["metadata"]["name"]: _final_name(each) for each in objects if each["kind"] == "ConfigMap"}
-    for each in objects:
-        _refer(each, names)
-        if each["kind"] in {"ConfigMap", "Secret"}:
-            each["metadata"]["name"] = names.get(each["metadata"]["name"], each["metadata"]["name"])
-            each["metadata"].pop(_NO_SUFFIX, None)
-    return objects
+    return finally_named(objects)
 
 
 def load(file: Path) -> list[Object]:
@@ -55,7 +44,7 @@ def _build(folder: Path, objects: list[Object]) -> list[Object]:
         objects = _build(folder / name, objects)
     for kind, generators in (("ConfigMap", "configMapGenerator"), ("Secret", "secretGenerator")):
         for generator in asked.get(generators, []):
-            _generate(folder, kind, generator, objects)
+            generate(folder, kind, generator, objects)
     for patch in asked.get("patches", []):
         objects = _patched(folder, patch, objects)
     _set_namespace(objects, asked.get("namespace"))
@@ -67,37 +56,6 @@ def _build(folder: Path, objects: list[Object]) -> list[Object]:
 
 def _resource(path: Path) -> list[Object]:
     return _build(path, []) if path.is_dir() else load(path)
-
-
-def _generate(folder: Path, kind: str, generator: Object, objects: list[Object]) -> None:
-    """Adds a ConfigMap or Secret, or merges into the one that is there."""
-    data = dict(_lines(folder, generator)) | {
-        Path(name).name: (folder / name).read_text() for name in _files(generator)
-    }
-    if kind == "Secret":
-        data = {name: base64.b64encode(text.encode()).decode() for name, text in data.items()}
-    name = generator["name"]
-    options = generator.get("options", {})
-    if generator.get("behavior") == "merge":
-        next(each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name))["data"].update(data)
-        return
-    made = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "data": data}
-    made["metadata"] |= {"labels": options["labels"]} if "labels" in options else {}
-    made["metadata"] |= {"namespace": generator["namespace"]} if "namespace" in generator else {}
-    made["metadata"][_NO_SUFFIX] = options.get("disableNameSuffixHash", False)
-    objects.append(made | ({"type": "Opaque"} if kind == "Secret" else {}))
-
-
-def _files(generator: Object) -> list[str]:
-    return generator.get("files", [])
-
-
-def _lines(folder: Path, generator: Object) -> Iterator[tuple[str, str]]:
-    lines = [line for name in generator.get("envs", []) for line in (folder / name).read_text().splitlines()]
-    for line in lines + generator.get("literals", []):
-        if line.strip() and not line.startswith("#"):
-            name, _, value = line.partition("=")
-            yield name, value
 
 
 def _patched(folder: Path, patch: Object, objects: list[Object]) -> list[Object]:
@@ -156,22 +114,3 @@ def _put(part: Any, path: list[str], value: Any) -> None:
     for step in path[:-1]:
         part = part.setdefault(step, {})
     part[path[-1]] = value
-
-
-def _final_name(made: Object) -> str:
-    """With kustomize's hash of the content, unless that is turned off. (The name in it is empty in kustomize too.)"""
-    name = str(made["metadata"]["name"])
-    if made["metadata"].get(_NO_SUFFIX, True):
-        return name
-    content = json.dumps(
-        {"kind": made["kind"], "name": "", "data": made["data"]}, sort_keys=True, separators=(",", ":")
-    )
-    return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:10].translate(_DIGITS)}"
-
-
-def _refer(part: Any, names: dict[str, str]) -> None:
-    """Gives references to ConfigMaps their final names."""
-    for name, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
-        if name in {"configMap", "configMapRef", "configMapKeyRef"}:
-            value["name"] = names.get(value["name"], value["name"])
-        _refer(value, names)
