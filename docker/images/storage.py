@@ -15,6 +15,7 @@ from docker.images import pip
 REPOSITORY = Path(__file__).parents[2]
 BASE = "localhost/python:3.11-bookworm"
 DEBIAN = "bookworm"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PACKAGES = "python3,python3-venv,ca-certificates"
 
 
@@ -36,6 +37,7 @@ class Storage:
         _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, str(root))
         container = self._buildah("from", "scratch")
         self._buildah("add", "--quiet", container, str(root), "/")
+        self._buildah("config", f"--env=PATH={PATH}", container)  # the Dockerfiles put theirs before it
         self._buildah("commit", "--quiet", "--format=docker", "--rm", container, BASE)
         shutil.rmtree(root)
 
