@@ -21,6 +21,7 @@ ServiceError
 ├── WrongRole           409  not a request for a service of this role
 ├── AdapterNameUsed     409  names are never used twice
 ├── AdapterRefused      422
+├── PointerFailure      507  the store's pointer could not be moved; nothing changed
 ├── DrainTimeout        503  a swap waited too long for running requests; nothing changed
 ├── TooBusy             503  the replica is full
 ├── NotReady            503  starting or draining
@@ -140,6 +141,10 @@ class AdapterNameUsed(ServiceError):
 
 class AdapterRefused(ServiceError):
     status, code, title = 422, "adapter_refused", "Adapter refused"
+
+
+class PointerFailure(ServiceError):
+    status, code, title = 507, "pointer_failure", "The store's pointer could not be moved"
 
 
 class DrainTimeout(ServiceError):

@@ -14,7 +14,7 @@ from service.configuration.settings import Settings
 from service.contract import SwapResponse, VersionInfo
 from service.engine.canary import readable_share
 from service.engine.protocol import Engine
-from service.errors import EngineDead, NotActive, ServiceError, VersionError
+from service.errors import EngineDead, NotActive, PointerFailure, ServiceError, VersionError
 from service.observability import metrics
 from service.prompts import PROFILES
 from service.versions.adapters import Adapters
@@ -56,7 +56,8 @@ class Swapper:
         """Makes `version` the one that serves; one that serves already is left alone.
 
         Raises UnknownVersion, VersionError (the old version goes on serving), DrainTimeout, EngineDead; NotActive where
-        the store's pointer is followed and names another; ReadOnlyStore where it would have to be moved and cannot.
+        the store's pointer is followed and names another; ReadOnlyStore, PointerFailure where it would have to be moved
+        and cannot.
         """
         async with self._one_at_a_time:
             return await self._promote(version)
@@ -115,8 +116,8 @@ class Swapper:
         closing = perf_counter()
         async with self._gate.closed(self._settings.drain_seconds):
             drained = perf_counter()
-            reloaded = await self._load_or_restore(info, path, try_canaries)
-            previous = self._publish(info.id) or self._gate.version.id
+            reloaded, before = await self._load_or_restore(info, path, try_canaries)
+            previous = before or self._gate.version.id
             self._loaded = path
             self._adapters.forget_all()
             self._forget_answers()
@@ -132,13 +133,22 @@ class Swapper:
         )
 
     def _publish(self, version: str) -> str | None:
-        """Moves the store's pointer, where that is this service's to do. Returns the one before, if moved."""
-        return self._store.activate(version).previous if self._settings.moves_pointer else None
+        """Moves the store's pointer, where that is this service's to do. Returns what it named before, if moved.
 
-    async def _load_or_restore(self, info: VersionInfo, path: Path, try_canaries: bool) -> float:
-        """Loads and tries a version; whatever goes wrong, the old one answers again before the gate opens.
+        Raises PointerFailure.
+        """
+        try:
+            return self._store.activate(version).previous if self._settings.moves_pointer else None
+        except (OSError, ValueError, ServiceError) as failure:
+            log.error("the store's pointer could not be moved: %s", failure)
+            raise PointerFailure(
+                "The store's pointer could not be moved; the version is unchanged. See whether its volume is full."
+            ) from failure
 
-        Returns when the weights were in place.
+    async def _load_or_restore(self, info: VersionInfo, path: Path, try_canaries: bool) -> tuple[float, str | None]:
+        """Loads, tries and publishes a version; whatever goes wrong, the old one answers before the gate opens.
+
+        Returns when the weights were in place, and what the pointer named before, if moved.
         """
         try:
             await self._engine.pause()
@@ -147,12 +157,12 @@ class Swapper:
             await self._engine.resume()
             if try_canaries:
                 await self._check_canaries(info)
-            return reloaded
+            return reloaded, self._publish(info.id)
         except EngineDead:
             raise
         except BaseException as failure:
             await asyncio.shield(self._restore())
-            if isinstance(failure, VersionError):
+            if isinstance(failure, VersionError | PointerFailure):
                 raise
             if isinstance(failure, Exception):
                 raise VersionError("load_failed", "the engine could not load the weights") from failure

@@ -37,7 +37,7 @@ from service.versions import benchmarks
 router = APIRouter(
     prefix="/internal",
     tags=["operators"],
-    responses=problems(401, 404, 409, 422, 503),
+    responses=problems(401, 404, 409, 422, 503, 507),
 )
 watched = APIRouter(route_class=WatchedRoute)
 """Routes whose work ends when their client goes; a swap, once begun, is better ended."""
