@@ -8,6 +8,7 @@
     train/          steps.jsonl, checkpoint.pt;              collapse.json if it was stopped
     gate.json       may the candidate serve?
     candidate.json  the merged checkpoint in the version store
+    promoting.json  what the store's pointer named before the swap
     promotion.json  the hot swap;                            rollback.json if it was taken back
 
 Kill it anywhere and start it again with the same folder: it goes on where it stopped.

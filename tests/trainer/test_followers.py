@@ -10,9 +10,10 @@ import pytest
 from service.client import Client, ServiceError
 from service.versions import refusals
 from tests.service.conftest import KEY, World, checkpoint
+from tests.service.test_pointer import files_of_at_most
 from tests.trainer.promoting import answer_as, changed, context, gated, observer, serving
 from tests.trainer.replicas import Replicas
-from trainer.errors import Regressed, WrongVersion
+from trainer.errors import DiskFull, Regressed, WrongVersion
 from trainer.files import read_json, write_json
 from trainer.promotion.behaviour import Observer
 from trainer.stages.context import RoundContext
@@ -121,6 +122,86 @@ def test_a_pointer_that_somebody_else_moved_is_left_where_it_is(
         with pytest.raises(WrongVersion, match=f"serves {third} now"):
             part()
     assert pointer(replicas) == (third, replicas.first.first)
+
+
+def test_a_version_that_somebody_went_back_from_is_not_promoted_again(
+    gated: RoundContext, observer: Observer, replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, store = replicas.first.first, replicas.first.second, replicas.first.store
+    monkeypatch.setattr(Observer, "observe", killed)
+    with pytest.raises(KeyboardInterrupt):
+        promote(gated, observer)
+    monkeypatch.undo()
+    assert pointer(replicas) == (second, first)
+    store.rollback()
+    start(gated)
+    for _ in range(2):
+        with pytest.raises(WrongVersion, match=f"{second} was promoted, and somebody went back to {first}"):
+            promote(gated, observer)
+        assert pointer(replicas) == (first, second)
+    store.activate(second)
+    promote(gated, observer)
+    assert (pointer(replicas), serving(replicas)) == ((second, first), [second, second])
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_pointer_that_somebody_moves_during_a_promotion_is_left_there(
+    gated: RoundContext, observer: Observer, replicas: Replicas, tmp_path: Path
+) -> None:
+    first, store = replicas.first.first, replicas.first.store
+    third = store.add(checkpoint(tmp_path / "third", 3), parent=None, profile="plain", origin="test").id
+    meanwhile(replicas, lambda: store.activate(third))
+    with pytest.raises(WrongVersion, match=f"moved to {third} while"):
+        promote(gated, observer)
+    assert pointer(replicas) == (third, first)
+
+
+def test_a_pointer_that_somebody_moved_is_not_rolled_back_but_the_version_is_marked(
+    gated: RoundContext, observer: Observer, replicas: Replicas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, store = replicas.first.second, replicas.first.store
+    third = store.add(checkpoint(tmp_path / "third", 3), parent=None, profile="plain", origin="test").id
+
+    def regressions(*_: object) -> list[str]:
+        store.activate(third)
+        return ["it was worse"]
+
+    monkeypatch.setattr("trainer.promotion.gate.regressions", regressions)
+    with pytest.raises(WrongVersion, match=f"moved to {third} while"):
+        promote(gated, observer)
+    assert pointer(replicas) == (third, second)
+    assert "it was worse" in str(refusals.reason(store, second))
+
+
+def meanwhile(replicas: Replicas, happens: Callable[[], object]) -> None:
+    """While the rollout engine loads."""
+    engine = replicas.worlds[ROLLOUT].engine
+    reload = engine.reload
+
+    async def reloading(weights: Path, version: str) -> None:
+        happens()
+        await reload(weights, version)
+
+    engine.reload = reloading
+
+
+def test_a_full_disk_ends_a_promotion_and_a_rollback_until_there_is_room(
+    gated: RoundContext, observer: Observer, replicas: Replicas
+) -> None:
+    first, second = replicas.first.first, replicas.first.second
+    with pytest.raises(DiskFull, match=r"ACTIVE could not be written"), files_of_at_most(20):
+        gated.workers.promote(second, first)
+    assert pointer(replicas) == (first, None)
+    replicas.first.store.activate(second)
+    write_json(gated.folder / "rollback.json", {"version": second, "reason": "it was worse"})
+    with pytest.raises(DiskFull), files_of_at_most(20):
+        promote(gated, observer)
+    with pytest.raises(Regressed):
+        promote(gated, observer)
+    assert (pointer(replicas), serving(replicas)) == ((first, second), [first, first])
 
 
 def test_a_rollout_engine_that_holds_another_version_begins_the_round_with_the_base(

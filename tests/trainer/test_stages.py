@@ -23,7 +23,7 @@ def test_a_round_starts_from_the_active_version_though_the_first_replica_did_not
     context: RoundContext, replicas: Replicas
 ) -> None:
     with replicas.workers() as workers:
-        workers.promote(replicas.first.second)
+        workers.promote(replicas.first.second, replicas.first.first)
     replicas.worlds[0].service.gate.version = replicas.first.store.info(replicas.first.first)
     replicas.worlds[0].engine.version = replicas.first.first
     start(context)
@@ -51,7 +51,7 @@ def test_a_round_of_an_earlier_version_had_the_defaults_of_settings_that_came_la
 
 def test_a_round_does_not_go_on_after_another_version_was_promoted(context: RoundContext, replicas: Replicas) -> None:
     start(context)
-    context.workers.promote(replicas.first.second)
+    context.workers.promote(replicas.first.second, replicas.first.first)
     with pytest.raises(WrongVersion, match=f"started from {replicas.first.first}"):
         start(context)
 
@@ -91,7 +91,7 @@ def test_a_version_that_one_replicas_canaries_refuse_is_rolled_back_on_the_other
 def test_a_rollback_that_was_killed_is_carried_out_at_the_next_start(
     gated: RoundContext, observer: Observer, replicas: Replicas
 ) -> None:
-    gated.workers.promote(replicas.first.second)
+    gated.workers.promote(replicas.first.second, replicas.first.first)
     write_json(gated.folder / "rollback.json", {"version": replicas.first.second, "reason": "it was worse"})
     start(gated)
     with pytest.raises(Regressed, match="it was worse"):
@@ -103,7 +103,7 @@ def test_a_rollback_that_was_killed_is_carried_out_at_the_next_start(
 def test_a_replica_that_cannot_be_rolled_back_is_named(
     gated: RoundContext, observer: Observer, replicas: Replicas, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gated.workers.promote(replicas.first.second)
+    gated.workers.promote(replicas.first.second, replicas.first.first)
     write_json(gated.folder / "rollback.json", {"version": replicas.first.second, "reason": "it was worse"})
     replicas.stop(1)
     with pytest.raises(Regressed):

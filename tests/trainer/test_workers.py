@@ -101,7 +101,7 @@ def test_a_promotion_goes_to_every_replica_and_names_those_that_did_not_follow(r
     third = replicas.start()
     replicas.stop(third)
     with replicas.workers() as workers:
-        swap, behind = workers.promote(replicas.first.second)
+        swap, behind = workers.promote(replicas.first.second, replicas.first.first)
     assert swap.version == replicas.first.second
     assert [world.service.gate.version.id for world in replicas.worlds[:2]] == [replicas.first.second] * 2
     assert behind == [replicas.urls[third]]

@@ -6,8 +6,8 @@ from typing import Any
 
 from service.client import ServiceError
 from service.versions import refusals
-from trainer.errors import GateRefused, Regressed
-from trainer.files import read_json, write_json
+from trainer.errors import GateRefused, Regressed, WrongVersion
+from trainer.files import read_json, write_json, writing
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour, Observer
 from trainer.stages.context import RoundContext
@@ -20,7 +20,7 @@ def promote(context: RoundContext, observer: Observer) -> None:
 
     Raises:
         GateRefused: it failed the gate.
-        WrongVersion: somebody moved the store's pointer since the round began.
+        WrongVersion: somebody moved the store's pointer since the round began, be it back from the candidate.
         Regressed: it was swapped out again; the decision is written down first, so that a kill does not undo it.
     """
     verdict = read_json(context.folder / "gate.json")
@@ -29,6 +29,7 @@ def promote(context: RoundContext, observer: Observer) -> None:
     version, rollback = read_json(context.folder / "candidate.json")["id"], context.folder / "rollback.json"
     check_version(context, {context.active})
     if not rollback.exists():
+        _check_wanted(context, version)
         with context.stage("promotion"):
             swap, reasons = _swap_in(context, version, Behaviour(**verdict["after"]), observer)
         if not reasons:
@@ -38,12 +39,25 @@ def promote(context: RoundContext, observer: Observer) -> None:
     _roll_back(context, version, read_json(rollback)["reason"])
 
 
+def _check_wanted(context: RoundContext, version: str) -> None:
+    """Writes down what the pointer names before the promotion. Where that has begun and the pointer is neither there
+    nor at the candidate, somebody went back from it."""
+    begun, active = context.folder / "promoting.json", context.store.active()
+    if not begun.exists():
+        write_json(begun, active and active.model_dump())
+    elif active and active.version != version and active.model_dump() != read_json(begun):
+        raise WrongVersion(
+            f"round {context.number}: {version} was promoted, and somebody went back to {active.version}; promote "
+            f"{version} again to resume, or start a new run"
+        )
+
+
 def _swap_in(
     context: RoundContext, version: str, gated: Behaviour, observer: Observer
 ) -> tuple[dict[str, Any], list[str]]:
     """For `promotion.json`, and what speaks against the version: the service's canaries, or a second look."""
     try:
-        swap, behind = context.workers.promote(version)
+        swap, behind = context.workers.promote(version, context.base)
     except ServiceError as refusal:
         if refusal.problem.code != "version_refused":
             raise
@@ -56,8 +70,11 @@ def _swap_in(
 
 def _roll_back(context: RoundContext, version: str, reason: str) -> None:
     """Every step may be done again by a resumed round."""
-    _tell(context, context.base, context.workers.roll_back(context.base))
-    refusals.refuse(context.store, version, f"at its promotion: {reason}")
+    try:
+        _tell(context, context.base, context.workers.roll_back(context.base, version))
+    finally:  # whoever has moved the pointer, and whatever does not answer
+        with writing(context.store.root / "refused"):
+            refusals.refuse(context.store, version, f"at its promotion: {reason}")
     raise Regressed(f"round {context.number}: {version} was rolled back to {context.base}: {reason}")
 
 

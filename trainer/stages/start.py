@@ -57,9 +57,9 @@ def _begin(context: RoundContext) -> str:
         return active
     _check_known(context.store, base)
     try:
-        context.workers.promote(base)
+        context.workers.promote(base, active)
     except ServiceError:
-        context.workers.roll_back(active)
+        context.workers.roll_back(active, base)
         raise
     return base
 

@@ -15,6 +15,7 @@ import httpx
 
 from service.client import AsyncClient, ServiceError
 from service.contract import SwapResponse
+from trainer.files import writing
 
 _REST_SECONDS = 10.0
 """How long a replica in trouble is left alone while others answer."""
@@ -80,9 +81,10 @@ class Replica:
         async with self._loading:
             if adapter not in self._loaded:
                 own = f"{adapter}.{uuid4().hex[:8]}"
-                await asyncio.to_thread(
-                    shutil.copytree, self.adapters / adapter, self.adapters / own, copy_function=_link
-                )
+                with writing(self.adapters / own):
+                    await asyncio.to_thread(
+                        shutil.copytree, self.adapters / adapter, self.adapters / own, copy_function=_link
+                    )
                 await self.client.load_adapter(own)
                 self._loaded[adapter] = own
             return self._loaded[adapter]

@@ -28,6 +28,7 @@ from service.contract import (
 from service.together import together
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
+from trainer.files import writing
 from trainer.workers.patience import Patience
 from trainer.workers.replica import Replica
 from trainer.workers.request_size import fitting
@@ -122,7 +123,7 @@ class AsyncWorkers:
         """Unloads what an earlier process left loaded, by its replica's own name."""
         await together(*(replica.remove(own_name) for replica in self._replicas))
 
-    async def promote(self, version: str) -> tuple[SwapResponse, list[str]]:
+    async def promote(self, version: str, instead_of: str) -> tuple[SwapResponse, list[str]]:
         """Promotes on one replica after the other, so that the rest go on answering.
 
         First on those that do not follow the store's pointer, which try the version; then the pointer is moved, unless
@@ -130,23 +131,29 @@ class AsyncWorkers:
 
         Returns:
             The first replica's swap, and the addresses of those that have not swapped.
+
+        Raises:
+            WrongVersion: somebody has moved the pointer to neither of the two; it is left there.
+            Unreachable: no replica answered for too long.
+            ServiceError: a replica refused the version.
+            DiskFull: the pointer could not be moved.
         """
         told = await self.told(self._replicas)
         leading, following = ([url for url in told if told[url].follows == follows] for follows in (False, True))
         swaps = await self._promote_on(leading, version)
-        await asyncio.to_thread(self._store.activate, version)
+        await asyncio.to_thread(self._point_at, version, instead_of)
         swaps |= await self._promote_on(following, version)
         return next(iter(swaps.values())), [replica.url for replica in self._replicas if replica.url not in swaps]
 
-    async def roll_back(self, version: str) -> list[str]:
+    async def roll_back(self, version: str, instead_of: str) -> list[str]:
         """As `promote`, of a version that has served: the pointer first. A replica that follows it and cannot load what
         it names may not be reachable before.
 
         Returns:
             The addresses of those that have not swapped.
         """
-        await asyncio.to_thread(self._store.activate, version)
-        return (await self.promote(version))[1]
+        await asyncio.to_thread(self._point_at, version, instead_of)
+        return (await self.promote(version, instead_of))[1]
 
     async def begin_with(self, version: str) -> None:
         """Has rollout engines take a version that they do not hold: nobody else tells them."""
@@ -188,6 +195,17 @@ class AsyncWorkers:
         while len(found) < len(items):
             await self._patience.of(try_once)
         return [found[index] for index in range(len(items))]
+
+    def _point_at(self, version: str, instead_of: str) -> None:
+        active = self._store.active()
+        named = active.version if active else "nothing"
+        if named not in {version, instead_of}:
+            raise WrongVersion(
+                f"the store's pointer was moved to {named} while {version} was to replace {instead_of}, and is left "
+                f"there; promote {instead_of} again to resume, or start a new run"
+            )
+        with writing(self._store.root / "ACTIVE"):
+            self._store.activate(version)
 
     async def _promote_on(self, urls: Collection[str], version: str) -> dict[str, SwapResponse]:
         """The swaps of those that did, by address; waits until at least one has."""

@@ -62,13 +62,13 @@ class Workers:
         """See `AsyncWorkers.remove_adapter`."""
         self.call(self.asynchronous.remove_adapter, own_name)
 
-    def promote(self, version: str) -> tuple[SwapResponse, list[str]]:
+    def promote(self, version: str, instead_of: str) -> tuple[SwapResponse, list[str]]:
         """See `AsyncWorkers.promote`."""
-        return self.call(self.asynchronous.promote, version)
+        return self.call(self.asynchronous.promote, version, instead_of)
 
-    def roll_back(self, version: str) -> list[str]:
+    def roll_back(self, version: str, instead_of: str) -> list[str]:
         """See `AsyncWorkers.roll_back`."""
-        return self.call(self.asynchronous.roll_back, version)
+        return self.call(self.asynchronous.roll_back, version, instead_of)
 
     def begin_with(self, version: str) -> None:
         """See `AsyncWorkers.begin_with`."""
