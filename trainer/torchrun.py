@@ -1,8 +1,8 @@
 """torchrun that exits as its trainer did: a supervisor reads one table of exit codes, whatever started the trainer.
 
-    python -m trainer.torchrun --nproc-per-node 8 -m trainer.cli evolve --pool photos/ --run runs/7b
+    python -m trainer.torchrun --nproc-per-node 8 -m trainer.cli -- evolve --pool photos/ --run runs/7b
 
-Arguments are torchrun's own.
+Arguments are torchrun's own; without `--` it would take `--run` for one of its.
 """
 
 from __future__ import annotations
