@@ -87,7 +87,10 @@ def test_torchrun_is_started_on_every_node_and_led_by_the_first(manifests: Path)
     assert (python, m) == ("python", "-m")
     assert (ROOT / f"{module.replace('.', '/')}.py").exists()
     known = {"JOB_NAME": "photos", "JOB_COMPLETION_INDEX": "1"}
-    given = get_args_parser().parse_args([expanded(argument, known) for argument in container["args"]])
+    arguments = [expanded(argument, known) for argument in container["args"]]
+    given = get_args_parser().parse_args(arguments)
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    assert len(flags) == len(set(flags)), "of a flag that is given twice the last counts, unsaid"
     assert int(given.nnodes) == job["spec"]["parallelism"] == job["spec"]["completions"]
     assert given.node_rank == 1
     assert given.master_addr == f"photos-0.{spec['subdomain']}"
@@ -116,7 +119,7 @@ def test_launch_changes_the_name_and_adds_the_flags_and_nothing_else(variant: st
     (wanted,) = render(ROOT / "k8s" / variant)
     wanted["metadata"]["name"] = "photos-1"
     wanted["spec"]["template"]["spec"]["containers"][0]["args"] += flags
-    assert launched("photos-1", "--variant", str(ROOT / "k8s" / variant), *flags) == wanted
+    assert launched("photos-1", f"--variant={ROOT / 'k8s' / variant}", *flags) == wanted
 
 
 def test_launch_explains_itself_and_its_example_is_taken_by_the_trainer(tmp_path: Path):

@@ -12,7 +12,7 @@ from tests.deployment.kustomize import Object, render
 
 WORLDS = {
     "base": ["base", "evolve/job", "evolve/cronjob", "evolve/torchrun", "versions"],
-    "cpu": ["overlays/cpu", "overlays/cpu/evolve"],
+    "cpu": ["overlays/cpu", "overlays/cpu/evolve", "overlays/cpu/versions"],
     "gpu-7b": ["overlays/gpu-7b", "overlays/gpu-7b/evolve"],
     "replicas": ["overlays/replicas", "evolve/job"],
     "monitoring": ["overlays/monitoring", "evolve/job"],
