@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -40,6 +41,8 @@ _EXITS: dict[type[Exception], int] = {
     OSError: EXIT_WRONG_SETTINGS,
 }
 """The first that fits is the exit code."""
+_PASSING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.ETIMEDOUT}
+"""What a network file system says while its server is away: no setting is wrong, and the next start may go well."""
 
 
 class Evolve(EvolveSettings):
@@ -58,7 +61,8 @@ class Evolve(EvolveSettings):
     Exit codes that ask for a decision of yours: 2 wrong settings, not those the round began with, or a request that the
     service refuses for good; 4 the service serves another version than the round began with; 42 the gate refused the
     candidate; 43 the promoted version regressed, or a replica's canaries refused it, and was rolled back; 44 training
-    collapsed. After 42, 43 and 44 the version from before serves. 0 is done, 1 an error of the trainer's own.
+    collapsed. After 42, 43 and 44 the version from before serves. 0 is done, 1 an error of the trainer's own or of
+    the file system.
     """
 
     def cli_cmd(self) -> None:
@@ -175,6 +179,8 @@ def in_sentences(work: Callable[[], object]) -> None:
     except Terminated as end:
         _stop(end.exit_code, f"ended by {end.signal}; start it again to go on")
     except tuple(_EXITS) as error:
+        if getattr(error, "errno", None) in _PASSING:
+            raise
         _stop(next(code for kind, code in _EXITS.items() if isinstance(error, kind)), str(error))
 
 

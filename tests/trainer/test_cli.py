@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,17 @@ def test_the_exit_code_says_whether_a_refusal_may_pass(
     code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
     assert code == expected
     assert ("start it again" in said) == (code == 3)
+
+
+def test_a_volume_that_is_away_for_a_while_is_no_wrong_setting(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle", "/store/ACTIVE")
+
+    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", stale)
+    with pytest.raises(OSError, match="Stale"):  # Python's own exit code, 1
+        trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
 
 
 def test_a_report_of_a_folder_that_is_no_run_says_what_is_missing_and_what_to_name(
