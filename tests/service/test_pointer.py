@@ -92,6 +92,20 @@ def test_a_checkpoint_that_is_there_already_is_not_copied_again(store: VersionSt
     assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*")} == written
 
 
+def test_a_commit_of_the_hubs_that_is_there_already_is_not_fetched_again(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    commit = "Qwen/Qwen2.5-VL-3B-Instruct@66285546d2b821cf421d4f5eb2576359d3770cd3"
+    source = checkpoint(tmp_path / commit.partition("@")[2], 1)
+    fetched = []
+    monkeypatch.setattr("service.versions.hub._download", lambda *asked: fetched.append(asked) or source)
+    first = imported(store, commit)
+    (store.root / "ACTIVE").unlink()
+    assert imported(store, commit) == first == store.active().version
+    assert fetched == [tuple(commit.split("@"))]
+    assert "already, with the profile plain" in refused(store, "import", commit, "--profile", "evoquality")
+
+
 def test_a_profile_that_differs_from_the_stored_one_is_told(store: VersionStore, tmp_path: Path):
     imported(store, checkpoint(tmp_path / "a", 1))
     said = refused(store, "import", tmp_path / "a", "--profile", "evoquality")
