@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
     """The active version, or of an empty store `settings.checkpoint`, imported and activated.
 
-    A replica with `follow` awaits the first version of an empty store, and begins with the one before the active one
-    where that cannot serve. Raises ValueError if there is none; UnknownVersion, VersionError if it cannot serve.
+    A rollout engine, and a replica with `follow`, awaits the first version of an empty store; the latter begins with the
+    one before the active one where that cannot serve. Raises ValueError if there is none; UnknownVersion, VersionError if it cannot serve.
     """
     info = _followed(store, settings.follow_seconds) if settings.follow else _active(store, settings)
     answer = PROFILES[info.profile].score_tokens
@@ -36,9 +36,9 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
 
 def _active(store: VersionStore, settings: Settings) -> VersionInfo:
     active = store.active()
+    if active is None and settings.role == "rollout":
+        active = _awaited(store, settings.follow_seconds)
     if active is None:
-        if settings.role == "rollout":
-            raise ValueError(f"the store {settings.store} has no active version: start the serving engine first")
         if settings.checkpoint is None:
             raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
         info = import_checkpoint(store, settings.checkpoint, settings.profile)

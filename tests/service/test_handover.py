@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from service.configuration.settings import Settings
 from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse
 from service.errors import DrainTimeout, EngineDead, UnknownWeights, VersionConflict, VersionError
 from service.versions.first import first_version
+from service.versions.importing import import_checkpoint
 from service.versions.store import VersionStore
 from tests.service.conftest import World, adapter, checkpoint, picture
 from tests.service.test_http import assert_problem
@@ -206,9 +208,17 @@ def test_a_serving_engine_is_not_overwritten(world: World, run):
     assert world.engine.version == world.first
 
 
-def test_a_rollout_engine_begins_with_the_active_version_and_makes_none(rollout: World, tmp_path: Path):
+def test_a_rollout_engine_begins_with_the_active_version_awaits_it_and_makes_none(
+    rollout: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     assert first_version(rollout.store, rollout.settings).id == rollout.first
-    settings = Settings(store=tmp_path / "new", role="rollout", checkpoint=str(rollout.store.path(rollout.first)))
-    with pytest.raises(ValueError, match="start the serving engine first"):
-        first_version(VersionStore(settings.store), settings)
-    assert VersionStore(settings.store).active() is None
+    source = rollout.store.path(rollout.first)
+    settings = Settings(store=tmp_path / "new", role="rollout", checkpoint=str(source), follow_seconds=0.01)
+    store = VersionStore(settings.store)
+    with ThreadPoolExecutor() as beside:
+        awaited = beside.submit(first_version, store, settings)
+        while "has no active version yet" not in caplog.text:
+            assert not awaited.done()
+        assert store.list() == []
+        imported = import_checkpoint(store, str(source), "plain")
+        assert awaited.result(20) == imported
