@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
     """The active version, or of an empty store `settings.checkpoint`, imported and activated.
 
-    A rollout engine, and a replica with `follow`, awaits the first version of an empty store; the latter begins with the
-    one before the active one where that cannot serve. Raises ValueError if there is none; UnknownVersion, VersionError if it cannot serve.
+    Rollout engines and replicas with `follow` await the first version of an empty store; the latter begin with the one
+    before the active one where that cannot serve. Raises ValueError if there is none; UnknownVersion, VersionError if
+    it cannot serve.
     """
     info = _followed(store, settings.follow_seconds) if settings.follow else _active(store, settings)
     answer = PROFILES[info.profile].score_tokens
@@ -35,9 +36,7 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
 
 
 def _active(store: VersionStore, settings: Settings) -> VersionInfo:
-    active = store.active()
-    if active is None and settings.role == "rollout":
-        active = _awaited(store, settings.follow_seconds)
+    active = _awaited(store, settings.follow_seconds) if settings.role == "rollout" else store.active()
     if active is None:
         if settings.checkpoint is None:
             raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
