@@ -15,6 +15,8 @@ from tests.deployment.kubelet.containers import environment, expanded
 from tests.deployment.kubelet.node import Node, missing, node
 from tests.deployment.kubelet.pods import running
 from tests.deployment.worlds import Pod, World, world
+from trainer.errors import Occupied
+from trainer.leftovers import alone_in
 
 WHY_NOT = missing()
 pods = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -110,18 +112,15 @@ def test_the_import_job_fills_a_store_once(here: Node, cpu: World) -> None:
 
 
 @pods
-def test_of_two_jobs_on_a_store_the_second_exits_with_6_and_the_first_ends_at_sigterm(here: Node, cpu: World) -> None:
-    pod = pod_of(cpu, "trainer")
-    other = replace(pod, owner=pod.owner | {"metadata": {"name": "other"}})
-    with running(here, pod, "evolve-1") as first:
-        while "service unreachable" not in first.log.read_text():  # it waits for it with the store locked
-            assert first.process.poll() is None, first.log.read_text()
+def test_a_trainer_that_waits_for_its_service_keeps_others_out_and_ends_at_sigterm(here: Node, cpu: World) -> None:
+    with running(here, pod_of(cpu, "trainer"), "evolve-1") as process:
+        while "service unreachable" not in process.log.read_text():
+            assert process.process.poll() is None, process.log.read_text()
             time.sleep(0.05)
-        with running(here, other, "other-1", "--patience=1") as second:
-            assert second.wait(60) == 6, second.log.read_text()
-        assert first.stop() == 143
-    assert "another trainer is at work in /store" in second.log.read_text()
-    assert list(here.claim("runs").glob("other/*")) == []
-    assert "s of 900): http://operators:8001" in first.log.read_text()
-    assert "ended by SIGTERM; start it again to go on" in first.log.read_text()
+        for folder in (here.claim("versions"), here.claim("runs") / "evolve"):
+            with pytest.raises(Occupied), alone_in(folder):
+                pass
+        assert process.stop() == 143
+    assert "s of 900): http://operators:8001" in process.log.read_text()
+    assert "ended by SIGTERM; start it again to go on" in process.log.read_text()
     assert (here.claim("runs") / "evolve/settings.json").exists()
