@@ -2,10 +2,11 @@
 # CUDA; for a machine without a GPU:
 #   docker build -f docker/trainer.Dockerfile --build-arg FLAVOUR=cpu -t evoquality/trainer:0.1.0-cpu .
 ARG BASE=python:3.11.13-slim-bookworm
+ARG FLAVOUR=gpu
 
 # Dependencies alone and first: a change of the code leaves their layer as it is.
 FROM ${BASE} AS dependencies
-ARG FLAVOUR=gpu
+ARG FLAVOUR
 WORKDIR /build
 COPY pyproject.toml .
 COPY .ci/constraints.txt .ci/cpu-torch .ci/
@@ -13,7 +14,7 @@ COPY docker/install docker/constraints-gpu.txt docker/
 RUN docker/install "${FLAVOUR}" trainer,heif,mlflow,parquet
 
 FROM dependencies AS code
-ARG FLAVOUR=gpu
+ARG FLAVOUR
 COPY service service
 COPY trainer trainer
 COPY docker/install-code docker/

@@ -60,7 +60,7 @@ class Container:
             try:
                 yield process
             finally:
-                _terminate(process)
+                terminate(process)
 
     @property
     def _entrypoint(self) -> list[str]:
@@ -74,8 +74,8 @@ class Container:
         return [*self.network, *namespaces, *contained, *environment, *variables, *words]
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """`unshare` passes no signal on, so the first process of the container is told itself."""
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, at the end SIGKILL. `unshare` passes none on: the first process of the container is told itself."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if process.poll() is None:
         for child in children.read_text().split():

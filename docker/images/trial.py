@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from docker.images.container import Container, network
+from docker.images.container import Container, network, terminate
 from docker.images.storage import Storage
 from trainer.demo.contents import content
 
@@ -31,7 +31,7 @@ ROUND = (
 def try_images(storage: Storage, images: Mapping[str, str], folder: Path) -> dict[str, object]:
     """Runs the images beside each other on fresh volumes. Returns what was seen.
 
-    Raises RuntimeError if the service gets not ready, CalledProcessError if a command fails.
+    Raises RuntimeError if the service gets not ready or does not end in order, CalledProcessError if a command fails.
     """
     volumes = {name: _volume(folder / "volumes" / name) for name in ("store", "runs", "pool")}
     for number in range(PICTURES):
@@ -50,6 +50,7 @@ def try_images(storage: Storage, images: Mapping[str, str], folder: Path) -> dic
         seen["scored"] = _score(inside, volumes["pool"] / "0.png")
         seen["round_seconds"] = _round(trainer)
         seen["scored_after_the_round"] = _score(inside, volumes["pool"] / "0.png")
+        seen["stop_seconds"] = _stop(process)
     return seen
 
 
@@ -86,4 +87,12 @@ def _round(trainer: Container) -> float:
     print("Running a tiny round ...", flush=True)
     start = time.monotonic()
     trainer.run("evolve", "--pool", "/pool", "--run", "/runs/first", *ROUND)
+    return round(time.monotonic() - start, 1)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> float:
+    start = time.monotonic()
+    terminate(process)
+    if process.returncode != 0:
+        raise RuntimeError(f"the service ended with {process.returncode} after SIGTERM")
     return round(time.monotonic() - start, 1)

@@ -17,6 +17,10 @@ class ShippedCache(FileCacheManager):
     """Looks into the image first, then, and for all that is new, into `TRITON_CACHE_DIR`."""
 
     def get_file(self, filename: str) -> str | None:
-        """The path of a cached file, or None. Kernels have names of their own, so that the file's is enough."""
+        """The path of a cached file, or None.
+
+        By its name: kernels have their own, and of the keys some depend on where the driver's library lies. The fork
+        that vLLM brings for models with MLA (tokenspeed-triton) has a module of that name too; no such model is served.
+        """
         shipped = SHIPPED / filename
         return str(shipped) if shipped.exists() else super().get_file(filename)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,12 @@ class Dockerfile:
     def environment(self) -> dict[str, str]:
         """What the last stage's ENV sets."""
         return dict(pair.split("=", 1) for pair in self.last("ENV").split())
+
+    def extras(self, flavour: str) -> set[str]:
+        """What `docker/install` is told to install for a flavour."""
+        [run] = [item.value for item in self.instructions if item.name == "RUN" and "docker/install " in item.value]
+        _, _, extras = shlex.split(run.replace("${FLAVOUR}", flavour))
+        return set(extras.split(","))
 
     @property
     def labels(self) -> dict[str, str]:

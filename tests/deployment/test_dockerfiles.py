@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -26,7 +27,7 @@ from trainer.settings.evolve import EvolveSettings
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPILERS = {"build-essential", "gcc", "g++", "clang", "tcc", "cmake", "make", "libc6-dev", "python3-dev"}
-GPU_EXTRAS = ("gpu", "trainer", "heif", "otel", "parquet", "mlflow")
+PINS = ROOT / "docker/constraints-gpu.txt"
 SETTINGS = {"EVOQUALITY_": Settings, "EVOQUALITY_TRAINER_": EvolveSettings}
 
 
@@ -81,11 +82,8 @@ def test_only_what_the_build_context_has_is_copied(dockerfile: Dockerfile) -> No
 
 
 def test_extras_exist(dockerfile: Dockerfile) -> None:
-    [run] = [item.value for item in dockerfile.instructions if item.name == "RUN" and "docker/install " in item.value]
     for flavour in ("gpu", "cpu"):
-        _, given, extras = shlex.split(run.replace("${FLAVOUR}", flavour))
-        assert given == flavour
-        assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+        assert dockerfile.extras(flavour) <= PROJECT["optional-dependencies"].keys()
 
 
 def test_cuda_is_the_default(dockerfile: Dockerfile) -> None:
@@ -142,6 +140,25 @@ def test_the_health_check_asks_a_route_of_the_public_port() -> None:
     assert path in json.loads((ROOT / "service/openapi.json").read_text())["paths"]
 
 
+@pytest.mark.parametrize("status", [200, 503])
+def test_the_health_check_passes_when_ready_and_only_then_behind_a_proxy_too(status: int) -> None:
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+    [_, _, code] = json.loads(Dockerfile("service").last("HEALTHCHECK").split("CMD ")[1])
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        checked = subprocess.run(
+            [sys.executable, "-c", code.replace(":8000/", f":{server.server_port}/")],
+            env={"http_proxy": "http://127.0.0.1:9"},
+            capture_output=True,
+        )
+        server.shutdown()
+    assert (checked.returncode == 0) == (status == 200)
+
+
 def test_the_cuda_service_finds_what_its_build_compiled() -> None:
     service = Dockerfile("service")
     module, name = service.environment["TRITON_CACHE_MANAGER"].split(":")
@@ -153,9 +170,14 @@ def test_the_cuda_service_finds_what_its_build_compiled() -> None:
 
 
 def test_the_pins_for_cuda_are_exact_and_fit_the_project() -> None:
-    lines = [line for line in (ROOT / "docker/constraints-gpu.txt").read_text().splitlines() if line[0] != "#"]
+    lines = [line for line in PINS.read_text().splitlines() if line[0] != "#"]
     pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
-    extras = [line for extra in GPU_EXTRAS for line in PROJECT["optional-dependencies"][extra]]
-    wanted = [*PROJECT["dependencies"], *extras]
+    extras = set().union(*(Dockerfile(name).extras("gpu") for name in NAMES))
+    wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_pins_are_written_for_the_bases_python(dockerfile: Dockerfile) -> None:
+    [python] = re.findall(r"--python-version (\d+\.\d+)", PINS.read_text())
+    assert dockerfile.arguments["BASE"].startswith(f"python:{python}.")

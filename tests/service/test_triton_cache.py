@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from triton import knobs
+from triton.backends.nvidia import driver
+from triton.runtime import build
 
 from service.engine import triton_cache
 from service.engine.triton_cache import ShippedCache
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -37,3 +44,18 @@ def test_kernels_go_to_the_pods_own_cache(shipped: Path, tmp_path: Path) -> None
 def test_triton_takes_it_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_MANAGER", "service.engine.triton_cache:ShippedCache")
     assert knobs.cache.manager_class is ShippedCache
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc, as the image's build does")
+def test_what_the_build_compiles_is_what_triton_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / "shipped"
+    subprocess.run([sys.executable, ROOT / "docker/triton_driver.py", shipped], check=True)
+    monkeypatch.setattr(triton_cache, "SHIPPED", shipped)
+    monkeypatch.setenv("TRITON_CACHE_MANAGER", "service.engine.triton_cache:ShippedCache")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "own"))
+    monkeypatch.setattr(build, "_load_module_from_path", lambda name, path: path)  # no driver is here to load it with
+    source = Path(driver.dirname, "driver.c").read_text()
+    found = Path(build.compile_module_from_src(source, "cuda_utils", library_dirs=["/where/the/driver/lies"]))
+    assert found.parent == shipped
+    linked = subprocess.run(["readelf", "--dynamic", found], check=True, capture_output=True, text=True).stdout
+    assert "[libcuda.so.1]" in linked
