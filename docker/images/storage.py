@@ -35,6 +35,7 @@ class Storage:
         root = self.folder / "debian"
         shutil.rmtree(root, ignore_errors=True)
         _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, str(root))
+        _drop_apts_files(root)
         container = self._buildah("from", "scratch")
         self._buildah("add", "--quiet", container, str(root), "/")
         self._buildah("config", f"--env=PATH={PATH}", container)  # the Dockerfiles put theirs before it
@@ -67,6 +68,13 @@ class Storage:
 
     def _command(self, *words: str) -> list[str]:
         return ["buildah", f"--root={self.folder / 'root'}", f"--runroot={self.folder / 'run'}", *words]
+
+
+def _drop_apts_files(root: Path) -> None:
+    """Packages, lists and caches, now and after every later step: nor has a registry's base any."""
+    (root / "etc/apt/apt.conf.d/docker-clean").write_text('Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n')
+    for folder in ("var/cache/apt/archives", "var/lib/apt/lists"):
+        shutil.rmtree(root / folder)
 
 
 def _run(*command: str) -> None:
