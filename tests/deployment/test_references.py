@@ -68,6 +68,12 @@ def test_the_addresses_that_pods_are_told_are_those_of_services(cluster: World):
                 assert int(port) in {each["port"] for each in cluster.get("Service", service)["spec"]["ports"]}
 
 
+def test_of_several_replicas_a_trainer_keeps_to_the_one_that_has_loaded_its_adapters(cluster: World):
+    for pod in cluster.selected({"app.kubernetes.io/component": "trainer"}):
+        address = cluster.environment(pod)["EVOQUALITY_TRAINER_OPERATOR"].removeprefix("http://")
+        assert cluster.get("Service", address.partition(":")[0])["spec"]["sessionAffinity"] == "ClientIP"
+
+
 def test_what_scales_and_queues_names_what_exists(cluster: World):
     for scaled in cluster.all("ScaledObject"):
         deployment = cluster.get("Deployment", scaled["spec"]["scaleTargetRef"]["name"])
