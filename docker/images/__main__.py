@@ -31,14 +31,19 @@ def main() -> None:
     """Builds, tries, reports."""
     if lacking := missing():
         sys.exit(lacking)
-    storage = Storage(FOLDER / "storage")
-    took = {"base_seconds": None if storage.has(BASE) else seconds(storage.make_base)}
+    with Storage(FOLDER / "storage") as storage:
+        report = {**built(storage), **tried(storage)}
+    (FOLDER / "images.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+def built(storage: Storage) -> dict[str, object]:
+    """How long each image took; the base is made where it is missing."""
+    took: dict[str, object] = {"base_seconds": None if storage.has(BASE) else seconds(storage.make_base)}
     for name, image in IMAGES.items():
         print(f"Building {image} (the first time some minutes) ...", flush=True)
         took[f"{name}_build_seconds"] = seconds(partial(storage.build, name, image))
-    report = {**took, **tried(storage)}
-    (FOLDER / "images.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    return took
 
 
 def tried(storage: Storage) -> dict[str, object]:

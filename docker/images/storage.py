@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from docker.images import pip
 
@@ -25,6 +25,13 @@ class Storage:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Takes away what buildah leaves mounted: nobody could delete the folder."""
+        subprocess.run(["umount", "--recursive", str(self.folder / "root/overlay")], capture_output=True)
 
     def has(self, image: str) -> bool:
         """Whether the image is there."""
