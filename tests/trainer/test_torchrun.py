@@ -39,3 +39,9 @@ def test_torchrun_that_is_told_to_end_waits_for_its_trainers_and_exits_as_they_d
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     assert len(list(tmp_path.glob("saved-*"))) == 2
+
+
+def test_a_signal_to_any_of_its_processes_has_the_first_one_save_and_end(tmp_path: Path) -> None:
+    command = [*TORCHRUN[:-1], "-m", "tests.trainer.ending", str(tmp_path / "saved")]
+    assert subprocess.run(command, timeout=100, env=ENVIRONMENT).returncode == 143
+    assert (tmp_path / "saved").read_text() == "3"

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from trainer import termination
 from trainer.termination import held
 
 P = ParamSpec("P")
@@ -30,6 +31,8 @@ S = TypeVar("S")
 
 _PATIENCE = timedelta(days=30)
 """How long the others wait for rank 0, which votes for hours. A process that dies ends all: torchrun sees to it."""
+_told_to_end = False
+"""Whether SIGTERM came to this process, which is not rank 0."""
 
 
 @contextmanager
@@ -82,7 +85,10 @@ def together(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
         with held():  # the others cannot be left in mid-call
             if leads():
                 _tell((method.__name__, args, kwargs))
-            return method(self, *args, **kwargs)
+            found = method(self, *args, **kwargs)
+            if largest(float(_told_to_end)) and leads() and not termination.came():
+                signal.raise_signal(signal.SIGTERM)
+            return found
 
     return call
 
@@ -101,15 +107,20 @@ def built(kind: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> Iterator[S
 def follow() -> None:
     """What the other ranks do until the work of `led` is done. Raises ConnectionError if rank 0 ends without it.
 
-    SIGTERM is for rank 0, which needs the others to save what is under way.
+    SIGTERM is for rank 0, which needs the others to save what is under way: it is told once a call has ended.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _be_told_to_end)
     while order := _hear():
         kind, args, kwargs = order
         target = kind(*args, **kwargs)
         while call := _hear():
             name, arguments, options = call
             getattr(target, name)(*arguments, **options)
+
+
+def _be_told_to_end(*_: object) -> None:
+    global _told_to_end
+    _told_to_end = True
 
 
 def led(device: str, dtype: str, work: Callable[[], R]) -> R | None:
