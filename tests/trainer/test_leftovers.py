@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from subprocess import PIPE, Popen
 
 import pytest
 
+from tests.service.conftest import picture
+from trainer.cli import app
 from trainer.errors import Occupied
 from trainer.leftovers import alone_in
 
@@ -52,12 +53,28 @@ def test_another_trainer_is_waited_for_and_the_wait_is_told(other: Popen[str], t
         assert said == [f"another trainer is at work in {tmp_path}: waiting for 20 s"]
 
 
-def test_a_second_trainer_on_a_store_exits_with_6_and_has_done_nothing(other: Popen[str], tmp_path: Path) -> None:
+def test_a_second_trainer_on_a_store_exits_with_6_and_has_done_nothing(
+    other: Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "operator.key").write_text("key")
     (tmp_path / "pool").mkdir()
     flags = ["--store", tmp_path, "--pool", tmp_path / "pool", "--run", tmp_path / "run", "--patience", "0.1"]
-    command = [sys.executable, "-m", "trainer.cli", "evolve", *map(str, flags)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, list((tmp_path / "run").iterdir())) == (6, [])
-    assert f"another trainer is at work in {tmp_path}; start this one again when" in ended.stderr
+    monkeypatch.setattr(sys, "argv", ["evoquality-trainer", "evolve", *map(str, flags)])
+    with pytest.raises(SystemExit) as ended:
+        app()
+    assert (ended.value.code, list((tmp_path / "run").iterdir())) == (6, [])
+    assert f"another trainer is at work in {tmp_path}; start this one again when" in capsys.readouterr().err
     assert other.poll() is None
+
+
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_a_second_process_in_a_folder_of_results_exits_with_6(
+    command: str, other: Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels.csv").write_text("image,score\n0.png,1\n1.png,2\n2.png,3\n")
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(picture(100 * number))
+    monkeypatch.setattr(sys, "argv", ["", command, "--benchmarks", str(tmp_path), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        app()
+    assert ended.value.code == 6
