@@ -28,7 +28,7 @@ def import_checkpoint(store: VersionStore, given: str, profile: str) -> VersionI
 
 def _of_commit(store: VersionStore, given: str) -> VersionInfo | None:
     """What a commit of the hub's became before."""
-    if Path(given).is_dir():
+    if Path(given).is_dir() or "@" not in given:
         return None
     return next((info for info in store.list() if info.origin == given), None)
 

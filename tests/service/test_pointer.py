@@ -153,3 +153,4 @@ def test_what_is_not_there_is_told(store: VersionStore, two: tuple[str, str], tm
     assert "no such version" in refused(store, "promote", "../../etc")
     assert "no previous version" in refused(store, "rollback")
     assert "no checkpoint directory" in refused(store, "import", tmp_path / "nowhere")
+    assert "no checkpoint directory" in refused(store, "import", store.info(two[0]).origin)
