@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from service.cli import app
 from service.contract import VersionInfo
 from service.versions import refusals
 from service.versions.store import VersionStore
+from tests.full_disk import small_files
 from tests.service.conftest import checkpoint
 
 
@@ -67,22 +65,11 @@ def test_a_pointer_to_what_was_deleted_is_mended_by_a_promotion(store: VersionSt
 def test_a_full_disk_is_told_once_and_leaves_nothing_behind(store: VersionStore, two: tuple[str, str], tmp_path: Path):
     kept = sorted(store.root.rglob("*"))
     third = checkpoint(tmp_path / "c", 3)
-    with files_of_at_most(20):
+    with small_files(20):
         told = refused(store, "import", third)
         assert told.count("File too large") == 1
         assert "File too large" in refused(store, "promote", two[1])
     assert sorted(store.root.rglob("*")) == kept
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """In bytes: as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_checkpoint_that_is_there_already_is_not_copied_again(store: VersionStore, tmp_path: Path):

@@ -10,9 +10,9 @@ from PIL import Image
 from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions
 from service.errors import DrainTimeout, EngineDead, PointerFailure, UnknownAdapter, UnknownVersion, VersionError
 from service.versions import refusals
+from tests.full_disk import small_files
 from tests.service.conftest import World, adapter, opened
 from tests.service.fake_engine import plain_answer
-from tests.service.test_pointer import files_of_at_most
 
 GREY = Image.new("RGB", (32, 32), "grey")
 
@@ -104,7 +104,7 @@ def test_unreadable_canaries_are_refused_and_the_old_weights_restored(world: Wor
 
 
 def test_a_disk_that_fills_before_the_pointer_moves_leaves_the_old_version_serving(world: World, run):
-    with files_of_at_most(20):
+    with small_files(20):
         refused(world, run, PointerFailure, "pointer could not be moved")
     assert world.service.gate.version.id == world.engine.version == world.first
     assert run(score(world)).version == world.first
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_before_the_pointer_moves_leaves_the_old_version_servi
 
 def test_a_pointer_that_cannot_be_written_is_told_where_nothing_had_to_be_loaded(world: World, run):
     (world.store.root / "ACTIVE").unlink()
-    with files_of_at_most(20), pytest.raises(PointerFailure):
+    with small_files(20), pytest.raises(PointerFailure):
         run(world.service.swapper.promote(world.first))
 
 

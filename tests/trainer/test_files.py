@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tests.full_disk import small_files
 from trainer.errors import DiskFull
 from trainer.files import append_jsonl, read_json, read_jsonl, replacing, write_json, writing
 from trainer.progress import Stages, stage_times
@@ -36,18 +35,6 @@ def test_replacing_a_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
     write_json(tmp_path / "value.json", {"a": 1})
     write_json(tmp_path / "value.json", {"a": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
-
-
-@contextmanager
-def small_files(limit: int = 4096) -> Iterator[None]:
-    """Within it no file grows beyond so many bytes: writes fail as they do on a full disk. Not for longer than the
-    write that is tested: what the tests themselves are logged to is a file, too."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def save_tensors(path: Path) -> None:

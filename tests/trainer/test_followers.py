@@ -9,8 +9,8 @@ import pytest
 
 from service.client import Client, ServiceError
 from service.versions import refusals
+from tests.full_disk import small_files
 from tests.service.conftest import KEY, World, checkpoint
-from tests.service.test_pointer import files_of_at_most
 from tests.trainer.promoting import answer_as, changed, context, gated, observer, serving
 from tests.trainer.replicas import Replicas
 from trainer.errors import DiskFull, Regressed, WrongVersion
@@ -192,12 +192,12 @@ def test_a_full_disk_ends_a_promotion_and_a_rollback_until_there_is_room(
     gated: RoundContext, observer: Observer, replicas: Replicas
 ) -> None:
     first, second = replicas.first.first, replicas.first.second
-    with pytest.raises(DiskFull, match=r"ACTIVE could not be written"), files_of_at_most(20):
+    with pytest.raises(DiskFull, match=r"ACTIVE could not be written"), small_files(20):
         gated.workers.promote(second, first)
     assert pointer(replicas) == (first, None)
     replicas.first.store.activate(second)
     write_json(gated.folder / "rollback.json", {"version": second, "reason": "it was worse"})
-    with pytest.raises(DiskFull), files_of_at_most(20):
+    with pytest.raises(DiskFull), small_files(20):
         promote(gated, observer)
     with pytest.raises(Regressed):
         promote(gated, observer)

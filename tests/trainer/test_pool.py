@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from service.images.picture import Limits, decode
-from tests.trainer.test_files import small_files
+from tests.full_disk import small_files
 from trainer.errors import DiskFull
 from trainer.files import read_jsonl
 from trainer.pool.build import Drawn, build
