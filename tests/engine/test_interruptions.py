@@ -52,7 +52,8 @@ def copied(whole: TinyRound, tmp_path: Path) -> Iterator[TinyRound]:
     """The undisturbed round before its promotion; marks on its candidate are taken off afterwards."""
     shutil.copytree(whole.run, tmp_path / "run")
     made = TinyRound(whole.service, whole.pool, tmp_path / "run")
-    (made.folder / "promotion.json").unlink()
+    for file in ("promoting.json", "promotion.json"):
+        (made.folder / file).unlink()
     yield made
     shutil.rmtree(whole.service.store.root / "refused", ignore_errors=True)
 
