@@ -69,7 +69,7 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[bench]"
 	@$(BIN)/python -m tests.benchmarks.train
 
-images: install ## Build the CPU images from Debian's packages and try them (root, buildah; ten minutes); runs/images
+images: install ## Build the CPU images from Debian's packages and try them (root, buildah; twelve minutes); runs/images
 	@$(BIN)/python -m docker.images
 
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
