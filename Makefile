@@ -1,5 +1,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+CHROMIUM := .ci/debian chromium "chromium chromium-browser" "the tests of the page"
+HAPROXY := .ci/debian haproxy haproxy "the tests of replicas"
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +16,7 @@ demo-seeds: install ## The demo with three trainer seeds; prints the median gain
 	@$(BIN)/python -m trainer.demo.seeds
 
 replicas: install ## Three replicas behind HAProxy follow promotions and a rollback under traffic (three minutes)
-	@.ci/haproxy
+	@$(HAPROXY)
 	@$(BIN)/python -m trainer.demo.replicas
 
 ablations: install ## The paper's ablations on the embedded model, three seeds each; runs/ablations (over an hour)
@@ -24,17 +26,17 @@ serve: install ## Serve the embedded model on port 8000
 	@$(BIN)/evoquality serve --checkpoint trainer/demo/checkpoint
 
 test: install ## Run all tests, the real engine's included
-	@.ci/browser
 	@.ci/checkov
-	@.ci/haproxy
-	@.ci/pods
+	@$(CHROMIUM)
+	@$(HAPROXY)
+	@.ci/debian iproute2 ip "the tests that run the manifests' pods"
 	@$(BIN)/python -m pytest
 
 test-quick: install ## Run the tests that need no engine
 	@$(BIN)/python -m pytest -m "not engine"
 
 screenshot: install ## Photograph the page of the real service for the README
-	@.ci/browser
+	@$(CHROMIUM)
 	@$(BIN)/python -m trainer.demo.screenshot
 
 lint: install ## Check style and types
