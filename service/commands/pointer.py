@@ -47,8 +47,14 @@ def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
 @_told
 def promote(folder: Path, version: str) -> Active:
     """Points at a version that could replace the active one."""
-    store = VersionStore(folder)
+    store = _existing(folder)
     return _move(store, version, _to_replace(store) or store.path(version))
+
+
+def _existing(folder: Path) -> VersionStore:
+    if not (folder / "versions").is_dir():
+        raise ValueError(f"{folder} is no version store: it has no folder `versions`")
+    return VersionStore(folder)
 
 
 def _to_replace(store: VersionStore) -> Path | None:
@@ -61,7 +67,7 @@ def _to_replace(store: VersionStore) -> Path | None:
 @_told
 def rollback(folder: Path) -> Active:
     """Points at the previous version. It served before; the active one may be what is broken, and measures nothing."""
-    store = VersionStore(folder)
+    store = _existing(folder)
     version = store.previous()
     return _move(store, version, store.path(version))
 

@@ -93,6 +93,12 @@ def test_a_commit_of_the_hubs_that_is_there_already_is_not_fetched_again(
     assert "already, with the profile plain" in refused(store, "import", commit, "--profile", "evoquality")
 
 
+@pytest.mark.parametrize("command", [("promote", "v5a62bab4bdaa"), ("rollback",)])
+def test_a_folder_that_is_no_store_is_told(command: tuple[str, ...], tmp_path: Path):
+    assert "is no version store" in refused(VersionStore(tmp_path / "elsewhere"), *command)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_profile_that_differs_from_the_stored_one_is_told(store: VersionStore, tmp_path: Path):
     imported(store, checkpoint(tmp_path / "a", 1))
     said = refused(store, "import", tmp_path / "a", "--profile", "evoquality")
