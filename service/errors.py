@@ -1,6 +1,6 @@
 """Every failure a caller can meet: its status, its stable code, its title.
 
-ServiceError
+ProblemError
 ├── InvalidRequest      422  fields
 │   └── NotSpelled           a model whose tokenizer does not spell numbers digit by digit
 ├── NoExactVotes        422  a model that can only be asked for samples
@@ -38,7 +38,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class ServiceError(Exception):
+class ProblemError(Exception):
     """Base of all failures that have an answer of their own."""
 
     status: ClassVar[int] = 500
@@ -51,7 +51,7 @@ class ServiceError(Exception):
         self.detail = detail
 
 
-class InvalidRequest(ServiceError):
+class InvalidRequest(ProblemError):
     status, code, title = 422, "invalid_request", "Invalid request"
 
 
@@ -59,19 +59,19 @@ class NotSpelled(InvalidRequest):
     """Its probabilities of digits are not those of its answers; callers see an invalid request."""
 
 
-class NoExactVotes(ServiceError):
+class NoExactVotes(ProblemError):
     status, code, title = 422, "no_exact_votes", "The model has no exact votes"
 
 
-class InvalidImage(ServiceError):
+class InvalidImage(ProblemError):
     status, code, title = 422, "invalid_image", "Invalid image"
 
 
-class Unauthorized(ServiceError):
+class Unauthorized(ProblemError):
     status, code, title = 401, "unauthorized", "Key required"
 
 
-class RateLimited(ServiceError):
+class RateLimited(ProblemError):
     """`retry_after_s`: when the same request would pass, if the key asks nothing else meanwhile."""
 
     status, code, title, retry_after_s = 429, "rate_limited", "Too many requests with this key", 1
@@ -81,35 +81,35 @@ class RateLimited(ServiceError):
         self.retry_after_s = retry_after_s
 
 
-class BodyTimeout(ServiceError):
+class BodyTimeout(ProblemError):
     status, code, title = 408, "body_timeout", "The body came too slowly"
 
 
-class DeadlineExceeded(ServiceError):
+class DeadlineExceeded(ProblemError):
     status, code, title = 504, "deadline_exceeded", "Deadline exceeded"
 
 
-class UrlRefused(ServiceError):
+class UrlRefused(ProblemError):
     status, code, title = 422, "url_refused", "Image address refused"
 
 
-class UrlFailed(ServiceError):
+class UrlFailed(ProblemError):
     status, code, title = 422, "url_failed", "Image could not be fetched"
 
 
-class UnknownVersion(ServiceError):
+class UnknownVersion(ProblemError):
     status, code, title = 404, "unknown_version", "Unknown version"
 
 
-class UnknownAdapter(ServiceError):
+class UnknownAdapter(ProblemError):
     status, code, title = 404, "unknown_adapter", "Unknown adapter"
 
 
-class UnknownWeights(ServiceError):
+class UnknownWeights(ProblemError):
     status, code, title = 404, "unknown_weights", "Unknown weights"
 
 
-class VersionError(ServiceError):
+class VersionError(ProblemError):
     """`reason` is a stable word for what failed, and stands at the beginning of the detail."""
 
     status, code, title = 422, "version_refused", "Version refused"
@@ -119,57 +119,57 @@ class VersionError(ServiceError):
         self.reason = reason
 
 
-class VersionConflict(ServiceError):
+class VersionConflict(ProblemError):
     status, code, title = 409, "version_conflict", "Version conflict"
 
 
-class NotActive(ServiceError):
+class NotActive(ProblemError):
     status, code, title = 409, "not_active", "Not the store's active version"
 
 
-class ReadOnlyStore(ServiceError):
+class ReadOnlyStore(ProblemError):
     status, code, title = 409, "read_only_store", "The store is read-only here"
 
 
-class WrongRole(ServiceError):
+class WrongRole(ProblemError):
     status, code, title = 409, "wrong_role", "Wrong role for this request"
 
 
-class AdapterNameUsed(ServiceError):
+class AdapterNameUsed(ProblemError):
     status, code, title = 409, "adapter_name_used", "Adapter name already used"
 
 
-class AdapterRefused(ServiceError):
+class AdapterRefused(ProblemError):
     status, code, title = 422, "adapter_refused", "Adapter refused"
 
 
-class PointerFailure(ServiceError):
+class PointerFailure(ProblemError):
     status, code, title = 507, "pointer_failure", "The store's pointer could not be moved"
 
 
-class DrainTimeout(ServiceError):
+class DrainTimeout(ProblemError):
     status, code, title, retry_after_s = 503, "drain_timeout", "Running requests did not end in time", 5
 
 
-class TooBusy(ServiceError):
+class TooBusy(ProblemError):
     status, code, title, retry_after_s = 503, "too_busy", "Too many requests in flight", 1
 
 
-class NotReady(ServiceError):
+class NotReady(ProblemError):
     status, code, title, retry_after_s = 503, "not_ready", "Not ready", 5
 
 
-class NotFollowing(ServiceError):
+class NotFollowing(ProblemError):
     status, code, title, retry_after_s = 503, "not_following", "Not on the store's active version", 5
 
 
-class Swapping(ServiceError):
+class Swapping(ProblemError):
     status, code, title, retry_after_s = 503, "swapping", "The weights are being replaced", 5
 
 
-class EngineFailure(ServiceError):
+class EngineFailure(ProblemError):
     status, code, title, retry_after_s = 503, "engine_failure", "The engine failed this request", 1
 
 
-class EngineDead(ServiceError):
+class EngineDead(ProblemError):
     status, code, title, retry_after_s = 503, "engine_dead", "The engine is dead", 30

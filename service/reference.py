@@ -14,7 +14,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from service.api.openapi import all_errors
 from service.api.problems import HTTP_CODES, HTTP_DETAILS
-from service.app import create_app, create_operator_app, create_service
+from service.api.service import create_service
+from service.app import create_app, create_operator_app
 from service.configuration import catalogue
 from service.configuration.settings import Settings
 from service.configuration.sources import OTHERS, variable

@@ -18,7 +18,8 @@ from fastapi import FastAPI
 
 from service.api.keys import read_keys
 from service.api.protocol import patient_protocol
-from service.app import Service, create_app, create_operator_app, create_service
+from service.api.service import Service, create_service
+from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings, operator_key
 from service.contract import VersionInfo
 from service.engine.canary import readable_share
@@ -53,7 +54,7 @@ class _Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, which drain. Returns the exit status, 1 if the engine died.
 
-    Raises before serving: ValueError (settings), OSError (addresses, store), ServiceError (the version).
+    Raises before serving: ValueError (settings), OSError (addresses, store), ProblemError (the version).
     """
     with logging_to_stderr(settings.log_format, settings.log_level) as vllm_logging, _ended_by_sigterm():
         return _run(settings, vllm_logging)
@@ -121,10 +122,10 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     closing: list[asyncio.Task[None]] = []
 
     def drain() -> None:
-        if service.draining:  # asked twice: at once
+        if service.readiness.draining:  # asked twice: at once
             _close(servers)
-        service.draining = True
-        if service.gate.is_open:  # a swap that has begun is better ended
+        service.readiness.draining = True
+        if service.swap_lock.is_open:  # a swap that has begun is better ended
             following.cancel()
         closing.append(asyncio.create_task(_close_when_idle(servers, service.settings.drain_seconds)))
 
@@ -132,10 +133,10 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
     watchdog = asyncio.create_task(_watch(service, drain))
-    reporter = asyncio.create_task(service.readiness.report(service))
+    reporter = asyncio.create_task(service.readiness.report())
     following = asyncio.create_task(_follow(service))
     addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
-    log.info("serving version %s on %s", service.gate.version.id, addresses)
+    log.info("serving version %s on %s", service.swap_lock.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
     for task in (watchdog, reporter, following, *closing):
         task.cancel()
@@ -167,7 +168,7 @@ async def _watch(service: Service, drain: Callable[[], None]) -> int:
     """Ends the process after its engine: a supervisor starts both anew."""
     while not service.engine.dead():
         await asyncio.sleep(WATCH_SECONDS)
-    if not service.draining:
+    if not service.readiness.draining:
         log.critical("the engine died; the service exits")
         await asyncio.sleep(LAST_WORDS_SECONDS)
         drain()

@@ -1,4 +1,4 @@
-"""The public routes' keys: a file with a name, a hash and limits for each; the keys themselves are kept nowhere.
+"""Keys of the public routes and their rate limits. A file holds each key's name, hash and limits, never the key itself.
 
     [[keys]]
     name = "gateway"
@@ -6,7 +6,7 @@
     requests_per_minute = 600
     max_in_flight = 32
 
-JSON holds the same: `{"keys": [{"name": …}]}`. A file that changes is read again.
+JSON works too: `{"keys": [{"name": …}]}`. A changed file is read again.
 """
 
 from __future__ import annotations
@@ -15,18 +15,27 @@ import hashlib
 import hmac
 import json
 import logging
-import os
+import math
+import time
 import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic
 from typing import Annotated
-from uuid import uuid4
 
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.errors import InvalidRequest, RateLimited
+from service.files import write_atomically
+
 CHECK_SECONDS = 1.0
-"""How often, at most, the file is looked at."""
+"""Shortest time between two looks at the file."""
 
 Limit = Annotated[int, Field(ge=1)]
 
@@ -34,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Key(BaseModel):
-    """Who may ask, and how much. An image of a batch or a ranking counts as a request."""
+    """A caller and its limits. Every image of a batch or a ranking counts as one request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +54,7 @@ class Key(BaseModel):
 
 
 class KeysFile(BaseModel):
-    """The file's content."""
+    """Content of the file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +69,7 @@ class KeysFile(BaseModel):
 
 
 class Keys:
-    """The keys of a file, read again when it changes; a broken file leaves those known before."""
+    """The keys of a file, read again when it changes. A broken file leaves the previous keys in force."""
 
     def __init__(self, file: Path) -> None:
         """Raises ValueError if the file is missing or broken."""
@@ -70,7 +79,7 @@ class Keys:
         self._checked = monotonic()
 
     def find(self, token: str) -> Key | None:
-        """The key whose hash is the token's. Takes the same time for every token, whether and where it is known."""
+        """The key that matches a token, or None. Takes the same time for every token, known or not."""
         self._refresh()
         given = hashlib.sha256(token.encode()).hexdigest()
         found = None
@@ -112,9 +121,9 @@ def read_keys(file: Path) -> list[Key]:
 
 
 def add_key(file: Path, name: str, requests_per_minute: int | None, max_in_flight: int | None) -> str:
-    """Makes a key, adds its hash to the file (made for its owner's eyes only), and returns the key.
+    """Creates a key, adds its hash to the file (readable by its owner only), and returns the key.
 
-    Raises ValueError if the name is taken or malformed, or the file is broken: it is then left as it was.
+    Raises ValueError if the name is taken or malformed, or if the file is broken. The file then stays as it was.
     """
     secret = token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -124,7 +133,8 @@ def add_key(file: Path, name: str, requests_per_minute: int | None, max_in_fligh
         KeysFile(keys=[*known, key])
     except ValidationError as error:
         raise ValueError(f"the key {name!r} cannot be added: {error.errors()[0]['msg']}") from None
-    _replace(file, _json([*known, key]) if file.suffix == ".json" else _appended(file, key))
+    text = _json([*known, key]) if file.suffix == ".json" else _appended(file, key)
+    write_atomically(file, text, mode=0o600)
     return secret
 
 
@@ -133,23 +143,55 @@ def _json(keys: list[Key]) -> str:
 
 
 def _appended(file: Path, key: Key) -> str:
-    """The file as it is, comments and all, and one table more; JSON's strings and numbers are TOML's too."""
+    """The present text, comments included, plus one table. JSON strings and numbers are valid TOML."""
     before = file.read_text().rstrip() + "\n\n" if file.exists() else ""
     lines = (f"{name} = {json.dumps(value)}\n" for name, value in key.model_dump(exclude_none=True).items())
     return f"{before}[[keys]]\n{''.join(lines)}"
 
 
-def _replace(file: Path, text: str) -> None:
-    beside = file.with_name(f".{file.name}-{uuid4().hex}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    os.replace(beside, file)
-
-
 def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What changes whenever a file is written or replaced, a mounted Secret's symbolic links included."""
+    """Changes whenever the file is written or replaced, also behind the symbolic links of a mounted Secret."""
     try:
         status = file.stat()
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+WINDOW_SECONDS = 60
+
+
+class Rates:
+    """A moving window of one minute and a count of running requests for each key. Every replica counts for itself."""
+
+    def __init__(self) -> None:
+        self._storage = MemoryStorage()
+        self._window = MovingWindowRateLimiter(self._storage)
+        self._running: Counter[str] = Counter()
+
+    async def charge(self, key: Key, count: int) -> None:
+        """Charges `count` requests to a key, all or none.
+
+        Raises RateLimited; InvalidRequest if the key never allows so many at once.
+        """
+        limit = key.requests_per_minute
+        if limit is None:
+            return
+        if count > limit:
+            raise InvalidRequest(f"The request counts {count}; this key has {limit} a minute. Send fewer images.")
+        item = RateLimitItemPerMinute(limit)
+        if not await self._window.hit(item, key.name, cost=count):
+            in_the_way = self._storage.events[item.key_for(key.name)][limit - count]
+            wait = math.ceil(in_the_way.atime + WINDOW_SECONDS - time.time())
+            raise RateLimited(f"This key has {limit} requests a minute.", max(1, wait))
+
+    @contextmanager
+    def running(self, key: Key) -> Iterator[None]:
+        """Counts a running request until the block ends. Raises RateLimited beyond the key's `max_in_flight`."""
+        if key.max_in_flight is not None and self._running[key.name] >= key.max_in_flight:
+            raise RateLimited(f"This key has {key.max_in_flight} requests at the same time.", 1)
+        self._running[key.name] += 1
+        try:
+            yield
+        finally:
+            self._running[key.name] -= 1

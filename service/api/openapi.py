@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from service.api.problems import HTTP_CODES
 from service.contract import Problem
-from service.errors import ServiceError
+from service.errors import ProblemError
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -34,9 +34,9 @@ def document_problems(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def all_errors() -> list[type[ServiceError]]:
+def all_errors() -> list[type[ProblemError]]:
     """Every failure a caller can meet, by status and code."""
-    return sorted([ServiceError, *ServiceError.__subclasses__()], key=lambda error: (error.status, error.code))
+    return sorted([ProblemError, *ProblemError.__subclasses__()], key=lambda error: (error.status, error.code))
 
 
 def _description(status: int) -> str:

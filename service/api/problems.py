@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.observe import REQUEST_ID_HEADER, request_id
 from service.contract import Problem
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest, ProblemError
 from service.observability import metrics
 
 HTTP_CODES = {
@@ -65,7 +65,7 @@ class BodyLimitMiddleware:
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Registers the error table."""
-    app.add_exception_handler(ServiceError, _service_problem)
+    app.add_exception_handler(ProblemError, _service_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _internal_problem)
@@ -86,7 +86,7 @@ def http_problem(request: Request, error: HTTPException) -> Response:
     return _response(request, error.status_code, code, title, detail, dict(error.headers or {}))
 
 
-def service_problem(request: Request, error: ServiceError) -> Response:
+def service_problem(request: Request, error: ProblemError) -> Response:
     """The problem for a failure of this service's own."""
     if error.status in _REFUSALS:
         metrics.rejected.labels(error.code).inc()
@@ -97,7 +97,7 @@ def service_problem(request: Request, error: ServiceError) -> Response:
 
 
 async def _service_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError)
+    assert isinstance(error, ProblemError)
     return service_problem(request, error)
 
 
@@ -117,14 +117,14 @@ async def _internal_problem(request: Request, error: Exception) -> Response:
 
 
 def problem_of(request: Request, error: Exception) -> Problem:
-    """The problem that stands for an error inside an answer. What is no ServiceError is logged."""
-    failure = error if isinstance(error, ServiceError) else _accident(request, error)
+    """The problem that stands for an error inside an answer. What is no ProblemError is logged."""
+    failure = error if isinstance(error, ProblemError) else _accident(request, error)
     return _problem(request, failure.status, failure.code, failure.title, failure.detail)
 
 
-def _accident(request: Request, error: Exception) -> ServiceError:
+def _accident(request: Request, error: Exception) -> ProblemError:
     log.error("the request failed", exc_info=error)
-    return ServiceError("The service failed. Its log has more under this request's id.")
+    return ProblemError("The service failed. Its log has more under this request's id.")
 
 
 def _problem(request: Request, status: int, code: str, title: str, detail: str) -> Problem:

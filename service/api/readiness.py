@@ -1,71 +1,78 @@
-"""Whether the service can answer, asked through the engine's own queue of work."""
+"""Readiness: the engine answers through its own queue, with the version that serves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from service.errors import EngineDead, NotFollowing, NotReady, ServiceError
+from service.engine.protocol import Engine
+from service.errors import EngineDead, NotFollowing, NotReady, ProblemError
 from service.observability import metrics
-
-if TYPE_CHECKING:
-    from service.app import Service
+from service.versions.follower import Follower
+from service.versions.swap_lock import SwapLock
 
 REPORT_SECONDS = 5.0
 SHARED_SECONDS = 1.0
-"""How long an answer of the engine stands for all who ask: probes are open, and are no way to keep it busy."""
+"""Lifetime of an engine's answer. Probes need no key, so they share one question and cannot keep the engine busy."""
 
 
 class Readiness:
-    """Asks the engine whether it answers, for everybody together."""
+    """Asks the engine for all probes together. `probe_seconds` is its time to answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine, swap_lock: SwapLock, follower: Follower | None, probe_seconds: float) -> None:
+        self.draining = False
+        self._engine = engine
+        self._swap_lock = swap_lock
+        self._follower = follower
+        self._probe_seconds = probe_seconds
         self._asked = 0.0
         self._probe: asyncio.Task[None] | None = None
 
-    async def check(self, service: Service) -> None:
-        """Raises NotReady while draining, if the engine does not answer in time or with other weights; EngineDead;
-        NotFollowing if the active version cannot be loaded.
+    def check_open(self) -> None:
+        """Raises EngineDead once the engine has died, NotReady while the service drains."""
+        if self._engine.dead():
+            raise EngineDead("The engine is dead; the service is about to restart.")
+        if self.draining:
+            raise NotReady("The service is shutting down.")
+
+    async def check(self) -> None:
+        """Raises as `check_open`; NotReady if the engine answers late or with other weights;
+        NotFollowing if the store's active version cannot be loaded.
         """
         try:
-            if service.draining:
-                raise NotReady("The service is shutting down.")
-            if service.engine.dead():
-                raise EngineDead("The engine is dead; the service is about to restart.")
-            await asyncio.shield(self._shared(service))
-            if service.follower and (failure := service.follower.failure):
+            self.check_open()
+            await asyncio.shield(self._shared())
+            if self._follower and (failure := self._follower.failure):
                 raise NotFollowing(f"The active version cannot be loaded, the one before it answers on: {failure}")
-        except ServiceError:
+        except ProblemError:
             metrics.ready.set(0)
             raise
         metrics.ready.set(1)
 
-    async def report(self, service: Service) -> None:
-        """Keeps `iqa_ready` true even where nobody probes. Never ends."""
+    async def report(self) -> None:
+        """Keeps `iqa_ready` up to date even if nobody probes. Never ends."""
         while True:
-            with contextlib.suppress(ServiceError):
-                await self.check(service)
+            with contextlib.suppress(ProblemError):
+                await self.check()
             await asyncio.sleep(REPORT_SECONDS)
 
-    def _shared(self, service: Service) -> asyncio.Task[None]:
+    def _shared(self) -> asyncio.Task[None]:
         """The running probe, or the last one while it is fresh."""
         stale = self._probe is None or (self._probe.done() and monotonic() - self._asked > SHARED_SECONDS)
         if stale:
             self._asked = monotonic()
-            self._probe = asyncio.create_task(_ask(service))
+            self._probe = asyncio.create_task(self._ask())
         assert self._probe
         return self._probe
 
-
-async def _ask(service: Service) -> None:
-    gate = service.gate
-    serving, open_before = gate.version, gate.is_open
-    try:
-        version = await asyncio.wait_for(service.engine.probe(), service.settings.probe_seconds)
-    except TimeoutError:
-        raise NotReady("The engine does not answer.") from None
-    undisturbed = open_before and gate.is_open and gate.version == serving
-    if undisturbed and version != serving.id:
-        raise NotReady("The engine holds other weights than those that serve.")
+    async def _ask(self) -> None:
+        lock = self._swap_lock
+        serving, open_before = lock.version, lock.is_open
+        try:
+            version = await asyncio.wait_for(self._engine.probe(), self._probe_seconds)
+        except TimeoutError:
+            raise NotReady("The engine does not answer.") from None
+        undisturbed = open_before and lock.is_open and lock.version == serving
+        if undisturbed and version != serving.id:
+            raise NotReady("The engine holds other weights than those that serve.")

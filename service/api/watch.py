@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.observe import request_id
 from service.api.problems import service_problem
 from service.api.service import service_of
-from service.errors import BodyTimeout, DeadlineExceeded, InvalidRequest, ServiceError, Swapping
+from service.errors import BodyTimeout, DeadlineExceeded, InvalidRequest, ProblemError, Swapping
 from service.observability import metrics
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -134,7 +134,7 @@ def _allowed(scope: Scope, seconds: float | None) -> float | None:
     return min(int(asked) / 1000, seconds or float("inf"))
 
 
-async def _give_up(scope: Scope, client: _Client, late: ServiceError) -> None:
+async def _give_up(scope: Scope, client: _Client, late: ProblemError) -> None:
     """Answers what still can be answered: a stream that has begun is left without its end, which closes it."""
     if client.gone.done() and not client.gone.cancelled():
         metrics.rejected.labels("client_gone").inc()
@@ -145,9 +145,9 @@ async def _give_up(scope: Scope, client: _Client, late: ServiceError) -> None:
         await response(scope, client.receive, client.send)
 
 
-def _too_late(request: Request) -> ServiceError:
+def _too_late(request: Request) -> ProblemError:
     """Why a request has no answer yet."""
-    if service_of(request).gate.kept_out(request_id(request)):
+    if service_of(request).swap_lock.blocks(request_id(request)):
         return Swapping("The weights are being replaced; try again.")
     return DeadlineExceeded("The answer took longer than the service or the request allows.")
 

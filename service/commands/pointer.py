@@ -10,9 +10,9 @@ from typing import ParamSpec, TypeVar
 
 from service.commands.common import err, out, stop
 from service.contract import VersionInfo
-from service.errors import ServiceError
-from service.versions.candidate import check_candidate
+from service.errors import ProblemError
 from service.versions.importing import import_checkpoint
+from service.versions.preflight import check_candidate
 from service.versions.store import Active, VersionStore
 
 P = ParamSpec("P")
@@ -26,7 +26,7 @@ def _told(move: Callable[P, T]) -> Callable[P, T]:
     def moved(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return move(*args, **kwargs)
-        except (ValueError, OSError, ServiceError) as error:
+        except (ValueError, OSError, ProblemError) as error:
             stop(f"The store's pointer was not moved: {_first(error)}")
 
     return moved

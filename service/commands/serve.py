@@ -13,7 +13,7 @@ from service.commands.common import stop
 from service.configuration.catalogue import Entry, settings
 from service.configuration.settings import Settings
 from service.configuration.sources import flag, sentence
-from service.errors import ServiceError
+from service.errors import ProblemError
 
 
 def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -53,5 +53,5 @@ def serve(**given: Any) -> None:
         raise typer.Exit(run(chosen))
     except ValidationError as error:
         stop(f"Wrong setting: {sentence(error)}")
-    except (ValueError, OSError, ServiceError) as error:
+    except (ValueError, OSError, ProblemError) as error:
         stop(f"Cannot start: {error}")

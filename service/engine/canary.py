@@ -5,9 +5,9 @@ from __future__ import annotations
 from PIL import Image, ImageFilter
 
 from service.answers import read_scores
+from service.concurrency import gather
 from service.engine.protocol import Engine, Prompt, Sampling
 from service.prompts import Profile
-from service.together import together
 
 _SIDE = 112
 
@@ -28,6 +28,6 @@ def canary_images() -> list[Image.Image]:
 async def readable_share(engine: Engine, profile: Profile) -> float:
     """The share of canary pictures that get a readable score at temperature 0."""
     prompts = [Prompt("score", (image,), profile) for image in canary_images()]
-    answers = await together(*(engine.generate(prompt, Sampling(1, temperature=0.0)) for prompt in prompts))
+    answers = await gather(*(engine.generate(prompt, Sampling(1, temperature=0.0)) for prompt in prompts))
     texts = [answer.samples[0].text for answer in answers]
     return len(read_scores(texts, profile)) / len(texts)

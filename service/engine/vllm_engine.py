@@ -25,13 +25,13 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from service.concurrency import gather
 from service.configuration.settings import Settings
 from service.contract import Task
 from service.engine.canary import canary_images
 from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled
 from service.prompts import Profile, chat_messages, max_tokens
-from service.together import together
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class VllmEngine:
             for _ in range(2):
                 [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
                 asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
-                outputs = await together(*(self._finish(one, params, priority=priority) for one in asked))
+                outputs = await gather(*(self._finish(one, params, priority=priority) for one in asked))
                 answers = [output.outputs[0] for output in outputs]
                 if not any(answer.finish_reason == "error" for answer in answers):
                     return Paths([_steps(answer, ids) for answer in answers], _versions(answers))

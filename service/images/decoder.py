@@ -10,11 +10,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from PIL import Image
 
-from service.errors import ServiceError
-from service.images.memory import Memory
-from service.images.picture import Limits, Picture, decode, decoded_bytes, file_bytes
+from service.concurrency import gather
+from service.errors import InvalidRequest, ProblemError
+from service.images.picture import Limits, Picture, decode, decoded_bytes, from_text
 from service.images.remote import Remote, is_url
-from service.together import together
 
 Source = bytes | str
 """A file's bytes, their base64 text or data: URL, or an https: URL."""
@@ -44,23 +43,23 @@ class Decoder:
         Raises InvalidImage, UrlRefused and UrlFailed; InvalidRequest if they never fit into the memory.
         """
         own = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
-        pictures = await together(*(self._open(source, own) for source in sources))
+        pictures = await gather(*(self._open(source, own) for source in sources))
         async with self.room(pictures):
             yield pictures
 
-    async def try_open(self, sources: Iterable[Source]) -> list[Picture | ServiceError]:
+    async def try_open(self, sources: Iterable[Source]) -> list[Picture | ProblemError]:
         """A request's pictures without memory yet, or why one cannot be opened."""
         own = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
-        return await together(*(self._try_open(source, own) for source in sources))
+        return await gather(*(self._try_open(source, own) for source in sources))
 
     def room(self, pictures: Sequence[Picture]) -> AbstractAsyncContextManager[None]:
         """Memory for the pixels of a request's pictures. Raises InvalidRequest if they never fit."""
         return self._memory.reserve(sum(picture.bytes for picture in pictures))
 
-    async def _try_open(self, source: Source, own: asyncio.Semaphore) -> Picture | ServiceError:
+    async def _try_open(self, source: Source, own: asyncio.Semaphore) -> Picture | ProblemError:
         try:
             return await self._open(source, own)
-        except ServiceError as failure:
+        except ProblemError as failure:
             return failure
 
     async def _open(self, source: Source, own: asyncio.Semaphore) -> Picture:
@@ -70,9 +69,41 @@ class Decoder:
         return await asyncio.to_thread(self._read, source)
 
     def _read(self, source: Source) -> Picture:
-        data = file_bytes(source, self._limits)
+        data = from_text(source, self._limits) if isinstance(source, str) else source
         size = decoded_bytes(data, self._limits)
         return Picture(hashlib.sha256(data).hexdigest(), size, lambda: self._decode(data))
 
     async def _decode(self, data: bytes) -> Image.Image:
         return await asyncio.get_running_loop().run_in_executor(self._threads, decode, data, self._limits)
+
+
+class Memory:
+    """Lends bytes in the order in which they are asked for: no request is overtaken, none waits holding a part."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = limit
+        self._turn = asyncio.Lock()
+        self._given_back = asyncio.Event()
+
+    @asynccontextmanager
+    async def reserve(self, size: int) -> AsyncIterator[None]:
+        """Waits until there are `size` bytes; they are free again when the block ends.
+
+        Never reserve twice in one request. Raises InvalidRequest if there are never so many.
+        """
+        if size > self._limit:
+            raise InvalidRequest(
+                f"The request's images have {size // 2**20} MiB of pixels in all; this service takes "
+                f"{self._limit // 2**20} MiB at once. Send fewer of them, or smaller ones."
+            )
+        async with self._turn:
+            while self._free < size:
+                self._given_back.clear()
+                await self._given_back.wait()
+            self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
+            self._given_back.set()

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
 
-from service.errors import InvalidImage, ServiceError
-from service.observability.stages import stage
+from service.errors import InvalidImage, ProblemError
+from service.observability.metrics import stage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 _MAX_SIDE_RATIO = 100
@@ -75,31 +75,33 @@ def take_heif() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def decoded_bytes(source: bytes | str, limits: Limits) -> int:
-    """How much memory the picture in a file's bytes will take; only its header is read. Raises InvalidImage."""
-    with _checked(file_bytes(source, limits), limits) as picture:
+def decoded_bytes(data: bytes, limits: Limits) -> int:
+    """Bytes of memory that the pixels of an image file take, read from its header. Raises InvalidImage."""
+    with _checked(data, limits) as picture:
         return picture.width * picture.height * _BYTES_A_PIXEL
 
 
-def decode(source: bytes | str, limits: Limits) -> Image.Image:
-    """The picture in a file's bytes, or in their base64 text or data: URL, as RGB. Raises InvalidImage.
+def decode(data: bytes, limits: Limits) -> Image.Image:
+    """The picture of an image file as RGB. Raises InvalidImage.
 
-    While it works it takes up to 24 bytes a pixel: the format's own buffers, and copies in other modes.
+    Decoding takes up to 24 bytes of memory a pixel: the format's own buffers, and copies in other modes.
     """
-    with _checked(file_bytes(source, limits), limits) as picture:
+    with _checked(data, limits) as picture:
         picture.load()
         return _to_rgb(picture)
 
 
 @contextlib.contextmanager
 def _checked(data: bytes, limits: Limits) -> Iterator[Image.Image]:
-    """A picture whose header is harmless; whatever fails inside the block becomes InvalidImage."""
+    """Opens a picture and checks its header. Any failure inside the block becomes InvalidImage."""
+    if len(data) > limits.max_bytes:
+        raise _too_long(limits)
     try:
         with Image.open(io.BytesIO(data), formats=limits.formats) as picture:
             _check_header(picture, limits)
             _check_scans(picture, data)
             yield picture
-    except ServiceError:
+    except ProblemError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(limits) from None
@@ -107,16 +109,8 @@ def _checked(data: bytes, limits: Limits) -> Iterator[Image.Image]:
         raise InvalidImage(f"The bytes are no complete image ({', '.join(limits.formats)}).") from None
 
 
-def file_bytes(source: bytes | str, limits: Limits) -> bytes:
-    """A file's bytes, whether they come as such, in base64 or in a data: URL. Raises InvalidImage."""
-    data = _from_text(source, limits) if isinstance(source, str) else source
-    if len(data) > limits.max_bytes:
-        raise _too_long(limits)
-    return data
-
-
-def _from_text(text: str, limits: Limits) -> bytes:
-    """The bytes in base64, or in a data: URL whose declared type nobody trusts."""
+def from_text(text: str, limits: Limits) -> bytes:
+    """The bytes of an image file in base64 or in a data: URL, whose declared type is ignored. Raises InvalidImage."""
     prefix = _DATA_URL.match(text)
     if text[:5].lower() == "data:" and not prefix:
         raise InvalidImage("A data: URL of an image begins like data:image/png;base64, and goes on in base64.")

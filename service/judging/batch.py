@@ -1,4 +1,4 @@
-"""Many pictures scored by one version of the weights, each answer handed over as soon as it is there."""
+"""Many pictures scored by one version of the weights. Each answer is handed over as soon as it is ready."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from service.contract import ScoreOptions, ScoreResponse
+from service.concurrency import gather
+from service.contract import ScoreOptions, ScoreResponse, VersionInfo
 from service.errors import DeadlineExceeded
 from service.images.picture import Picture
-from service.judging.judge import HeldJudge, Judge
-from service.together import together
+from service.judging.estimates import chosen_mode
+from service.judging.judge import Judge
+from service.prompts import PROFILES
 
 Outcome = ScoreResponse | Exception
 
 
 class Batch:
-    """A batch at work, whether or not anyone reads its outcomes, until the block that it opens ends.
+    """A running batch. It works until its block ends, even if nobody reads the outcomes.
 
-    A picture that could not be opened comes as its error, and becomes that outcome.
+    A picture that could not be opened is given as its error, which becomes its outcome.
     """
 
     def __init__(self, judge: Judge, pictures: Sequence[Picture | Exception], options: ScoreOptions) -> None:
@@ -40,16 +42,16 @@ class Batch:
         await asyncio.wait((self._work,))
 
     async def version(self) -> str:
-        """The version that answers, once the gate let the batch in. Raises InvalidRequest as `Judge.score`."""
+        """Waits for the session of the batch and returns its version. Raises InvalidRequest as `Judge.score`."""
         await asyncio.wait((self._version, self._work), return_when=asyncio.FIRST_COMPLETED)
         if not self._version.done():
             await self._work
         return self._version.result()
 
     async def outcomes(self, until: float | None) -> AsyncIterator[tuple[int, Outcome]]:
-        """Position and answer (or failure) of every picture, in the order in which they are ready.
+        """Yields position and answer (or failure) of every picture as they become ready.
 
-        Those that are not ready at the loop's time `until` come as DeadlineExceeded.
+        A picture that is not ready at the loop's time `until` yields DeadlineExceeded.
         """
         missing = set(range(len(self._pictures)))
         while missing:
@@ -64,16 +66,16 @@ class Batch:
             yield index, DeadlineExceeded("There was no time left for this image.")
 
     async def _run(self) -> None:
-        await together(*(self._decode(index, picture) for index, picture in enumerate(self._pictures)))
-        async with self._judge.hold() as held:
-            held.mode(self._options)
-            self._version.set_result(held.version.id)
+        await gather(*(self._decode(index, picture) for index, picture in enumerate(self._pictures)))
+        async with self._judge.session() as version:
+            chosen_mode(self._options, PROFILES[version.profile])  # refuses the batch before it names a version
+            self._version.set_result(version.id)
             async with asyncio.TaskGroup() as group:
                 for index, picture in enumerate(self._pictures):
-                    group.create_task(self._score(held, index, picture))
+                    group.create_task(self._score(version, index, picture))
 
     async def _decode(self, index: int, picture: Picture | Exception) -> None:
-        """Before the gate, for a swap waits for all that are behind it."""
+        """Decodes before the session, because a swap waits for every session."""
         if isinstance(picture, Exception) or self._judge.knows(picture, self._options):
             return
         try:
@@ -81,13 +83,13 @@ class Batch:
         except Exception as failure:
             self._pictures[index] = failure
 
-    async def _score(self, held: HeldJudge, index: int, picture: Picture | Exception) -> None:
+    async def _score(self, version: VersionInfo, index: int, picture: Picture | Exception) -> None:
         outcome: Outcome
         if isinstance(picture, Exception):
             outcome = picture
         else:
             try:
-                outcome = await held.score(picture, self._options)
+                outcome = await self._judge.score(picture, self._options, version)
             except Exception as failure:
                 outcome = failure
         self._outcomes.put_nowait((index, outcome))

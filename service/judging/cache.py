@@ -1,4 +1,4 @@
-"""Answers kept for requests that would get the same one again. A swap empties the cache."""
+"""A cache of repeatable answers. A swap empties it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IMAGES = {"image", "images", "first", "second"}
 
 @dataclass(frozen=True, slots=True)
 class Key(Generic[Answer]):
-    """What decides an answer: its kind, the weights, the parameters with their defaults, the files' digests."""
+    """Everything that decides an answer: kind, version, parameters with their defaults, digests of the files."""
 
     kind: type[Answer]
     version: str
@@ -33,7 +33,7 @@ class Key(Generic[Answer]):
 def key_of(
     kind: type[Answer], version: VersionInfo, pictures: Sequence[Picture], options: Options
 ) -> Key[Answer] | None:
-    """The key of a request; None if asking again may give another answer, or one with texts: those may be long.
+    """The key of a request. None if the answer is drawn anew each time, or carries texts, which may be long.
 
     Raises InvalidRequest as `chosen_mode`.
     """
@@ -46,7 +46,7 @@ def key_of(
 
 
 class AnswerCache:
-    """The answers asked for last. Readers must not change them."""
+    """The most recently used answers. Readers must not change them."""
 
     def __init__(self, entries: int) -> None:
         self._kept: LRUCache[Key[Any], BaseModel] = LRUCache(entries)
@@ -55,17 +55,17 @@ class AnswerCache:
         return key is not None and key in self._kept
 
     def get(self, key: Key[Answer] | None) -> Answer | None:
-        """The answer kept under a key."""
-        if key is None or not self._kept.maxsize:
-            return None
-        answer = self._kept.get(key)
-        metrics.cache_requests.labels("miss" if answer is None else "hit").inc()
+        """The answer kept under a key, or None."""
+        answer = None if key is None else self._kept.get(key)
+        if answer is not None:
+            metrics.cache_requests.labels("hit").inc()
         return cast("Answer | None", answer)
 
     def put(self, key: Key[Answer] | None, answer: Answer) -> None:
-        """Keeps an answer; the one unused for longest makes room."""
+        """Keeps an answer that was a miss; the least recently used one makes room."""
         if key is not None and self._kept.maxsize:
             self._kept[key] = answer
+            metrics.cache_requests.labels("miss").inc()
             metrics.cache_entries.set(len(self._kept))
 
     def clear(self) -> None:

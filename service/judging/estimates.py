@@ -1,12 +1,13 @@
-"""What an answering mode finds out about one prompt, before it becomes a response."""
+"""Estimates that the modes `expected` and `sampled` make of scores and comparisons."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from service.contract import Mode, Options
+from service.contract import Mode, Options, OrderPreference, Side, Votes
 from service.errors import InvalidRequest
 from service.prompts import Profile
 
@@ -61,15 +62,79 @@ def chosen_mode(options: Options, profile: Profile) -> Mode:
 
 
 def wants_text(options: Options) -> bool:
-    """Whether the answers' texts were asked for."""
+    """True if the caller asked for the answers' texts."""
     return bool(getattr(options, "reasoning", False))
 
 
 def in_tenths(weights: Mapping[float, float]) -> dict[float, float]:
-    """A distribution over scores as probabilities by tenth, in order. Empty if there is nothing to share out."""
+    """A distribution over scores as probabilities by tenth, in order. Empty without weights."""
     total = math.fsum(weights.values())
     tenths: dict[float, float] = {}
     for score, weight in weights.items():
         tenth = math.floor(round(score * 1000) / 100) / 10
         tenths[tenth] = tenths.get(tenth, 0.0) + weight / total
     return dict(sorted(tenths.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class CompareEstimate:
+    """One comparison over both orders of presentation."""
+
+    probability_first: float | None
+    position_bias: float | None
+    votes: Votes | None
+    unreadable: float
+    orders: list[OrderPreference]
+
+    def preferred(self, margin: float) -> Literal["first", "second", "tie"] | None:
+        """The better image; a tie within `margin` of one half; None if no answer was readable."""
+        if self.probability_first is None:
+            return None
+        if abs(self.probability_first - 0.5) <= margin:
+            return "tie"
+        return "first" if self.probability_first > 0.5 else "second"
+
+
+def combine_orders(straight: VoteEstimate, crossed: VoteEstimate, samples: int | None) -> CompareEstimate:
+    """One preference free of position bias. In `crossed` the caller's second image was shown first."""
+    first = straight.shown_first + crossed.shown_second
+    second = straight.shown_second + crossed.shown_first
+    unreadable = straight.unreadable + crossed.unreadable
+    return CompareEstimate(
+        probability_first=_mean_of_orders(straight, crossed) if samples is None else _share(first, second),
+        position_bias=_position_bias(straight, crossed),
+        votes=None if samples is None else Votes(first=int(first), second=int(second)),
+        unreadable=unreadable / (first + second + unreadable),
+        orders=[_order("first", straight, samples), _order("second", crossed, samples)],
+    )
+
+
+def _share(first: float, second: float) -> float | None:
+    return first / (first + second) if first + second > 0 else None
+
+
+def _mean_of_orders(straight: VoteEstimate, crossed: VoteEstimate) -> float | None:
+    """Both orders count alike, even if one of them is answered less readably."""
+    orders = [_share(straight.shown_first, straight.shown_second), _share(crossed.shown_second, crossed.shown_first)]
+    known = [preference for preference in orders if preference is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _position_bias(straight: VoteEstimate, crossed: VoteEstimate) -> float | None:
+    if straight.preference is None or crossed.preference is None:
+        return None
+    return (straight.preference + crossed.preference) / 2 - 0.5
+
+
+def _order(shown_first: Side, estimate: VoteEstimate, samples: int | None) -> OrderPreference:
+    first, second = estimate.shown_first, estimate.shown_second
+    if shown_first == "second":
+        first, second = second, first
+    readable = first + second
+    return OrderPreference(
+        shown_first=shown_first,
+        probability_first=_share(first, second),
+        votes=None if samples is None else Votes(first=int(first), second=int(second)),
+        unreadable=estimate.unreadable / (readable + estimate.unreadable),
+        answers=None if estimate.answers is None else list(estimate.answers),
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from PIL.Image import Image
 
+from service.concurrency import gather
 from service.contract import ExactVotes, ExactVotesRequest, ExactVotesResponse, VersionInfo, VoteProbabilities
 from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
@@ -13,16 +14,15 @@ from service.errors import InvalidRequest, NoExactVotes, NotSpelled, VersionConf
 from service.judging.estimates import VoteEstimate
 from service.judging.expected import Expected
 from service.prompts import PROFILES
-from service.together import together
-from service.versions.gate import VersionGate
+from service.versions.swap_lock import SwapLock
 
 
 class ExactVoting:
     """Asks the engine behind the gate, at the priority of the batch. No answer is kept: a round asks each pair once."""
 
-    def __init__(self, engine: Engine, gate: VersionGate, traffic: Traffic) -> None:
+    def __init__(self, engine: Engine, swap_lock: SwapLock, traffic: Traffic) -> None:
         self._expected = Expected(engine)
-        self._gate = gate
+        self._swap_lock = swap_lock
         self._traffic = traffic
 
     async def answer(self, request: ExactVotesRequest, images: Mapping[str, Image]) -> ExactVotesResponse:
@@ -31,21 +31,19 @@ class ExactVoting:
         Raises VersionConflict, NoExactVotes where only samples can tell, and InvalidRequest if an image is missing.
         """
         _check_pairs(request, images)
-        async with self._gate.hold() as version:
+        async with self._swap_lock.shared() as version:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
             if PROFILES[version.profile].thinks:
                 raise NoExactVotes("The serving model thinks before it answers; vote by samples.")
             try:
                 asked = (self._ask(version, (images[a], images[b]), request.priority) for a, b in request.pairs)
-                return ExactVotesResponse(results=list(await together(*asked)), version=version.id)
+                return ExactVotesResponse(results=list(await gather(*asked)), version=version.id)
             except NotSpelled as failure:
                 raise NoExactVotes("The serving model does not spell digit by digit; vote by samples.") from failure
 
     async def _ask(self, version: VersionInfo, pair: tuple[Image, Image], priority: int) -> ExactVotes:
-        forward, backward = await together(
-            self._vote(version, pair, priority), self._vote(version, pair[::-1], priority)
-        )
+        forward, backward = await gather(self._vote(version, pair, priority), self._vote(version, pair[::-1], priority))
         return ExactVotes(
             forward=VoteProbabilities(first=forward.shown_first, second=forward.shown_second),
             backward=VoteProbabilities(first=backward.shown_second, second=backward.shown_first),

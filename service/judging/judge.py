@@ -1,17 +1,19 @@
-"""Scores and preferences out of the engine behind the gate. Every answer comes from one version, and names it."""
+"""Scores and comparisons. Every answer comes from one version of the weights, and names it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
 from PIL.Image import Image
+from pydantic import BaseModel
 
+from service.concurrency import gather
 from service.contract import (
     CompareOptions,
     CompareResponse,
     ImageSize,
-    Mode,
     Options,
     ScoreOptions,
     ScoreProbability,
@@ -22,96 +24,92 @@ from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
 from service.images.picture import Picture
 from service.judging.cache import AnswerCache, key_of
-from service.judging.estimates import DEFAULT_SAMPLES, VoteEstimate, chosen_mode
+from service.judging.estimates import DEFAULT_SAMPLES, VoteEstimate, chosen_mode, combine_orders
 from service.judging.expected import Expected
-from service.judging.preference import either_order
 from service.judging.sampled import Sampled
 from service.observability import metrics
-from service.observability.stages import stage
+from service.observability.metrics import stage
 from service.prompts import PROFILES
-from service.together import together
-from service.versions.gate import VersionGate
+from service.versions.swap_lock import SwapLock
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Asked = TypeVar("Asked", bound=Options)
 
 
 class Judge:
-    """Lets requests through the gate. `hold` is for those that ask more than once of the same version."""
+    """Answers users' requests from the cache or the engine. `model` is the name that answers give."""
 
-    def __init__(self, engine: Engine, gate: VersionGate, traffic: Traffic, model: str, cache: AnswerCache) -> None:
-        self._engine = engine
-        self._gate = gate
-        self._traffic = traffic
-        self._model = model
-        self._cache = cache
-
-    @asynccontextmanager
-    async def hold(self) -> AsyncIterator[HeldJudge]:
-        """Waits until the gate is open; until the block ends no swap begins. Never hold twice in one request."""
-        async with AsyncExitStack() as gate:
-            with stage("queue"):
-                version = await gate.enter_async_context(self._gate.hold())
-            gate.enter_context(self._traffic.user())
-            yield HeldJudge(self._engine, version, self._model, self._cache)
-
-    def knows(self, picture: Picture, options: ScoreOptions) -> bool:
-        """Whether the serving version's score is in the cache. Raises InvalidRequest as `score`."""
-        return key_of(ScoreResponse, self._gate.version, [picture], options) in self._cache
-
-    async def score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
-        """The quality of one image. Raises InvalidImage; InvalidRequest if the serving profile lacks the mode."""
-        known = self._cache.get(key_of(ScoreResponse, self._gate.version, [picture], options))
-        if known is not None:
-            return known
-        await picture.pixels()  # before the gate: a swap waits for all that are behind it
-        async with self.hold() as held:
-            return await held.ask_score(picture, options)
-
-    async def compare(self, first: Picture, second: Picture, options: CompareOptions) -> CompareResponse:
-        """Which of two images looks better, asked in both orders of presentation. Raises as `score`."""
-        known = self._cache.get(key_of(CompareResponse, self._gate.version, [first, second], options))
-        if known is not None:
-            return known
-        await together(first.pixels(), second.pixels())
-        async with self.hold() as held:
-            return await held.ask_compare(first, second, options)
-
-
-class HeldJudge:
-    """Judges with one version of the weights. `score` and `compare` look into the cache first."""
-
-    def __init__(self, engine: Engine, version: VersionInfo, model: str, cache: AnswerCache) -> None:
+    def __init__(self, engine: Engine, swap_lock: SwapLock, traffic: Traffic, model: str, cache: AnswerCache) -> None:
+        self.model = model
         self._engine = engine
         self._expected = Expected(engine)
         self._sampled = Sampled(engine)
-        self._profile = PROFILES[version.profile]
+        self._swap_lock = swap_lock
+        self._traffic = traffic
         self._cache = cache
-        self.version = version
-        self.model = model
 
-    def mode(self, options: Options) -> Mode:
-        """The mode a request gets. Raises InvalidRequest."""
-        return chosen_mode(options, self._profile)
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[VersionInfo]:
+        """Waits for a running swap, then yields the version that answers until the block ends. Never nest it."""
+        async with AsyncExitStack() as stack:
+            with stage("queue"):
+                version = await stack.enter_async_context(self._swap_lock.shared())
+            stack.enter_context(self._traffic.user())
+            yield version
 
-    async def score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
-        """See `Judge.score`."""
-        known = self._cache.get(key_of(ScoreResponse, self.version, [picture], options))
-        return known if known is not None else await self.ask_score(picture, options)
+    def knows(self, picture: Picture, options: ScoreOptions) -> bool:
+        """True if the serving version's score is in the cache. Raises InvalidRequest as `score`."""
+        return key_of(ScoreResponse, self._swap_lock.version, [picture], options) in self._cache
 
-    async def compare(self, first: Picture, second: Picture, options: CompareOptions) -> CompareResponse:
-        """See `Judge.compare`."""
-        known = self._cache.get(key_of(CompareResponse, self.version, [first, second], options))
-        return known if known is not None else await self.ask_compare(first, second, options)
+    async def score(self, picture: Picture, options: ScoreOptions, version: VersionInfo | None = None) -> ScoreResponse:
+        """The quality of one image, by the `version` of a running session or in a session of its own.
 
-    async def ask_score(self, picture: Picture, options: ScoreOptions) -> ScoreResponse:
-        """Asks the engine, and keeps the answer where it is repeatable."""
-        image, mode = await picture.pixels(), self.mode(options)
+        Raises InvalidImage; InvalidRequest if the version's profile lacks the mode.
+        """
+        return await self._answer(ScoreResponse, [picture], options, version, self._ask_score)
+
+    async def compare(
+        self, first: Picture, second: Picture, options: CompareOptions, version: VersionInfo | None = None
+    ) -> CompareResponse:
+        """Which of two images looks better, asked in both orders of presentation. As `score` otherwise."""
+        return await self._answer(CompareResponse, [first, second], options, version, self._ask_compare)
+
+    def size(self, image: Image) -> ImageSize:
+        """A picture's own size, and the size to which the model's processor scales it."""
+        seen = self._engine.seen_size(*image.size) or (None, None)
+        return ImageSize(width=image.width, height=image.height, seen_width=seen[0], seen_height=seen[1])
+
+    async def _answer(
+        self,
+        kind: type[Answer],
+        pictures: Sequence[Picture],
+        options: Asked,
+        version: VersionInfo | None,
+        ask: Callable[[Sequence[Image], Asked, VersionInfo], Awaitable[Answer]],
+    ) -> Answer:
+        key = key_of(kind, version or self._swap_lock.version, pictures, options)
+        known = self._cache.get(key)
+        if known is not None:
+            return known
+        images = await gather(*(picture.pixels() for picture in pictures))
+        if version is None:  # only now, with the pixels at hand: a swap waits for every session
+            async with self.session() as version:
+                return await self._answer(kind, pictures, options, version, ask)
+        answer = await ask(images, options, version)
+        self._cache.put(key, answer)
+        return answer
+
+    async def _ask_score(self, images: Sequence[Image], options: ScoreOptions, version: VersionInfo) -> ScoreResponse:
+        [image] = images
+        mode = chosen_mode(options, PROFILES[version.profile])
         with stage("infer"):
             if mode == "expected":
-                estimate = await self._expected.score(self.version, image)
+                estimate = await self._expected.score(version, image)
             else:
-                estimate = await self._sampled.score(self.version, image, options, options.samples or DEFAULT_SAMPLES)
+                estimate = await self._sampled.score(version, image, options, options.samples or DEFAULT_SAMPLES)
         metrics.count_answers("score", estimate.samples, estimate.unreadable)
         bars = [ScoreProbability(score=score, probability=p) for score, p in estimate.distribution.items()]
-        answer = ScoreResponse(
+        return ScoreResponse(
             score=estimate.score,
             std=estimate.std,
             entropy=estimate.entropy,
@@ -122,41 +120,44 @@ class HeldJudge:
             answers=None if estimate.answers is None else list(estimate.answers),
             image=self.size(image),
             model=self.model,
-            version=self.version.id,
+            version=version.id,
         )
-        self._cache.put(key_of(ScoreResponse, self.version, [picture], options), answer)
-        return answer
 
-    async def ask_compare(self, first: Picture, second: Picture, options: CompareOptions) -> CompareResponse:
-        """Asks the engine in both orders, and keeps the answer where it is repeatable."""
-        mode = self.mode(options)
+    async def _ask_compare(
+        self, images: Sequence[Image], options: CompareOptions, version: VersionInfo
+    ) -> CompareResponse:
+        first, second = images
+        mode = chosen_mode(options, PROFILES[version.profile])
         samples = (options.samples or DEFAULT_SAMPLES) if mode == "sampled" else None
-        one, other = await together(first.pixels(), second.pixels())
         with stage("infer"):
-            straight, crossed = await together(
-                self._vote((one, other), options, samples, order=0),
-                self._vote((other, one), options, samples, order=1),
+            straight, crossed = await gather(
+                self._vote(version, (first, second), options, samples, order=0),
+                self._vote(version, (second, first), options, samples, order=1),
             )
-        answer = CompareResponse(
-            **either_order(straight, crossed, options.margin, samples),
+        estimate = combine_orders(straight, crossed, samples)
+        metrics.count_answers("compare", samples, estimate.unreadable)
+        return CompareResponse(
+            preferred=estimate.preferred(options.margin),
+            probability_first=estimate.probability_first,
+            position_bias=estimate.position_bias,
+            votes=estimate.votes,
+            unreadable=estimate.unreadable,
+            orders=estimate.orders,
             mode=mode,
             samples=samples,
-            images=[self.size(one), self.size(other)],
+            images=[self.size(first), self.size(second)],
             model=self.model,
-            version=self.version.id,
+            version=version.id,
         )
-        metrics.count_answers("compare", samples, answer.unreadable)
-        self._cache.put(key_of(CompareResponse, self.version, [first, second], options), answer)
-        return answer
-
-    def size(self, image: Image) -> ImageSize:
-        """A picture's size, and the one the model's processor scales it to."""
-        seen = self._engine.seen_size(*image.size) or (None, None)
-        return ImageSize(width=image.width, height=image.height, seen_width=seen[0], seen_height=seen[1])
 
     async def _vote(
-        self, shown: tuple[Image, Image], options: CompareOptions, samples: int | None, order: int
+        self,
+        version: VersionInfo,
+        shown: tuple[Image, Image],
+        options: CompareOptions,
+        samples: int | None,
+        order: int,
     ) -> VoteEstimate:
         if samples is None:
-            return await self._expected.vote(self.version, shown)
-        return await self._sampled.vote(self.version, shown, options, samples // 2, order)
+            return await self._expected.vote(version, shown)
+        return await self._sampled.vote(version, shown, options, samples // 2, order)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL.Image import Image
 
+from service.concurrency import gather
 from service.contract import (
     Completion,
     RolloutPrompt,
@@ -18,17 +19,16 @@ from service.engine.protocol import Adapter, Engine, Generation, Prompt, Samplin
 from service.engine.traffic import Traffic
 from service.errors import InvalidRequest, VersionConflict
 from service.prompts import PROFILES
-from service.together import together
 from service.versions.adapters import Adapters
-from service.versions.gate import VersionGate
+from service.versions.swap_lock import SwapLock
 
 
 class Rollouts:
     """Asks the engine behind the gate, at the priority of the batch."""
 
-    def __init__(self, engine: Engine, gate: VersionGate, traffic: Traffic, adapters: Adapters) -> None:
+    def __init__(self, engine: Engine, swap_lock: SwapLock, traffic: Traffic, adapters: Adapters) -> None:
         self._engine = engine
-        self._gate = gate
+        self._swap_lock = swap_lock
         self._traffic = traffic
         self._adapters = adapters
 
@@ -38,10 +38,10 @@ class Rollouts:
         Raises VersionConflict, UnknownAdapter, and InvalidRequest if a prompt's images do not fit its task.
         """
         _check_prompts(request.prompts, images)
-        async with self._gate.hold() as version, self._adapters.use(request.adapter) as adapter:
+        async with self._swap_lock.shared() as version, self._adapters.use(request.adapter) as adapter:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
-            generations = await together(
+            generations = await gather(
                 *(self._generate(version, prompt, images, request, adapter) for prompt in request.prompts)
             )
         return RolloutResponse(

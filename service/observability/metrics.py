@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram
+
+from service.observability import metrics
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -61,3 +68,13 @@ def set_version(model: str, version: str) -> None:
     """Names the version that serves."""
     model_info.clear()
     model_info.labels(model, version).set(1)
+
+
+_tracer = trace.get_tracer("service")
+
+
+@contextmanager
+def stage(name: Literal["decode", "queue", "infer"]) -> Iterator[None]:
+    """Times the block in `iqa_stage_seconds`, and puts a span around it where traces are sent."""
+    with _tracer.start_as_current_span(name), metrics.stage_seconds.labels(name).time():
+        yield

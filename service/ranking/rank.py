@@ -7,13 +7,15 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 
-from service.contract import CompareOptions, CompareResponse, Mode, RankedImage, RankOptions, RankResponse
+from service.concurrency import gather
+from service.contract import CompareOptions, CompareResponse, Mode, RankedImage, RankOptions, RankResponse, VersionInfo
 from service.errors import InvalidRequest
 from service.images.picture import Picture
-from service.judging.judge import HeldJudge, Judge
+from service.judging.estimates import chosen_mode
+from service.judging.judge import Judge
+from service.prompts import PROFILES
 from service.ranking.strengths import Kind, Preference, Strengths, fit
 from service.ranking.tournament import Pair, Tournament, default_comparisons
-from service.together import together
 
 KINDS: dict[Mode, Kind] = {"sampled": "votes", "expected": "probabilities"}
 
@@ -26,21 +28,24 @@ async def rank(judge: Judge, pictures: Sequence[Picture], options: RankOptions) 
     budget = options.comparisons or default_comparisons(len(pictures))
     if budget < len(pictures) - 1:
         raise InvalidRequest(f"comparisons: {len(pictures)} images need at least {len(pictures) - 1}.")
-    await together(*(picture.pixels() for picture in pictures))
+    await gather(*(picture.pixels() for picture in pictures))
     order = sorted(range(len(pictures)), key=lambda index: pictures[index].digest)
-    async with judge.hold() as held:
-        ranking = _Ranking(held, [pictures[index] for index in order], options, budget)
+    async with judge.session() as version:
+        ranking = _Ranking(judge, version, [pictures[index] for index in order], options, budget)
         return await ranking.response(await ranking.run(), order)
 
 
 class _Ranking:
     """One request's comparisons and what they tell."""
 
-    def __init__(self, held: HeldJudge, pictures: Sequence[Picture], options: RankOptions, budget: int) -> None:
-        self._held = held
+    def __init__(
+        self, judge: Judge, version: VersionInfo, pictures: Sequence[Picture], options: RankOptions, budget: int
+    ) -> None:
+        self._judge = judge
+        self._version = version
         self._pictures = pictures
         self._options = options
-        self._mode = held.mode(options)
+        self._mode = chosen_mode(options, PROFILES[version.profile])
         self._tournament = Tournament(len(pictures), budget)
         self._answers: list[CompareResponse] = []
         self._preferences: list[Preference] = []
@@ -64,12 +69,12 @@ class _Ranking:
             position_bias=statistics.fmean(biases) if biases else None,
             mode=self._mode,
             unreadable=statistics.fmean(answer.unreadable for answer in self._answers),
-            model=self._held.model,
-            version=self._held.version.id,
+            model=self._judge.model,
+            version=self._version.id,
         )
 
     async def _compare(self, pairs: Sequence[Pair]) -> None:
-        answers = await together(*(self._ask(*pair) for pair in pairs))
+        answers = await gather(*(self._ask(*pair) for pair in pairs))
         self._answers += answers
         for pair, answer in zip(pairs, answers, strict=True):
             self._preferences += preferences(pair, answer)
@@ -81,7 +86,7 @@ class _Ranking:
             temperature=self._options.temperature,
             seed=None if self._options.seed is None else _derived(self._options.seed, one, other),
         )
-        return await self._held.compare(self._pictures[one], self._pictures[other], options)
+        return await self._judge.compare(self._pictures[one], self._pictures[other], options, self._version)
 
     async def _fit(self) -> Strengths:
         return await asyncio.to_thread(fit, len(self._pictures), self._preferences, KINDS[self._mode])
@@ -96,7 +101,7 @@ class _Ranking:
                 rank=ranks.get(item),
                 strength=float(found.values[item]) if item in ranks else None,
                 standard_error=float(errors[item]) if item in ranks and errors is not None else None,
-                image=self._held.size(await picture.pixels()),
+                image=self._judge.size(await picture.pixels()),
             )
             for item, picture in enumerate(self._pictures)
         ]

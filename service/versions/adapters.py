@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from service.contract import AdapterResponse
 from service.engine.protocol import Adapter, Engine
 from service.errors import UnknownAdapter
-from service.versions.gate import VersionGate
 from service.versions.preflight import check_adapter
 from service.versions.store import VersionStore
+from service.versions.swap_lock import SwapLock
 
 
 class _Loaded:
@@ -26,10 +26,10 @@ class _Loaded:
 class Adapters:
     """Adapters belong to the version they were loaded on: a swap forgets them all."""
 
-    def __init__(self, engine: Engine, store: VersionStore, gate: VersionGate, max_rank: int) -> None:
+    def __init__(self, engine: Engine, store: VersionStore, swap_lock: SwapLock, max_rank: int) -> None:
         self._engine = engine
         self._store = store
-        self._gate = gate
+        self._swap_lock = swap_lock
         self._max_rank = max_rank
         self._loaded: dict[str, _Loaded] = {}
 
@@ -41,7 +41,7 @@ class Adapters:
         path = self._store.adapter_path(name)
         await asyncio.to_thread(check_adapter, path, self._max_rank)
         adapter = Adapter(name, self._store.new_adapter_id(name), path.resolve())
-        async with self._gate.hold():
+        async with self._swap_lock.shared():
             await self._engine.load_adapter(adapter)
             self._loaded[name] = _Loaded(adapter)
         return AdapterResponse(name=name, id=adapter.id)
@@ -75,7 +75,7 @@ class Adapters:
         loaded = self._get(name)
         del self._loaded[name]
         await loaded.unused.wait()
-        async with self._gate.hold():
+        async with self._swap_lock.shared():
             await self._engine.unload_adapter(loaded.adapter)
         await asyncio.to_thread(shutil.rmtree, loaded.adapter.path, ignore_errors=True)
 

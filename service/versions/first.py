@@ -9,10 +9,10 @@ from tenacity import Retrying, retry_if_result, wait_fixed
 
 from service.configuration.settings import Settings
 from service.contract import VersionInfo
-from service.errors import ServiceError
+from service.errors import ProblemError
 from service.prompts import PROFILES
-from service.versions.candidate import check_servable
 from service.versions.importing import import_checkpoint
+from service.versions.preflight import check_servable
 from service.versions.store import Active, VersionStore
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def _followed(store: VersionStore, seconds: float) -> VersionInfo:
     active = _awaited(store, seconds)
     try:
         return check_servable(store, active.version)
-    except ServiceError as failure:
+    except ProblemError as failure:
         before = _if_servable(store, active.previous)
         if before is None:
             raise
@@ -62,7 +62,7 @@ def _followed(store: VersionStore, seconds: float) -> VersionInfo:
 def _if_servable(store: VersionStore, version: str | None) -> VersionInfo | None:
     try:
         return check_servable(store, version) if version else None
-    except ServiceError:
+    except ProblemError:
         return None
 
 

@@ -11,11 +11,11 @@ from time import monotonic
 from tenacity import AsyncRetrying, RetryCallState, RetryError, wait_combine, wait_random_exponential
 
 from service.configuration.settings import Settings
-from service.errors import DrainTimeout, NotActive, ServiceError, UnknownVersion
+from service.errors import DrainTimeout, NotActive, ProblemError, UnknownVersion
 from service.observability import metrics
-from service.versions.gate import VersionGate
 from service.versions.store import VersionStore
 from service.versions.swap import Swapper
+from service.versions.swap_lock import SwapLock
 
 _LONGEST_PAUSE_SECONDS = 120.0
 """Between attempts that cost nothing."""
@@ -33,12 +33,12 @@ class Follower:
     A pointer that cannot be read leads where it led when it could.
     """
 
-    def __init__(self, store: VersionStore, gate: VersionGate, swapper: Swapper, settings: Settings) -> None:
+    def __init__(self, store: VersionStore, swap_lock: SwapLock, swapper: Swapper, settings: Settings) -> None:
         self._store = store
-        self._gate = gate
+        self._swap_lock = swap_lock
         self._swapper = swapper
         self._settings = settings
-        self._named = gate.version.id
+        self._named = swap_lock.version.id
         self._readable = True
         self._moved = asyncio.Event()
         self._failure: str | None = None
@@ -47,7 +47,7 @@ class Follower:
     @property
     def failure(self) -> str | None:
         """Why the active version could not be loaded; None once it serves, and before it was tried."""
-        return None if self._named == self._gate.version.id else self._failure
+        return None if self._named == self._swap_lock.version.id else self._failure
 
     @property
     def behind_seconds(self) -> float:
@@ -75,7 +75,7 @@ class Follower:
         if named != self._named:
             self._named = named
             self._moved.set()
-        if named == self._gate.version.id:
+        if named == self._swap_lock.version.id:
             self._level_at = monotonic()
 
     def _pointer(self) -> str | None:
@@ -96,7 +96,7 @@ class Follower:
         spread = 0.0  # who has just started serves nobody yet whom a swap could keep waiting
         while True:
             self._moved.clear()
-            if self._named == self._gate.version.id:
+            if self._named == self._swap_lock.version.id:
                 await self._moved.wait()
             else:
                 with suppress(RetryError):  # the pointer moved on
@@ -129,9 +129,9 @@ class Follower:
             return
         if isinstance(error, UnknownVersion) and (attempt.seconds_since_start or 0) < _VISIBLE_SECONDS:
             return
-        if not isinstance(error, ServiceError):
+        if not isinstance(error, ProblemError):
             log.error("the version could not be tried", exc_info=error)
-        self._failure = error.detail if isinstance(error, ServiceError) else "its files could not be read"
+        self._failure = error.detail if isinstance(error, ProblemError) else "its files could not be read"
 
 
 def _sparing(attempt: RetryCallState) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.contract import VersionInfo
-from service.versions.hub import find_checkpoint
+from service.errors import VersionError
 from service.versions.store import VersionStore, content_id
 
 log = logging.getLogger(__name__)
@@ -41,3 +44,61 @@ def _read(store: VersionStore, given: str, profile: str) -> VersionInfo:
         return store.info(known)
     log.info("copying %s into the store", given)
     return store.add(checkpoint.path, parent=None, profile=profile, origin=checkpoint.origin)
+
+
+_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+"""Weights and what goes with them: no second copy in another framework's format, no pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A directory with a checkpoint, and where it came from."""
+
+    path: Path
+    origin: str
+
+
+def find_checkpoint(given: str) -> Checkpoint:
+    """The directory `given`, or the files of the hub's model of that name, downloaded if need be.
+
+    Looks into the hub's cache (`HF_HOME`) and, unless `HF_HUB_OFFLINE` is set, at the hub.
+    Raises ValueError if it can be found nowhere; VersionError `missing_weights` if it is incomplete.
+    """
+    if Path(given).is_dir():
+        return Checkpoint(Path(given), "imported")
+    name = _NAME.fullmatch(given)
+    if name is None:
+        raise ValueError(f"there is no checkpoint directory {given}, and a hub name has the form owner/model")
+    found = _download(name[1], name[2])
+    _check_complete(found)
+    return Checkpoint(found, f"{name[1]}@{found.name}")
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+    except LocalEntryNotFoundError:
+        why = (
+            "HF_HUB_OFFLINE keeps it from being downloaded" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+        )
+    except HfHubHTTPError as error:
+        why = f"the hub answers {error.response.status_code}; private and gated models want a token in HF_TOKEN"
+    except OSError as error:
+        why = f"it cannot be downloaded ({error.strerror or type(error).__name__})"
+    revised = f"{name}@{revision}" if revision else name
+    raise ValueError(
+        f"the checkpoint {revised} is neither a directory nor in the hub's cache {constants.HF_HUB_CACHE}, and {why}"
+    )
+
+
+def _check_complete(path: Path) -> None:
+    """An interrupted download lacks some of the files that the index names."""
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        files = set(json.loads(index.read_text())["weight_map"].values())
+        if any(not (path / file).exists() for file in files):
+            raise VersionError("missing_weights", "files that the checkpoint's index names are not there")

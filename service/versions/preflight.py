@@ -1,7 +1,7 @@
-"""What a candidate must show on disk before an engine may load it.
+"""Checks on disk before an engine loads a version, an adapter or weights that the trainer hands over.
 
-vLLM keeps old tensors where a checkpoint lacks some, and may cut a tensor of a wrong shape to fit, both
-silently; a failed load leaves it unusable. So headers and values are read here first, with numpy alone.
+vLLM silently keeps old tensors where a checkpoint lacks some, and may silently cut a tensor of a wrong shape to fit.
+A failed load leaves the engine unusable. So headers and values are checked here first; only numpy is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from service.errors import AdapterRefused, VersionError
+from service.contract import VersionInfo
+from service.errors import AdapterRefused, UnknownWeights, VersionError
+from service.versions.store import VersionStore
 
 _INERT_KEYS = {"transformers_version", "_name_or_path"}
 _LAYOUTS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2"}
@@ -22,6 +24,7 @@ _EXPONENTS = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0
 _CHUNK = 1 << 22
 _LORA_NAME = re.compile(r"\.lora_([AB])\.weight$")
 _INDEX = "model.safetensors.index.json"
+_HANDOVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SKIPPED = {"manifest.json", "README.md", _INDEX}
 
 
@@ -33,6 +36,28 @@ class Tensor(NamedTuple):
     file: Path
     begin: int
     end: int
+
+
+def check_servable(store: VersionStore, version: str) -> VersionInfo:
+    """Verifies every file of a version, and that nobody refused it.
+
+    Raises UnknownVersion, or VersionError (`refused`, and as `VersionStore.verify` does).
+    """
+    info = store.info(version)
+    if reason := store.refusal(version):
+        raise VersionError("refused", f"{reason}. Remove its mark in the store's folder `refused` to allow it")
+    store.verify(version)
+    return info
+
+
+def check_candidate(store: VersionStore, version: str, running: Path) -> VersionInfo:
+    """Refuses a version that must not serve, or that cannot replace `running`. Takes seconds for each gigabyte.
+
+    Raises as `check_servable` and `check_weights` do.
+    """
+    info = check_servable(store, version)
+    check_weights(store.path(version), running)
+    return info
 
 
 def check_weights(candidate: Path, reference: Path) -> None:
@@ -93,6 +118,19 @@ def check_adapter(adapter: Path, max_rank: int) -> None:
             raise AdapterRefused(f"{name} holds NaN or infinity.")
 
 
+def handed_over(folder: Path, name: str) -> Path:
+    """The directory `<folder>/<name>` with safetensors that the trainer wrote for a rollout engine.
+
+    Raises UnknownWeights if it is missing, or if it or a file in it is a link.
+    """
+    path = folder.resolve() / name
+    if not _HANDOVER.fullmatch(name) or not path.is_dir():
+        raise UnknownWeights("No weights of this name were handed over; do service and trainer share the folder?")
+    if any(file.resolve() != file for file in (path, *path.iterdir())):
+        raise UnknownWeights("Handed-over weights may not be links.")
+    return path
+
+
 def read_headers(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the folder's safetensors files. Raises VersionError (`unreadable_weights`)."""
     files = sorted(folder.glob("*.safetensors"))
@@ -102,7 +140,7 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite: an exponent of all ones in any floating format known here."""
+    """True if no value is NaN or infinite, which have an exponent of all ones in every floating-point format."""
     if tensor.dtype not in _LAYOUTS:
         return True
     layout = np.dtype(_LAYOUTS[tensor.dtype])
@@ -157,7 +195,7 @@ def _check_other_files(candidate: Path, reference: Path) -> None:
 
 
 def _meaning(file: Path) -> object:
-    """A file's content; of JSON, without what a save rewrites and nothing reads."""
+    """A file's content. JSON is compared without the keys that a save rewrites and nothing reads."""
     content = file.read_bytes()
     if file.suffix != ".json":
         return content

@@ -3,10 +3,10 @@
     <store>/versions/<id>/      safetensors, processor, tokenizer, manifest.json; never changed
     <store>/ACTIVE              {"version", "previous"}, replaced atomically
     <store>/adapters/<name>/    the policy under training, one directory per adapter version
-    <store>/refused/<id>.json   why a version must not serve (see `refusals.py`)
-    <store>/benchmarks/<id>.json  what was measured of a version since (see `benchmarks.py`)
-    <state>/adapters.json       names ever used and the last integer id given out; the state is the store unless
-                                each replica has a folder of its own
+    <store>/refused/<id>.json   why a version must not serve; remove the file to allow it again
+    <store>/benchmarks/<id>.json  results of a version on labelled sets
+    <state>/adapters.json       adapter names used so far and the last integer id; `state` is the store unless each
+                                replica has its own folder
 
 Imports neither torch, vLLM nor transformers.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -28,12 +29,14 @@ from uuid import uuid4
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from service.contract import VersionInfo
+from service.contract import Benchmark, BenchmarksRequest, VersionInfo
 from service.errors import AdapterNameUsed, InvalidRequest, ReadOnlyStore, UnknownAdapter, UnknownVersion, VersionError
+from service.files import sync, write_atomically
 
 MANIFEST = "manifest.json"
 _NOT_COPIED = (MANIFEST, ".*", "*.tmp")
 _ID = re.compile(r"v[0-9a-f]{12}")
+log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -90,14 +93,20 @@ class VersionStore:
             shutil.copytree(source, beside, copy_function=shutil.copyfile, ignore=ignore)
             files = _hashes(beside)
             manifest = Manifest(
-                id=_content_id(files), parent=parent, created=datetime.now(UTC), profile=profile,
-                origin=origin, metrics=dict(metrics or {}), files=files, config=dict(config or {}),
-            )  # fmt: skip
+                id=_content_id(files),
+                parent=parent,
+                created=datetime.now(UTC),
+                profile=profile,
+                origin=origin,
+                metrics=dict(metrics or {}),
+                files=files,
+                config=dict(config or {}),
+            )
             if not self.path(manifest.id).exists():
                 (beside / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
                 _sync_tree(beside)
                 os.replace(beside, self.path(manifest.id))
-                _sync(self.root / "versions")
+                sync(self.root / "versions")
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return self.info(manifest.id)
@@ -165,7 +174,7 @@ class VersionStore:
             return before
         self.check_writable()
         now = Active(version=version, previous=before.version if before else None)
-        write_atomically(self.root / "ACTIVE", now.model_dump_json())
+        write_atomically(self.root / "ACTIVE", now.model_dump_json() + "\n")
         return now
 
     def previous(self) -> str:
@@ -183,6 +192,41 @@ class VersionStore:
         """Raises ReadOnlyStore if nothing can be written here."""
         if not os.access(self.root, os.W_OK):
             raise ReadOnlyStore("The store is read-only here: ask whoever writes it, or mount it writable.")
+
+    def refusal(self, version: str) -> str | None:
+        """The reason why a version must not serve; None if it may."""
+        try:
+            return str(json.loads((self.root / "refused" / f"{version}.json").read_bytes())["reason"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return "its mark cannot be read"
+
+    def refuse(self, version: str, reason: str) -> None:
+        """Marks a version as one that must not serve. Raises UnknownVersion."""
+        self._annotate("refused", version, json.dumps({"reason": reason}))
+
+    def benchmarks(self, version: str) -> dict[str, Benchmark]:
+        """Results by the name of the labelled set; empty if there are none, or none that can be read."""
+        try:
+            text = (self.root / "benchmarks" / f"{version}.json").read_bytes()
+            return BenchmarksRequest.model_validate_json(text).benchmarks
+        except FileNotFoundError:
+            return {}
+        except ValidationError:
+            log.warning("the benchmarks of version %s cannot be read", version)
+            return {}
+
+    def record_benchmarks(self, version: str, measured: BenchmarksRequest) -> None:
+        """Replaces the results of a version. Raises UnknownVersion, ReadOnlyStore."""
+        self.check_writable()
+        self._annotate("benchmarks", version, measured.model_dump_json())
+
+    def _annotate(self, folder: str, version: str, text: str) -> None:
+        """Writes a file about a version beside it: the version itself never changes."""
+        self.manifest(version)
+        (self.root / folder).mkdir(exist_ok=True)
+        write_atomically(self.root / folder / f"{version}.json", text + "\n")
 
     def adapter_path(self, name: str) -> Path:
         """The directory of an adapter. Raises UnknownAdapter if it is missing or cannot be a name."""
@@ -208,7 +252,7 @@ class VersionStore:
                 raise AdapterNameUsed("This adapter name was used before; take a new one.")
             known.last_id += 1
             known.used[name] = known.last_id
-            write_atomically(file, known.model_dump_json())
+            write_atomically(file, known.model_dump_json() + "\n")
         return known.last_id
 
 
@@ -236,26 +280,6 @@ def _content_id(files: Mapping[str, str]) -> str:
     return "v" + hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:12]
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Replaces a file: a reader, or a crash, meets the old text or the new."""
-    beside = file.with_name(f".{file.name}-{uuid4().hex}")
-    try:
-        beside.write_text(text + "\n")
-        _sync(beside)
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)  # of a full disk
-    _sync(file.parent)
-
-
 def _sync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

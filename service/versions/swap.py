@@ -14,15 +14,13 @@ from service.configuration.settings import Settings
 from service.contract import SwapResponse, VersionInfo
 from service.engine.canary import readable_share
 from service.engine.protocol import Engine
-from service.errors import EngineDead, NotActive, PointerFailure, ServiceError, VersionError
+from service.errors import EngineDead, NotActive, PointerFailure, ProblemError, VersionError
 from service.observability import metrics
 from service.prompts import PROFILES
 from service.versions.adapters import Adapters
-from service.versions.candidate import check_candidate
-from service.versions.gate import VersionGate
-from service.versions.handover import handed_over
-from service.versions.preflight import check_tensors
+from service.versions.preflight import check_candidate, check_tensors, handed_over
 from service.versions.store import VersionStore
+from service.versions.swap_lock import SwapLock
 
 _MOVE_POINTER = (
     "This replica follows the store's pointer: move that (`evoquality versions promote --store`, `rollback --store`)."
@@ -38,18 +36,18 @@ class Swapper:
         self,
         engine: Engine,
         store: VersionStore,
-        gate: VersionGate,
+        swap_lock: SwapLock,
         adapters: Adapters,
         forget_answers: Callable[[], None],
         settings: Settings,
     ) -> None:
         self._engine = engine
         self._store = store
-        self._gate = gate
+        self._swap_lock = swap_lock
         self._adapters = adapters
         self._forget_answers = forget_answers
         self._settings = settings
-        self._loaded = self._base = store.path(gate.version.id)
+        self._loaded = self._base = store.path(swap_lock.version.id)
         self._one_at_a_time = asyncio.Lock()
 
     async def promote(self, version: str) -> SwapResponse:
@@ -77,21 +75,21 @@ class Swapper:
         Raises UnknownWeights, VersionError (the old weights answer on), DrainTimeout, EngineDead.
         """
         async with self._one_at_a_time:
-            if name == self._gate.version.id:
+            if name == self._swap_lock.version.id:
                 return _unchanged(name, None)
             return await _counted(name, self._overwrite(name))
 
     async def _overwrite(self, name: str) -> SwapResponse:
         path = handed_over(self._settings.handover_folder, name)
         await asyncio.to_thread(check_tensors, path, self._base)
-        info = self._gate.version.model_copy(
+        info = self._swap_lock.version.model_copy(
             update={"id": name, "created": datetime.now(UTC), "origin": "handed over", "metrics": {}}
         )
         return await self._swap(info, path, try_canaries=False)
 
     async def _promote(self, version: str) -> SwapResponse:
         await self._check_pointer(version)
-        if version == self._gate.version.id:
+        if version == self._swap_lock.version.id:
             return _unchanged(version, self._publish(version))
         return await _counted(version, self._promote_another(version))
 
@@ -114,14 +112,14 @@ class Swapper:
 
     async def _swap(self, info: VersionInfo, path: Path, *, try_canaries: bool) -> SwapResponse:
         closing = perf_counter()
-        async with self._gate.closed(self._settings.drain_seconds):
+        async with self._swap_lock.exclusive(self._settings.drain_seconds):
             drained = perf_counter()
             reloaded, before = await self._load_or_restore(info, path, try_canaries)
-            previous = before or self._gate.version.id
+            previous = before or self._swap_lock.version.id
             self._loaded = path
             self._adapters.forget_all()
             self._forget_answers()
-            self._gate.version = info
+            self._swap_lock.version = info
             metrics.set_version(self._settings.model_name, info.id)
             opening = perf_counter()
         return SwapResponse(
@@ -139,7 +137,7 @@ class Swapper:
         """
         try:
             return self._store.activate(version).previous if self._settings.moves_pointer else None
-        except (OSError, ValueError, ServiceError) as failure:
+        except (OSError, ValueError, ProblemError) as failure:
             log.error("the store's pointer could not be moved: %s", failure)
             raise PointerFailure(
                 "The store's pointer could not be moved; the version is unchanged. See whether its volume is full."
@@ -178,7 +176,7 @@ class Swapper:
         """Puts the previous weights back. If that fails too, the engine is given up."""
         try:
             await self._engine.pause()
-            await self._engine.reload(self._loaded, self._gate.version.id)
+            await self._engine.reload(self._loaded, self._swap_lock.version.id)
             await self._engine.resume()
             self._adapters.forget_all()
         except Exception as failure:
@@ -191,7 +189,7 @@ async def _counted(version: str, swap: Coroutine[Any, Any, SwapResponse]) -> Swa
     """Logs a swap and counts how it ended."""
     try:
         response = await swap
-    except ServiceError as refusal:
+    except ProblemError as refusal:
         if isinstance(refusal, NotActive):  # it was not tried
             raise
         metrics.swaps.labels("refused").inc()

@@ -12,7 +12,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from service.client import ServiceError
-from service.versions import refusals
 from tests.engine.conftest import add
 from tests.engine.rounds import STEPS, TinyRound, apart, moments
 from tests.engine.running import Running
@@ -142,7 +141,7 @@ def test_a_candidate_that_fails_the_gate_is_kept_marked_and_never_served(
     assert not verdict["passed"]
     assert "SRCC on the probe" in {criterion["name"] for criterion in verdict["criteria"]}
     assert copied.service.active == first
-    assert "moved by" in str(refusals.reason(copied.service.store, copied.candidate))
+    assert "moved by" in str(copied.service.store.refusal(copied.candidate))
     with pytest.raises(ServiceError, match="refused: "):
         copied.service.operators.promote(copied.candidate)
 
@@ -162,7 +161,7 @@ def test_a_promoted_version_that_is_not_what_the_gate_saw_is_rolled_back(
     write_json(copied.folder / "candidate.json", {"id": damaged})
     assert copied.finish() == 43
     assert copied.service.active == first
-    assert "at the gate" in str(refusals.reason(store, damaged))
+    assert "at the gate" in str(store.refusal(damaged))
     assert copied.finish() == 43
     assert copied.service.active == first
 

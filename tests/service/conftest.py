@@ -24,7 +24,8 @@ from fastapi import FastAPI
 from PIL import Image
 from safetensors.numpy import save_file
 
-from service.app import Service, create_app, create_operator_app, create_service
+from service.api.service import Service, create_service
+from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings
 from service.contract import VersionInfo
 from service.images.picture import Picture

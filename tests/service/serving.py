@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from service.app import create_service
+from service.api.service import create_service
 from service.configuration.settings import Settings
 from service.engine.protocol import Generation, Prompt, Sampling
 from service.observability.logs import logging_to_stderr

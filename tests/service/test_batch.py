@@ -130,7 +130,7 @@ def test_pictures_that_wait_for_memory_do_not_keep_a_swap_waiting(make_world, ru
     plain = world.service.decoder._decode
 
     async def decode(data: bytes):
-        behind.append(world.service.gate._holders)
+        behind.append(world.service.swap_lock._readers)
         return await plain(data)
 
     async def story() -> list[int]:

@@ -116,9 +116,9 @@ def test_no_answer_of_old_weights_is_served_after_a_swap_under_load(world: World
 
             async def caller() -> None:
                 for _ in range(40):
-                    began = world.service.gate.version.id
+                    began = world.service.swap_lock.version.id
                     answer = await client.post("/v1/score", files={"image": IMAGE})
-                    ended = world.service.gate.version.id
+                    ended = world.service.swap_lock.version.id
                     assert answer.json()["version"] in {began, ended}
 
             async def swaps() -> None:

@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException
 
 from service.api.observe import ObserveMiddleware
 from service.api.problems import add_problem_handlers
-from service.errors import RateLimited, ServiceError, VersionError
+from service.errors import RateLimited, ProblemError, VersionError
 
 FROZEN = Path(__file__).with_name("errors.json")
 HTTP_STATUSES = (400, 404, 405, 413, 415)
@@ -20,7 +20,7 @@ HTTP_STATUSES = (400, 404, 405, 413, 415)
 def failures() -> list[Exception]:
     """One of every kind."""
     special = {VersionError: VersionError("reason", "A detail."), RateLimited: RateLimited("A detail.", 7)}
-    own = [special.get(kind) or kind("A detail.") for kind in ServiceError.__subclasses__()]
+    own = [special.get(kind) or kind("A detail.") for kind in ProblemError.__subclasses__()]
     return [*own, *map(HTTPException, HTTP_STATUSES), RuntimeError("secret")]
 
 

@@ -14,12 +14,11 @@ import httpx
 import pytest
 from tenacity import wait_fixed
 
-from service.app import create_service
+from service.api.service import create_service
 from service.configuration.settings import Settings
 from service.errors import VersionError
 from service.observability import metrics
 from service.versions import follower as module
-from service.versions import refusals
 from service.versions.first import first_version
 from service.versions.store import VersionStore
 from tests.service.conftest import KEY, Listening, World, adapter, checkpoint, picture, served
@@ -161,7 +160,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_answering_and_the_re
 
 def test_a_version_is_followed_once_it_may_and_can_be_loaded(start, store, versions):
     replica = start()
-    refusals.refuse(store, versions[1], "it agrees with 40 % of the votes")
+    store.refuse(versions[1], "it agrees with 40 % of the votes")
     store.activate(versions[1])
     assert "40 % of the votes" in until_not_following(replica)
     (store.root / "refused" / f"{versions[1]}.json").unlink()
@@ -274,7 +273,7 @@ def test_a_drain_that_takes_too_long_is_tried_again_and_the_replica_stays_ready(
     slow.start()
     until(lambda: replica.world.engine.running > 0)
     store.activate(versions[1])
-    until(lambda: not replica.world.service.gate.is_open)
+    until(lambda: not replica.world.service.swap_lock.is_open)
     assert ready(replica).status_code == 200
     slow.join()
     replica.world.engine.seconds = 0.0
@@ -297,7 +296,7 @@ def test_an_operator_may_hurry_a_replica_but_not_lead_it_elsewhere(start, store,
 
 def test_a_version_that_is_hurried_and_refused_is_told_as_ever(start, store, versions):
     replica = start(follow_spread_seconds=FOREVER)
-    refusals.refuse(store, versions[1], "it agrees with 40 % of the votes")
+    store.refuse(versions[1], "it agrees with 40 % of the votes")
     store.activate(versions[1])
     refused = operate(replica, "POST", f"/versions/{versions[1]}/promote")
     assert_problem(refused, 422, "version_refused")

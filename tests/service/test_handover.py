@@ -89,7 +89,7 @@ def test_handing_over_the_same_weights_twice_is_done_once(rollout: World, run):
 
 def refused(world: World, run, name: str, error: type[Exception], match: str | None = None) -> None:
     """As refused weights must end: what was loaded before answers."""
-    before = world.service.gate.version.id
+    before = world.service.swap_lock.version.id
     with pytest.raises(error, match=match):
         run(world.service.swapper.overwrite(name))
     assert run(roll_out(world)).version == before

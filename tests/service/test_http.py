@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from service.errors import ServiceError
+from service.errors import ProblemError
 from tests.service.conftest import World, picture
 
 IMAGE = picture(128)
@@ -172,7 +172,7 @@ def test_versions_are_listed(world: World, run):
 def test_health_tells_life_from_readiness(world: World, run):
     assert ask(world, run, "GET", "/health/live").json() == {"status": "live", "version": world.first}
     assert ask(world, run, "GET", "/health/ready").json() == {"status": "ready", "version": world.first}
-    world.service.draining = True
+    world.service.readiness.draining = True
     assert_problem(ask(world, run, "GET", "/health/ready"), 503, "not_ready")
     assert_problem(ask(world, run, "POST", "/v1/score", files={"image": IMAGE}), 503, "not_ready")
 
@@ -205,8 +205,8 @@ def test_one_question_to_the_engine_stands_for_all_who_probe(world: World, run):
 
     async def story() -> list[httpx.Response]:
         async with world.public() as client, world.operators() as operators:
-            together = await asyncio.gather(*(client.get("/health/ready") for _ in range(5)))
-            return [*together, await operators.get("/health/ready")]
+            gather = await asyncio.gather(*(client.get("/health/ready") for _ in range(5)))
+            return [*gather, await operators.get("/health/ready")]
 
     world.engine.probe = probe
     assert {response.status_code for response in run(story())} == {200}
@@ -220,7 +220,7 @@ def test_an_engine_with_other_weights_than_those_that_serve_is_not_ready(world: 
 
 def test_a_swap_does_not_make_the_service_unready(world: World, run):
     async def story() -> httpx.Response:
-        async with world.public() as client, world.service.gate.closed(1):
+        async with world.public() as client, world.service.swap_lock.exclusive(1):
             world.engine.version = "half loaded"
             return await client.get("/health/ready")
 
@@ -279,11 +279,11 @@ def test_the_documentation_shows_both_kinds_of_body(world: World, run):
 
 
 def test_every_error_has_a_status_a_code_and_a_title_of_its_own():
-    errors = ServiceError.__subclasses__()
+    errors = ProblemError.__subclasses__()
     assert len({error.code for error in errors}) == len(errors)
     for error in errors:
         assert 400 <= error.status < 600
-        assert error.title != ServiceError.title
+        assert error.title != ProblemError.title
         assert (error.status in {429, 503}) == (error.retry_after_s is not None)
 
 

@@ -16,7 +16,7 @@ LIGHT = (
 )  # fmt: skip
 ORDER = ("observability", "images", "configuration", "engine", "versions", "judging", "ranking", "api")
 """The packages that serve: each may import those before it, and what all share."""
-SHARED = {"contract", "prompts", "answers", "errors", "together"}
+SHARED = {"contract", "prompts", "answers", "errors", "gather"}
 
 
 @pytest.fixture(scope="module")

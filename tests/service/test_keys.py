@@ -13,8 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.api import keys as module
-from service.api.keys import Keys, add_key, read_keys
-from service.api.rates import Rates
+from service.api.keys import Keys, Rates, add_key, read_keys
 from service.cli import app as cli
 from service.errors import InvalidRequest
 from tests.service.conftest import World, picture

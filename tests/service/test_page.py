@@ -230,7 +230,7 @@ def test_an_operator_promotes_and_rolls_back_with_the_key_alone(page: Page, list
     page.get_by_label("Key").last.fill("wrong")
     swap("Promote", world.second)
     expect(said).to_contain_text("operators' key")
-    assert world.service.gate.version.id == world.first
+    assert world.service.swap_lock.version.id == world.first
     page.get_by_label("Key").last.fill(KEY)
     swap("Promote", world.second)
     expect(said).to_contain_text(f"{world.second} serves. New requests waited")
@@ -266,7 +266,7 @@ def test_without_the_mouse(page: Page, listening: Listening):
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert listening.world.service.gate.version.id == listening.world.first
+    assert listening.world.service.swap_lock.version.id == listening.world.first
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

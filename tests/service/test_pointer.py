@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.contract import VersionInfo
-from service.versions import refusals
 from service.versions.store import VersionStore
 from tests.full_disk import small_files
 from tests.service.conftest import checkpoint
@@ -85,7 +84,7 @@ def test_a_commit_of_the_hubs_that_is_there_already_is_not_fetched_again(
     commit = "Qwen/Qwen2.5-VL-3B-Instruct@66285546d2b821cf421d4f5eb2576359d3770cd3"
     source = checkpoint(tmp_path / commit.partition("@")[2], 1)
     fetched = []
-    monkeypatch.setattr("service.versions.hub._download", lambda *asked: fetched.append(asked) or source)
+    monkeypatch.setattr("service.versions.importing._download", lambda *asked: fetched.append(asked) or source)
     first = imported(store, commit)
     (store.root / "ACTIVE").unlink()
     assert imported(store, commit) == first == store.active().version
@@ -131,7 +130,7 @@ def test_a_rollback_leaves_a_version_whose_files_are_broken(store: VersionStore,
 
 
 def test_what_may_not_serve_is_not_pointed_at(store: VersionStore, two: tuple[str, str], tmp_path: Path):
-    refusals.refuse(store, two[1], "it agrees with 40 % of the votes")
+    store.refuse(two[1], "it agrees with 40 % of the votes")
     assert "40 % of the votes" in refused(store, "promote", two[1])
     (store.root / "refused" / f"{two[1]}.json").unlink()
     other = checkpoint(tmp_path / "other", 3)

@@ -9,7 +9,6 @@ from PIL import Image
 
 from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions
 from service.errors import DrainTimeout, EngineDead, PointerFailure, UnknownAdapter, UnknownVersion, VersionError
-from service.versions import refusals
 from tests.full_disk import small_files
 from tests.service.conftest import World, adapter, opened
 from tests.service.fake_engine import plain_answer
@@ -106,7 +105,7 @@ def test_unreadable_canaries_are_refused_and_the_old_weights_restored(world: Wor
 def test_a_disk_that_fills_before_the_pointer_moves_leaves_the_old_version_serving(world: World, run):
     with small_files(20):
         refused(world, run, PointerFailure, "pointer could not be moved")
-    assert world.service.gate.version.id == world.engine.version == world.first
+    assert world.service.swap_lock.version.id == world.engine.version == world.first
     assert run(score(world)).version == world.first
     assert run(world.service.swapper.promote(world.second)).version == world.second
 
@@ -185,7 +184,7 @@ def test_removing_an_adapter_waits_for_its_requests(world: World, run):
 
 
 def test_a_version_marked_as_refused_is_listed_with_the_reason_and_never_served(world: World, run):
-    refusals.refuse(world.store, world.second, "it agrees with 40 % of the votes")
+    world.store.refuse(world.second, "it agrees with 40 % of the votes")
 
     async def promote_and_list() -> tuple[int, str, dict[str, str | None]]:
         async with world.operators() as client:
@@ -195,6 +194,6 @@ def test_a_version_marked_as_refused_is_listed_with_the_reason_and_never_served(
         return answer.status_code, answer.json()["detail"], {row["id"]: row["refused"] for row in listed}
 
     status, detail, listed = run(promote_and_list())
-    assert (status, world.service.gate.version.id) == (422, world.first)
+    assert (status, world.service.swap_lock.version.id) == (422, world.first)
     assert "refused: it agrees with 40 % of the votes" in detail
     assert listed == {world.first: None, world.second: "it agrees with 40 % of the votes"}

@@ -110,7 +110,7 @@ def test_a_gate_closed_longer_than_the_deadline_asks_to_come_back(make_world, ru
     world = make_world(request_seconds=SHORT)
 
     async def story() -> httpx.Response:
-        async with world.service.gate.closed(1):
+        async with world.service.swap_lock.exclusive(1):
             return await score(world)
 
     response = run(story())
@@ -128,7 +128,7 @@ def test_who_is_inside_while_the_gate_is_closed_was_too_slow(make_world, run):
         inside = asyncio.create_task(score(world))
         await working(world)
         closing = asyncio.create_task(world.service.swapper.promote(world.second))
-        while world.service.gate.is_open:
+        while world.service.swap_lock.is_open:
             await asyncio.sleep(0.001)
         answers = await asyncio.gather(inside, score(world))
         closing.cancel()

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from service.app import create_service
+from service.api.service import create_service
 from service.client import encode_image
 from service.contract import RolloutPrompt, RolloutRequest
 from tests.service.conftest import KEY, World, picture, served

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from service.client import Client, ServiceError
-from service.versions import refusals
 from tests.full_disk import small_files
 from tests.service.conftest import KEY, World, checkpoint
 from tests.trainer.promoting import answer_as, changed, context, gated, observer, serving
@@ -72,7 +71,7 @@ def test_of_a_version_that_a_follower_refuses_the_pointer_is_moved_back(
         with pytest.raises(Regressed, match=r"the service refused it .unreadable_canaries"):
             promote(gated, observer)
         assert (pointer(replicas), serving(replicas)) == ((first, second), [first, first])
-    assert "unreadable_canaries" in str(refusals.reason(gated.store, second))
+    assert "unreadable_canaries" in str(gated.store.refusal(second))
 
 
 def test_of_a_version_that_answers_otherwise_the_pointer_is_moved_back(
@@ -173,7 +172,7 @@ def test_a_pointer_that_somebody_moved_is_not_rolled_back_but_the_version_is_mar
     with pytest.raises(WrongVersion, match=f"moved to {third} while"):
         promote(gated, observer)
     assert pointer(replicas) == (third, second)
-    assert "it was worse" in str(refusals.reason(store, second))
+    assert "it was worse" in str(store.refusal(second))
 
 
 def meanwhile(replicas: Replicas, happens: Callable[[], object]) -> None:

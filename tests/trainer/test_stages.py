@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from service.versions import refusals
 from tests.trainer.promoting import answer_as, changed, context, gated, observer, serving
 from tests.trainer.replicas import Replicas
 from trainer.errors import GateRefused, Regressed, WrongVersion
@@ -75,7 +74,7 @@ def test_a_promoted_version_that_answers_otherwise_is_rolled_back_and_marked(
         with pytest.raises(Regressed, match="at the gate"):
             promote(gated, observer)
         assert serving(replicas) == [replicas.first.first] * 2
-    assert "at the gate" in str(refusals.reason(gated.store, replicas.first.second))
+    assert "at the gate" in str(gated.store.refusal(replicas.first.second))
 
 
 def test_a_version_that_one_replicas_canaries_refuse_is_rolled_back_on_the_others_and_marked(
@@ -85,7 +84,7 @@ def test_a_version_that_one_replicas_canaries_refuse_is_rolled_back_on_the_other
     with pytest.raises(Regressed, match=r"the service refused it .unreadable_canaries"):
         promote(gated, observer)
     assert serving(replicas) == [replicas.first.first] * 2
-    assert "unreadable_canaries" in str(refusals.reason(gated.store, replicas.first.second))
+    assert "unreadable_canaries" in str(gated.store.refusal(replicas.first.second))
 
 
 def test_a_rollback_that_was_killed_is_carried_out_at_the_next_start(
@@ -97,7 +96,7 @@ def test_a_rollback_that_was_killed_is_carried_out_at_the_next_start(
     with pytest.raises(Regressed, match="it was worse"):
         promote(gated, observer)
     assert serving(replicas) == [replicas.first.first] * 2
-    assert "it was worse" in str(refusals.reason(gated.store, replicas.first.second))
+    assert "it was worse" in str(gated.store.refusal(replicas.first.second))
 
 
 def test_a_replica_that_cannot_be_rolled_back_is_named(

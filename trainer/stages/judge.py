@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.prompts import Profile
-from service.versions import refusals
 from trainer.files import write_json
 from trainer.leftovers import run_id
 from trainer.promotion import candidate, gate
@@ -52,5 +51,5 @@ def _add_candidate(context: RoundContext, policy: Learner, verdict: gate.Verdict
         config=context.settings.model_dump(mode="json"),
     )  # fmt: skip
     if not verdict.passed:
-        refusals.refuse(context.store, info.id, "; ".join(verdict.reasons))
+        context.store.refuse(info.id, "; ".join(verdict.reasons))
     write_json(context.folder / "candidate.json", info.model_dump(mode="json"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from service.client import ServiceError
-from service.versions import refusals
 from trainer.errors import GateRefused, Regressed, WrongVersion
 from trainer.files import read_json, write_json, writing
 from trainer.promotion import gate
@@ -74,7 +73,7 @@ def _roll_back(context: RoundContext, version: str, reason: str) -> None:
         _tell(context, context.base, context.workers.roll_back(context.base, version))
     finally:  # whoever has moved the pointer, and whatever does not answer
         with writing(context.store.root / "refused"):
-            refusals.refuse(context.store, version, f"at its promotion: {reason}")
+            context.store.refuse(version, f"at its promotion: {reason}")
     raise Regressed(f"round {context.number}: {version} was rolled back to {context.base}: {reason}")
 
 

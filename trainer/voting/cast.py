@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from service.together import together
+from service.concurrency import gather
 from trainer.files import append_jsonl
 from trainer.voting.vote import Pair, PairVotes, load
 from trainer.voting.voter import Voter
@@ -42,5 +42,5 @@ async def cast(
                 append_jsonl(path, map(asdict, votes))
                 advance(len(votes))
 
-    await together(*(ask(left[start : start + batch]) for start in range(0, len(left), batch)))
+    await gather(*(ask(left[start : start + batch]) for start in range(0, len(left), batch)))
     return load(path)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from service.client import AsyncClient, ServiceError
+from service.concurrency import gather
 from service.contract import (
     ExactVotes,
     ExactVotesRequest,
@@ -25,7 +26,6 @@ from service.contract import (
     RolloutResult,
     SwapResponse,
 )
-from service.together import together
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
 from trainer.files import writing
@@ -117,11 +117,11 @@ class AsyncWorkers:
 
     async def unload_adapter(self, name: str) -> None:
         """Unloads it everywhere, without waiting for replicas that do not answer."""
-        await together(*(replica.unload(name) for replica in self._replicas))
+        await gather(*(replica.unload(name) for replica in self._replicas))
 
     async def remove_adapter(self, own_name: str) -> None:
         """Unloads what an earlier process left loaded, by its replica's own name."""
-        await together(*(replica.remove(own_name) for replica in self._replicas))
+        await gather(*(replica.remove(own_name) for replica in self._replicas))
 
     async def promote(self, version: str, instead_of: str) -> tuple[SwapResponse, list[str]]:
         """Promotes on one replica after the other, so that the rest go on answering.
@@ -168,7 +168,7 @@ class AsyncWorkers:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await together(*(replica.client.close() for replica in self._replicas))
+        await gather(*(replica.client.close() for replica in self._replicas))
 
     async def _spread(
         self,
@@ -223,7 +223,7 @@ class AsyncWorkers:
     async def _each(self, ask: Callable[[Replica], Awaitable[R]], replicas: Sequence[Replica] | None = None) -> list[R]:
         """What the replicas answer that do. Raises as `_fail` if none does."""
         asked = self._askable() if replicas is None else replicas
-        answers = await together(*(self._try(replica, ask) for replica in asked))
+        answers = await gather(*(self._try(replica, ask) for replica in asked))
         return [answer for answer in answers if answer is not None] or self._fail()
 
     async def _try(self, replica: Replica, ask: Callable[[Replica], Awaitable[R]]) -> R | None:

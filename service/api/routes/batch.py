@@ -1,4 +1,7 @@
-"""`POST /v1/score/batch`: many images, one version; all at once, or one JSON line each as they are ready."""
+"""`POST /v1/score/batch` and `POST /v1/rank`: many images, judged by one version.
+
+These routes charge a key for each image, so they do it themselves once they have read the body.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
 
 from service.api.body import both_forms, read_body
-from service.api.callers import charge
+from service.api.dependencies import charge
 from service.api.openapi import problems
 from service.api.problems import problem_of
 from service.api.service import service_of
 from service.api.watch import deadline
 from service.contract import (
     MAX_BATCH,
+    MAX_RANKED,
+    RankRequest,
+    RankResponse,
     ScoreBatchItem,
     ScoreBatchRequest,
     ScoreBatchResponse,
@@ -24,9 +30,11 @@ from service.contract import (
 )
 from service.images.picture import Picture
 from service.judging.batch import Batch, Outcome
+from service.ranking.rank import rank
 
 NDJSON = "application/x-ndjson"
-PATHS = ("/v1/score/batch",)
+PATHS = ("/v1/score/batch", "/v1/rank")
+"""Routes whose bodies hold many images."""
 
 router = APIRouter(
     prefix="/v1",
@@ -69,6 +77,20 @@ async def score_batch(request: Request, until_answered: UntilAnswered) -> Respon
         return StreamingResponse(_lines(request, outcomes), media_type=NDJSON)
     items = sorted([_item(request, *outcome) async for outcome in outcomes], key=lambda item: item.index)
     return ScoreBatchResponse(results=items, model=service.settings.model_name, version=version)
+
+
+@router.post("/rank", openapi_extra=both_forms(RankRequest, ("images",)))
+async def rank_images(request: Request) -> RankResponse:
+    """Orders 2 to 64 images from the best to the worst.
+
+    Pairs are compared in both orders of presentation, those first that tell most: about n log2(n) of them instead
+    of all n (n - 1) / 2. The result is a Bradley-Terry strength for every image, with its standard error.
+    """
+    service = service_of(request)
+    options, images = await read_body(request, RankRequest, ("images",), MAX_RANKED)
+    await charge(request, len(images))
+    async with service.decoder.opened(images) as pictures:
+        return await rank(service.judge, pictures, options)
 
 
 async def _lines(request: Request, outcomes: AsyncIterator[tuple[int, Outcome]]) -> AsyncIterator[str]:

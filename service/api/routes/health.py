@@ -18,15 +18,15 @@ scraped = APIRouter()
 @router.get("/health/live")
 async def live(request: Request) -> HealthResponse:
     """The process answers."""
-    return HealthResponse(status="live", version=service_of(request).gate.version.id)
+    return HealthResponse(status="live", version=service_of(request).swap_lock.version.id)
 
 
 @router.get("/health/ready", responses=problems(503))
 async def ready(request: Request) -> HealthResponse:
     """The engine itself answers, through its own queue, with the version that serves."""
     service = service_of(request)
-    await service.readiness.check(service)
-    return HealthResponse(status="ready", version=service.gate.version.id)
+    await service.readiness.check()
+    return HealthResponse(status="ready", version=service.swap_lock.version.id)
 
 
 @scraped.get("/metrics", include_in_schema=False)

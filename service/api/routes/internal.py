@@ -6,19 +6,16 @@ Bodies are read by the routes themselves, after the key was checked: nobody else
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request
 
 from service.api.body import json_form, parse
-from service.api.callers import Bearer
+from service.api.dependencies import only_in
 from service.api.openapi import problems
-from service.api.roles import only_in
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
+from service.concurrency import gather
 from service.contract import (
     AdapterRequest,
     AdapterResponse,
@@ -30,9 +27,6 @@ from service.contract import (
     SwapResponse,
     WeightsRequest,
 )
-from service.errors import Unauthorized
-from service.together import together
-from service.versions import benchmarks
 
 router = APIRouter(
     prefix="/internal",
@@ -42,18 +36,6 @@ router = APIRouter(
 watched = APIRouter(route_class=WatchedRoute)
 """Routes whose work ends when their client goes; a swap, once begun, is better ended."""
 SERVING, ROLLOUT = [Depends(only_in("serve"))], [Depends(only_in("rollout"))]
-
-
-def require_key(key: str) -> Callable[[Bearer], Awaitable[None]]:
-    """A dependency that raises Unauthorized unless the bearer token is `key`."""
-    expected = hashlib.sha256(key.encode()).digest()
-
-    async def check(bearer: Bearer) -> None:
-        given = hashlib.sha256(bearer.credentials.encode() if bearer else b"").digest()
-        if not hmac.compare_digest(given, expected):
-            raise Unauthorized("Send the operators' key as a bearer token.")
-
-    return check
 
 
 @router.post("/versions/{version}/promote")
@@ -87,7 +69,7 @@ async def overwrite(request: Request) -> SwapResponse:
 async def record_benchmarks(request: Request, version: str) -> None:
     """Replaces what is known of a version's results on labelled sets; `GET /v1/versions` shows it."""
     measured = parse(BenchmarksRequest, await request.body())
-    await asyncio.to_thread(benchmarks.write, service_of(request).store, version, measured)
+    await asyncio.to_thread(service_of(request).store.record_benchmarks, version, measured)
 
 
 @watched.post("/rollouts", openapi_extra=json_form(RolloutRequest))
@@ -96,7 +78,7 @@ async def rollouts(request: Request) -> RolloutResponse:
     service = service_of(request)
     batch = parse(RolloutRequest, await request.body())
     async with service.decoder.opened(batch.images.values()) as pictures:
-        images = await together(*(picture.pixels() for picture in pictures))
+        images = await gather(*(picture.pixels() for picture in pictures))
         return await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
 
 
@@ -106,7 +88,7 @@ async def exact_votes(request: Request) -> ExactVotesResponse:
     service = service_of(request)
     batch = parse(ExactVotesRequest, await request.body())
     async with service.decoder.opened(batch.images.values()) as pictures:
-        images = await together(*(picture.pixels() for picture in pictures))
+        images = await gather(*(picture.pixels() for picture in pictures))
         return await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
 
 

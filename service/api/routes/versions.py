@@ -1,4 +1,4 @@
-"""`GET /v1/versions`: what serves, what served before, what could."""
+"""`GET /v1/versions` lists the store's versions, `GET /v1/info` describes the serving one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from fastapi import APIRouter, Request
 
 from service.api.openapi import problems
 from service.api.service import service_of
-from service.contract import ListedVersion, VersionsResponse
-from service.versions import benchmarks, refusals
+from service.contract import MAX_BATCH, MAX_RANKED, InfoResponse, ListedVersion, Mode, VersionsResponse
+from service.prompts import PROFILES
 from service.versions.store import VersionStore
 
 router = APIRouter(prefix="/v1", tags=["versions"])
+info_router = APIRouter(prefix="/v1", tags=["versions"])
+"""On both ports: the trainer has the operators' key, but may lack a caller's."""
 
 
 @router.get("/versions", responses=problems(401, 429))
@@ -22,7 +24,7 @@ async def versions(request: Request) -> VersionsResponse:
     known = await asyncio.to_thread(_listed, service.store)
     active = await asyncio.to_thread(service.store.active)
     return VersionsResponse(
-        active=service.gate.version.id,
+        active=service.swap_lock.version.id,
         previous=active.previous if active else None,
         versions=known,
     )
@@ -32,8 +34,37 @@ def _listed(store: VersionStore) -> list[ListedVersion]:
     return [
         ListedVersion(
             **info.model_dump(),
-            benchmarks=benchmarks.read(store, info.id),
-            refused=refusals.reason(store, info.id),
+            benchmarks=store.benchmarks(info.id),
+            refused=store.refusal(info.id),
         )
         for info in store.list()
     ]
+
+
+@info_router.get("/info", responses=problems(401, 429))
+async def info(request: Request) -> InfoResponse:
+    """The serving model, its modes, and the limits of a request."""
+    service = service_of(request)
+    settings, version = service.settings, service.swap_lock.version
+    thinks = PROFILES[version.profile].thinks
+    modes: list[Mode] = ["sampled"] if thinks else ["expected", "sampled"]
+    return InfoResponse(
+        model=settings.model_name,
+        version=version.id,
+        role=settings.role,
+        follows=settings.follow,
+        profile=version.profile,
+        thinks=thinks,
+        modes=modes,
+        dtype=settings.dtype,
+        formats=list(service.decoder.formats),
+        max_upload_bytes=settings.max_upload_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        max_image_side=settings.max_image_side,
+        min_image_side=settings.min_image_side,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        max_batch=MAX_BATCH,
+        max_ranked=MAX_RANKED,
+        url_hosts=list(settings.url_hosts),
+    )

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from service.client import AsyncClient
+from service.concurrency import together
 from service.contract import RolloutPrompt, RolloutRequest
-from service.together import together
 from tests.benchmarks.serving.load import Measurement, measure
 from tests.benchmarks.serving.pictures import fresh
 from tests.benchmarks.serving.sides import Served

@@ -9,7 +9,7 @@ import pytest
 
 from service.contract import VersionInfo
 from service.errors import DrainTimeout
-from service.versions.gate import VersionGate
+from service.versions.swap_lock import SwapLock
 
 
 def info(name: str) -> VersionInfo:
@@ -18,18 +18,18 @@ def info(name: str) -> VersionInfo:
 
 def test_a_swap_waits_for_holders_and_newcomers_wait_for_the_swap(run):
     async def story() -> list[str]:
-        gate, events = VersionGate(info("old")), []
+        swap_lock, events = SwapLock(info("old")), []
 
         async def request(name: str, seconds: float) -> None:
-            async with gate.hold() as version:
+            async with swap_lock.shared() as version:
                 await asyncio.sleep(seconds)
                 events.append(f"{name}:{version.id}")
 
         async def swap() -> None:
-            async with gate.closed(5):
+            async with swap_lock.exclusive(5):
                 events.append("swap")
                 await asyncio.sleep(0.02)
-                gate.version = info("new")
+                swap_lock.version = info("new")
 
         async with asyncio.TaskGroup() as group:
             group.create_task(request("early", 0.05))
@@ -44,12 +44,12 @@ def test_a_swap_waits_for_holders_and_newcomers_wait_for_the_swap(run):
 
 def test_a_drain_that_takes_too_long_opens_the_gate_again(run):
     async def story() -> str:
-        gate = VersionGate(info("old"))
-        async with gate.hold():
+        swap_lock = SwapLock(info("old"))
+        async with swap_lock.shared():
             with pytest.raises(DrainTimeout):
-                async with gate.closed(0.01):
+                async with swap_lock.exclusive(0.01):
                     pytest.fail("a swap began under a holder")
-        async with gate.hold() as version:
+        async with swap_lock.shared() as version:
             return version.id
 
     assert run(story()) == "old"
@@ -57,14 +57,14 @@ def test_a_drain_that_takes_too_long_opens_the_gate_again(run):
 
 def test_a_failed_or_cancelled_holder_leaves(run):
     async def story() -> None:
-        gate = VersionGate(info("old"))
+        swap_lock = SwapLock(info("old"))
 
         async def fail() -> None:
-            async with gate.hold():
+            async with swap_lock.shared():
                 raise ValueError
 
         async def linger() -> None:
-            async with gate.hold():
+            async with swap_lock.shared():
                 await asyncio.sleep(60)
 
         task = asyncio.create_task(linger())
@@ -72,7 +72,7 @@ def test_a_failed_or_cancelled_holder_leaves(run):
         task.cancel()
         with pytest.raises(ValueError):
             await fail()
-        async with gate.closed(1):
+        async with swap_lock.exclusive(1):
             pass
 
     run(story())
@@ -80,17 +80,17 @@ def test_a_failed_or_cancelled_holder_leaves(run):
 
 def test_who_wakes_after_the_gate_closed_again_goes_on_waiting(run):
     async def story() -> list[str]:
-        gate, events = VersionGate(info("old")), []
+        swap_lock, events = SwapLock(info("old")), []
 
         async def request() -> None:
-            async with gate.hold():
+            async with swap_lock.shared():
                 events.append("request")
 
         async with asyncio.TaskGroup() as group:
-            async with gate.closed(1):
+            async with swap_lock.exclusive(1):
                 group.create_task(request())
                 await asyncio.sleep(0)
-            async with gate.closed(1):  # the waiter was woken, but has not run yet
+            async with swap_lock.exclusive(1):  # the waiter was woken, but has not run yet
                 await asyncio.sleep(0.01)
                 events.append("second swap")
         return events
@@ -100,9 +100,9 @@ def test_who_wakes_after_the_gate_closed_again_goes_on_waiting(run):
 
 def test_a_body_that_times_out_is_not_taken_for_a_drain(run):
     async def story() -> None:
-        gate = VersionGate(info("old"))
+        swap_lock = SwapLock(info("old"))
         with pytest.raises(TimeoutError):
-            async with gate.closed(1):
+            async with swap_lock.exclusive(1):
                 raise TimeoutError
 
     run(story())

@@ -1,4 +1,4 @@
-"""Several calls at once that end together."""
+"""Concurrent calls that leave nothing running behind them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
-    """The results in order. A failure cancels the others and waits for them: none outlives its gate."""
+async def gather(*calls: Coroutine[Any, Any, T]) -> list[T]:
+    """Runs the calls concurrently and returns their results in order.
+
+    Unlike `asyncio.gather`, the first failure cancels the other calls and waits for them, then is raised itself.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]

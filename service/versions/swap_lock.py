@@ -1,0 +1,81 @@
+"""A readers-writer lock over the serving version: many requests share it, or one swap has it exclusively.
+
+vLLM queues requests that arrive during a pause, and loses some of them when its caches are cleared. Behind this lock
+no request reaches the engine during a swap; requests that arrive meanwhile wait here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from service.contract import VersionInfo
+from service.errors import DrainTimeout
+from service.observability.logs import request_id
+
+
+class SwapLock:
+    """Belongs to one event loop. `version` changes only while a swap has the lock."""
+
+    def __init__(self, version: VersionInfo) -> None:
+        self.version = version
+        self._open = asyncio.Event()
+        self._open.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._readers = 0
+        self._waiting: set[str | None] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """True if a new request passes without waiting."""
+        return self._open.is_set()
+
+    def blocks(self, request: str) -> bool:
+        """True if the request with this id waits for a swap to end."""
+        return request in self._waiting
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[VersionInfo]:
+        """Waits for a running swap. The version stays the same until the block ends.
+
+        Never nest it in one request: a swap between the two would wait for ever.
+        """
+        await self._wait_until_open()
+        self._readers += 1
+        self._idle.clear()
+        try:
+            yield self.version
+        finally:
+            self._readers -= 1
+            if self._readers == 0:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def exclusive(self, drain_seconds: float) -> AsyncIterator[None]:
+        """Makes new requests wait until the block ends, and waits for the running ones.
+
+        The caller runs one swap at a time. Raises DrainTimeout if requests run longer than `drain_seconds`.
+        """
+        self._open.clear()
+        try:
+            await self._drain(drain_seconds)
+            yield
+        finally:
+            self._open.set()
+
+    async def _wait_until_open(self) -> None:
+        request = request_id.get()
+        self._waiting.add(request)
+        try:
+            while not self._open.is_set():  # the next swap may have begun before a waiter wakes
+                await self._open.wait()
+        finally:
+            self._waiting.discard(request)
+
+    async def _drain(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except TimeoutError:
+            raise DrainTimeout("Running requests did not end in time; the version is unchanged.") from None
