@@ -1,6 +1,8 @@
-"""Every failure a caller can meet: its status, its stable code, its title.
+"""The service's failures: those that a caller meets, and those that whoever starts it must correct.
 
-ProblemError
+UserError                    a setting, a file or a folder; the command ends with this sentence and exit code 2
+
+ProblemError                 the base of every problem that a caller can meet: status, stable code, title
 ├── InvalidRequest      422  fields
 │   └── NotSpelled           a model whose tokenizer does not spell numbers digit by digit
 ├── NoExactVotes        422  a model that can only be asked for samples
@@ -38,8 +40,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+class UserError(Exception):
+    """A mistake that a person must correct before the command can work. The text is one sentence without its stop."""
+
+
 class ProblemError(Exception):
-    """Base of all failures that have an answer of their own."""
+    """Base of all failures that become an RFC 9457 problem."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"

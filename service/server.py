@@ -23,6 +23,7 @@ from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings, operator_key
 from service.contract import VersionInfo
 from service.engine.canary import readable_share
+from service.errors import UserError
 from service.images.picture import take_heif
 from service.observability import metrics
 from service.observability.logs import logging_to_stderr
@@ -54,7 +55,7 @@ class _Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, which drain. Returns the exit status, 1 if the engine died.
 
-    Raises before serving: ValueError (settings), OSError (addresses, store), ProblemError (the version).
+    Raises UserError before serving: settings, addresses, the store, its version.
     """
     with logging_to_stderr(settings.log_format, settings.log_level) as vllm_logging, _ended_by_sigterm():
         return _run(settings, vllm_logging)
@@ -75,7 +76,7 @@ def _run(settings: Settings, vllm_logging: str) -> int:
     state = _writable(settings.state_folder)
     key = operator_key(settings.key_file)
     if settings.keys_file:
-        read_keys(settings.keys_file)  # a wrong file is told before the slow start
+        read_keys(settings.keys_file)  # reports a wrong file before the slow start
     if settings.heif:
         take_heif()
     store = VersionStore(settings.store, state)
@@ -88,11 +89,11 @@ def _run(settings: Settings, vllm_logging: str) -> int:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder for what this replica writes, made if missing. Raises ValueError if nothing can be written there."""
+    """The folder for what this replica writes, made if missing. Raises UserError if it cannot be written."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"{folder} cannot be written: give --state a folder of this replica's own")
+        raise UserError(f"{folder} cannot be written: give --state a folder of this replica's own")
     return folder
 
 
@@ -191,10 +192,14 @@ def _server(app: FastAPI, settings: Settings) -> _Server:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Takes an address before the slow start, so that a taken one is told at once. Raises OSError."""
+    """Takes an address before the slow start, so that a taken one is reported at once. Raises UserError."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((host, port))
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise UserError(f"the service cannot listen on {host}, port {port}: {error.strerror or error}") from error
     return bound
 
 

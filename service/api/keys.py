@@ -31,7 +31,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.errors import InvalidRequest, RateLimited
+from service.errors import InvalidRequest, RateLimited, UserError
 from service.files import write_atomically
 
 CHECK_SECONDS = 1.0
@@ -72,7 +72,7 @@ class Keys:
     """The keys of a file, read again when it changes. A broken file leaves the previous keys in force."""
 
     def __init__(self, file: Path) -> None:
-        """Raises ValueError if the file is missing or broken."""
+        """Raises UserError if the file is missing or broken."""
         self._file = file
         self._stamp = _stamp(file)
         self._keys = read_keys(file)
@@ -98,32 +98,34 @@ class Keys:
         self._stamp = stamp
         try:
             self._keys = read_keys(self._file)
-        except ValueError as error:
+        except UserError as error:
             log.error("the keys stay as they were: %s", error)
         else:
             log.info("read %d keys", len(self._keys))
 
 
 def read_keys(file: Path) -> list[Key]:
-    """The keys of a TOML file, or of a JSON file named so. Raises ValueError."""
+    """The keys of a TOML file, or of a JSON file named so. Raises UserError."""
     try:
         text = file.read_text()
         content = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
         return KeysFile.model_validate(content).keys
     except OSError as error:
-        raise ValueError(f"the keys file {file} cannot be read: {error.strerror}") from None
+        raise UserError(f"the keys file {file} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"the keys file {file} is wrong: {where or 'keys'}: {first['msg']}") from None
+        raise UserError(f"the keys file {file} is wrong: {where or 'keys'}: {first['msg']}") from None
     except ValueError as error:
-        raise ValueError(f"the keys file {file} is no {file.suffix.lstrip('.').upper() or 'TOML'}: {error}") from None
+        raise UserError(
+            f"the keys file {file} is not valid {file.suffix.lstrip('.').upper() or 'TOML'}: {error}"
+        ) from None
 
 
 def add_key(file: Path, name: str, requests_per_minute: int | None, max_in_flight: int | None) -> str:
     """Creates a key, adds its hash to the file (readable by its owner only), and returns the key.
 
-    Raises ValueError if the name is taken or malformed, or if the file is broken. The file then stays as it was.
+    Raises UserError if the name is taken or malformed, or if the file is broken. The file then stays as it was.
     """
     secret = token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -132,7 +134,7 @@ def add_key(file: Path, name: str, requests_per_minute: int | None, max_in_fligh
         key = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, max_in_flight=max_in_flight)
         KeysFile(keys=[*known, key])
     except ValidationError as error:
-        raise ValueError(f"the key {name!r} cannot be added: {error.errors()[0]['msg']}") from None
+        raise UserError(f"the key {name!r} cannot be added: {error.errors()[0]['msg']}") from None
     text = _json([*known, key]) if file.suffix == ".json" else _appended(file, key)
     write_atomically(file, text, mode=0o600)
     return secret

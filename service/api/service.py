@@ -49,7 +49,7 @@ class Service:
 
 
 def create_service(settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo) -> Service:
-    """Builds the parts around a warm engine that holds `version`. Raises ValueError for a wrong keys file."""
+    """Builds the parts around a warm engine that holds `version`. Raises UserError for a wrong keys file."""
     swap_lock = SwapLock(version)
     traffic = Traffic(settings.rollouts_beside_users)
     cache = AnswerCache(settings.cache_entries)

@@ -9,6 +9,7 @@ import typer
 
 from service.api.keys import add_key
 from service.commands.common import stop
+from service.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Makes the keys that the public routes ask for.")
 
@@ -28,7 +29,7 @@ def add(name: Name, file: File, requests_per_minute: Rate = None, max_in_flight:
     """Makes a key, stores its hash, and prints the key: this once, it is kept nowhere."""
     try:
         print(add_key(file, name, requests_per_minute, max_in_flight))
-    except ValueError as error:
+    except UserError as error:
         stop(f"Nothing was changed: {error}.")
     except OSError as error:
         stop(f"Nothing was changed: {file} cannot be written: {error.strerror}.")

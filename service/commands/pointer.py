@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from service.commands.common import err, out, stop
 from service.contract import VersionInfo
-from service.errors import ProblemError
+from service.errors import ProblemError, UserError
 from service.versions.importing import import_checkpoint
 from service.versions.preflight import check_candidate
 from service.versions.store import Active, VersionStore
@@ -19,32 +19,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _told(move: Callable[P, T]) -> Callable[P, T]:
-    """A refusal ends the command with one sentence."""
+def _refused_in_a_sentence(move: Callable[P, T]) -> Callable[P, T]:
+    """Makes a refusal end the command with one sentence."""
 
     @wraps(move)
     def moved(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return move(*args, **kwargs)
-        except (ValueError, OSError, ProblemError) as error:
+        except (UserError, OSError, ProblemError) as error:
             stop(f"The store's pointer was not moved: {_first(error)}")
 
     return moved
 
 
 def _first(error: Exception) -> object:
-    """What copying a folder says of each of its files, of a full disk all the same, is said of the first."""
+    """The first of the messages that copying a folder gives for each of its files."""
     return error.args[0][0][2] if isinstance(error, shutil.Error) else error
 
 
-@_told
+@_refused_in_a_sentence
 def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
     """Adds a checkpoint, which is the active version if the store has none."""
     err.print(f"Reading {checkpoint}, and copying it into {folder} if it is not there.", soft_wrap=True, markup=False)
     return import_checkpoint(VersionStore(folder), checkpoint, profile)
 
 
-@_told
+@_refused_in_a_sentence
 def promote(folder: Path, version: str) -> Active:
     """Points at a version that could replace the active one."""
     store = _existing(folder)
@@ -53,7 +53,7 @@ def promote(folder: Path, version: str) -> Active:
 
 def _existing(folder: Path) -> VersionStore:
     if not (folder / "versions").is_dir():
-        raise ValueError(f"{folder} is no version store: it has no folder `versions`")
+        raise UserError(f"{folder} is not a version store: it has no folder `versions`")
     return VersionStore(folder)
 
 
@@ -64,7 +64,7 @@ def _to_replace(store: VersionStore) -> Path | None:
     return path if path and any(path.glob("*.safetensors")) else None
 
 
-@_told
+@_refused_in_a_sentence
 def rollback(folder: Path) -> Active:
     """Points at the previous version. It served before; the active one may be what is broken, and measures nothing."""
     store = _existing(folder)

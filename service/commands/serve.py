@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service.commands.common import stop
-from service.configuration.catalogue import Entry, settings
+from service.configuration import catalogue
+from service.configuration.catalogue import Entry
 from service.configuration.settings import Settings
 from service.configuration.sources import flag, sentence
-from service.errors import ProblemError
+from service.errors import UserError
 
 
 def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Tells typer of one option a setting."""
-    command.__signature__ = inspect.Signature([_parameter(entry) for entry in settings()])  # type: ignore[attr-defined]
+    """Gives the command one option for each setting."""
+    command.__signature__ = inspect.Signature([_parameter(entry) for entry in catalogue.settings()])  # type: ignore[attr-defined]
     command.__annotations__ = {}
     return command
 
@@ -46,12 +48,20 @@ def serve(**given: Any) -> None:
     TOML file that `--config` names (`max_in_flight = 64`). Flags go before the environment, the environment before the
     file. A wrong or unknown one stops the start with exit code 2.
     """
-    try:
-        chosen = Settings(**{name: value for name, value in given.items() if value is not None})
-        from service.server import run
+    settings = _chosen({name: value for name, value in given.items() if value is not None})
+    from service.server import run
 
-        raise typer.Exit(run(chosen))
+    try:
+        raise typer.Exit(run(settings))
+    except UserError as error:
+        stop(f"Cannot start: {error}")
+
+
+def _chosen(given: dict[str, Any]) -> Settings:
+    """The settings from flags, environment and file. A wrong one ends the command."""
+    try:
+        return Settings(**given)
     except ValidationError as error:
         stop(f"Wrong setting: {sentence(error)}")
-    except (ValueError, OSError, ProblemError) as error:
-        stop(f"Cannot start: {error}")
+    except (SettingsError, UserError) as error:
+        stop(f"Wrong setting: {error}")

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from service.configuration.sources import PREFIX, Environment, File
 from service.contract import Role
+from service.errors import UserError
 from service.prompts import ProfileName
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -226,14 +227,17 @@ class Settings(BaseSettings):
 def operator_key(file: Path) -> str:
     """The key in `file`, generated for its owner's eyes only if the file is missing.
 
-    Raises ValueError if the file holds no key.
+    Raises UserError if the file holds no key, or cannot be read or written.
     """
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(token_urlsafe(32) + "\n")
-    key = file.read_text().strip()
+    try:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(token_urlsafe(32) + "\n")
+        key = file.read_text().strip()
+    except OSError as error:
+        raise UserError(f"the operators' key file {file} cannot be used: {error.strerror}") from error
     if not key:
-        raise ValueError(f"the operators' key file {file} is empty")
+        raise UserError(f"the operators' key file {file} is empty")
     return key

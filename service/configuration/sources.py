@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
+from service.errors import UserError
+
 PREFIX = "EVOQUALITY_"
 OTHERS = {PREFIX + name for name in ("URL", "KEY", "OPERATOR_URL", "OPERATOR_KEY")}
 """What the other commands read."""
@@ -25,7 +27,7 @@ _LINK = re.compile(r"_SERVICE_HOST=|_SERVICE_PORT(_\w+)?=|_PORT_\d+_(TCP|UDP|SCT
 
 
 class Environment(EnvSettingsSource):
-    """`EVOQUALITY_<NAME>`. Raises ValueError for a variable that looks like one and is none, service links aside."""
+    """`EVOQUALITY_<NAME>`. Raises UserError for a variable that looks like one but is not, except for service links."""
 
     def __call__(self) -> dict[str, Any]:
         known = [variable(name) for name in self.settings_cls.model_fields]
@@ -38,7 +40,7 @@ class Environment(EnvSettingsSource):
 
 
 class File(PydanticBaseSettingsSource):
-    """The TOML file that `config` names, in flags or in the environment. Raises ValueError, OSError."""
+    """The TOML file that `config` names, in flags or in the environment. Raises UserError."""
 
     def __call__(self) -> dict[str, Any]:
         file = self.current_state.get("config")
@@ -51,8 +53,10 @@ class File(PydanticBaseSettingsSource):
     def _read(self, file: Path) -> dict[str, Any]:
         try:
             values = tomllib.loads(file.read_text())
+        except OSError as error:
+            raise UserError(f"the settings file {file} cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"the settings file {file} is no TOML: {error}") from None
+            raise UserError(f"the settings file {file} is not valid TOML: {error}") from None
         for name in values:
             _check(name, set(self.settings_cls.model_fields) - {"config"}, f"in {file}")
         return values
@@ -86,4 +90,4 @@ def _check(name: str, known: Iterable[str], where: str) -> None:
     if name not in known:
         nearest = get_close_matches(name, known, 1)
         hint = f"did you mean {nearest[0]}?" if nearest else "`evoquality serve --help` lists them"
-        raise ValueError(f"there is no setting {name} ({where}); {hint}")
+        raise UserError(f"there is no setting {name} ({where}); {hint}")

@@ -1,4 +1,4 @@
-"""The engine: vLLM's AsyncLLM in this process. Beside `vllm_worker.py` and `vllm_lora.py` nothing imports vLLM."""
+"""The engine: vLLM's AsyncLLM in this process. Only this file and `vllm_worker.py` import vLLM."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
 
-from service.errors import InvalidImage, ProblemError
+from service.errors import InvalidImage, ProblemError, UserError
 from service.observability.metrics import stage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
@@ -66,11 +66,11 @@ class Picture:
 
 
 def take_heif() -> tuple[str, ...]:
-    """The formats with HEIF, which Pillow is taught. Raises ValueError if the extra is not installed."""
+    """The formats with HEIF, which Pillow is taught. Raises UserError if the extra is not installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise ValueError("the setting heif needs the extra `heif`: pip install 'evoquality-service[heif]'") from None
+        raise UserError("the setting heif needs the extra `heif`: pip install 'evoquality-service[heif]'") from None
     register_heif_opener()
     return (*FORMATS, "HEIF")
 

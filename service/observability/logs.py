@@ -73,11 +73,15 @@ def wanted(kind: Literal["json", "text"] | None) -> Literal["json", "text"]:
 
 @contextmanager
 def logging_to_stderr(kind: Literal["json", "text"] | None, level: str) -> Iterator[str]:
-    """Sets up this process, and yields a file that sets up vLLM's alike."""
+    """Configures the log of this process, and yields a file that configures vLLM's processes alike."""
     chosen = configuration(wanted(kind), level)
     dictConfig(chosen)
-    logging.captureWarnings(True)  # Python's own would not be JSON
-    with NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(chosen, file)
-        file.flush()
-        yield file.name
+    logging.captureWarnings(True)  # Python's own format is not JSON
+    try:
+        with NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(chosen, file)
+            file.flush()
+            yield file.name
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().handlers.clear()

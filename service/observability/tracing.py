@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from opentelemetry import trace
 
+from service.errors import UserError
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -14,14 +16,14 @@ _UNTRACED = "health,metrics,docs,openapi.json,static-offline-docs"
 
 
 def start_tracing(endpoint: str | None, model: str) -> None:
-    """Sends spans to a collector from now on; does nothing without one. Raises ValueError if the extra is missing."""
+    """Sends spans to a collector from now on; does nothing without one. Raises UserError if the extra is missing."""
     if endpoint is None:
         return
     try:
         import opentelemetry.instrumentation.fastapi  # noqa: F401
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "otlp_endpoint is set, but OpenTelemetry's SDK is not installed: pip install 'evoquality-service[otel]'"
         ) from None
     export_to(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"), model)

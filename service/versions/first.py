@@ -1,4 +1,4 @@
-"""The version that a service begins with."""
+"""The version with which a service starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_result, wait_fixed
 
 from service.configuration.settings import Settings
 from service.contract import VersionInfo
-from service.errors import ProblemError
+from service.errors import ProblemError, UserError
 from service.prompts import PROFILES
 from service.versions.importing import import_checkpoint
 from service.versions.preflight import check_servable
@@ -21,14 +21,18 @@ log = logging.getLogger(__name__)
 def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
     """The active version, or of an empty store `settings.checkpoint`, imported and activated.
 
-    Rollout engines and replicas with `follow` await the first version of an empty store; the latter begin with the one
-    before the active one where that cannot serve. Raises ValueError if there is none; UnknownVersion, VersionError if
-    it cannot serve.
+    Rollout engines and followers wait for a first version. A follower falls back to the previous version if the active
+    one cannot be served. Raises UserError if there is no version, or if it cannot be read or served.
     """
-    info = _followed(store, settings.follow_seconds) if settings.follow else _active(store, settings)
+    try:
+        info = _followed(store, settings.follow_seconds) if settings.follow else _active(store, settings)
+    except ProblemError as failure:
+        raise UserError(str(failure)) from failure
+    except OSError as error:
+        raise UserError(f"the store {store.root} cannot be used: {error}") from error
     answer = PROFILES[info.profile].score_tokens
     if answer >= settings.max_model_len:
-        raise ValueError(
+        raise UserError(
             f"max_model_len is {settings.max_model_len}, but answers of the profile {info.profile} take up to {answer} "
             f"tokens beside the question and the pictures: set at least {4 * answer}"
         )
@@ -39,7 +43,7 @@ def _active(store: VersionStore, settings: Settings) -> VersionInfo:
     active = _awaited(store, settings.follow_seconds) if settings.role == "rollout" else store.active()
     if active is None:
         if settings.checkpoint is None:
-            raise ValueError(f"the store {settings.store} has no active version: give a checkpoint")
+            raise UserError(f"the store {settings.store} has no active version: give a checkpoint")
         info = import_checkpoint(store, settings.checkpoint, settings.profile)
         active = store.activate(info.id)
     store.verify(active.version)
@@ -47,7 +51,7 @@ def _active(store: VersionStore, settings: Settings) -> VersionInfo:
 
 
 def _followed(store: VersionStore, seconds: float) -> VersionInfo:
-    """The one before the active one is better than none: it is what the replicas that did not restart serve, too."""
+    """The active version, or the previous one, which replicas that did not restart serve too."""
     active = _awaited(store, seconds)
     try:
         return check_servable(store, active.version)
@@ -67,7 +71,7 @@ def _if_servable(store: VersionStore, version: str | None) -> VersionInfo | None
 
 
 def _awaited(store: VersionStore, seconds: float) -> Active:
-    """The pointer, as soon as there is one."""
+    """Waits for the store's pointer."""
     if active := store.active():
         return active
     log.warning("the store %s has no active version yet; waiting for `evoquality versions import`", store.root)

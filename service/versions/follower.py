@@ -11,7 +11,7 @@ from time import monotonic
 from tenacity import AsyncRetrying, RetryCallState, RetryError, wait_combine, wait_random_exponential
 
 from service.configuration.settings import Settings
-from service.errors import DrainTimeout, NotActive, ProblemError, UnknownVersion
+from service.errors import DrainTimeout, NotActive, ProblemError, UnknownVersion, UserError
 from service.observability import metrics
 from service.versions.store import VersionStore
 from service.versions.swap import Swapper
@@ -84,7 +84,7 @@ class Follower:
             active = self._store.active()
             if active is None:
                 raise FileNotFoundError("it is gone")
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             if self._readable:
                 log.warning("the store's pointer cannot be read: %s", error)
             self._readable = False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.contract import VersionInfo
-from service.errors import VersionError
+from service.errors import UserError, VersionError
 from service.versions.store import VersionStore, content_id
 
 log = logging.getLogger(__name__)
@@ -19,11 +19,11 @@ def import_checkpoint(store: VersionStore, given: str, profile: str) -> VersionI
     """Adds a checkpoint directory or a model of the hub, and makes it active if the store has no active version.
 
     One that the store has already is not copied again, and not fetched again if `given` names the hub's commit. Raises
-    ValueError if it can be found nowhere or is there with another profile; VersionError, OSError.
+    UserError if it can be found nowhere or is there with another profile; VersionError, OSError.
     """
     info = _of_commit(store, given) or _read(store, given, profile)
     if info.profile != profile:
-        raise ValueError(f"the store has this checkpoint as {info.id} already, with the profile {info.profile}")
+        raise UserError(f"the store has this checkpoint as {info.id} already, with the profile {info.profile}")
     if store.active() is None:
         store.activate(info.id)
     return info
@@ -63,13 +63,13 @@ def find_checkpoint(given: str) -> Checkpoint:
     """The directory `given`, or the files of the hub's model of that name, downloaded if need be.
 
     Looks into the hub's cache (`HF_HOME`) and, unless `HF_HUB_OFFLINE` is set, at the hub.
-    Raises ValueError if it can be found nowhere; VersionError `missing_weights` if it is incomplete.
+    Raises UserError if it can be found nowhere; VersionError `missing_weights` if it is incomplete.
     """
     if Path(given).is_dir():
         return Checkpoint(Path(given), "imported")
     name = _NAME.fullmatch(given)
     if name is None:
-        raise ValueError(f"there is no checkpoint directory {given}, and a hub name has the form owner/model")
+        raise UserError(f"there is no checkpoint directory {given}, and a hub name has the form owner/model")
     found = _download(name[1], name[2])
     _check_complete(found)
     return Checkpoint(found, f"{name[1]}@{found.name}")
@@ -90,7 +90,7 @@ def _download(name: str, revision: str | None) -> Path:
     except OSError as error:
         why = f"it cannot be downloaded ({error.strerror or type(error).__name__})"
     revised = f"{name}@{revision}" if revision else name
-    raise ValueError(
+    raise UserError(
         f"the checkpoint {revised} is neither a directory nor in the hub's cache {constants.HF_HUB_CACHE}, and {why}"
     )
 

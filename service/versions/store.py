@@ -30,7 +30,15 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from service.contract import Benchmark, BenchmarksRequest, VersionInfo
-from service.errors import AdapterNameUsed, InvalidRequest, ReadOnlyStore, UnknownAdapter, UnknownVersion, VersionError
+from service.errors import (
+    AdapterNameUsed,
+    InvalidRequest,
+    ReadOnlyStore,
+    UnknownAdapter,
+    UnknownVersion,
+    UserError,
+    VersionError,
+)
 from service.files import sync, write_atomically
 
 MANIFEST = "manifest.json"
@@ -155,13 +163,13 @@ class VersionStore:
         return self.root / "versions" / version
 
     def active(self) -> Active | None:
-        """The pointer, or None in a new store. Raises OSError, and ValueError if it holds something else."""
+        """The pointer, or None in a new store. Raises OSError; UserError if it holds something else."""
         try:
             return Active.model_validate_json((self.root / "ACTIVE").read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError:
-            raise ValueError(f"the pointer {self.root / 'ACTIVE'} cannot be read") from None
+            raise UserError(f"the pointer {self.root / 'ACTIVE'} cannot be read") from None
 
     def activate(self, version: str) -> Active:
         """Points ACTIVE at `version` and remembers the one before. Checks nothing but its existence.

@@ -14,7 +14,7 @@ from service.configuration.settings import Settings
 from service.contract import SwapResponse, VersionInfo
 from service.engine.canary import readable_share
 from service.engine.protocol import Engine
-from service.errors import EngineDead, NotActive, PointerFailure, ProblemError, VersionError
+from service.errors import EngineDead, NotActive, PointerFailure, ProblemError, UserError, VersionError
 from service.observability import metrics
 from service.prompts import PROFILES
 from service.versions.adapters import Adapters
@@ -137,7 +137,7 @@ class Swapper:
         """
         try:
             return self._store.activate(version).previous if self._settings.moves_pointer else None
-        except (OSError, ValueError, ProblemError) as failure:
+        except (OSError, UserError, ProblemError) as failure:
             log.error("the store's pointer could not be moved: %s", failure)
             raise PointerFailure(
                 "The store's pointer could not be moved; the version is unchanged. See whether its volume is full."

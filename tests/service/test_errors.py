@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException
 
 from service.api.observe import ObserveMiddleware
 from service.api.problems import add_problem_handlers
-from service.errors import RateLimited, ProblemError, VersionError
+from service.errors import ProblemError, RateLimited, VersionError
 
 FROZEN = Path(__file__).with_name("errors.json")
 HTTP_STATUSES = (400, 404, 405, 413, 415)

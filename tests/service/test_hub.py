@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from service.configuration.settings import Settings
 from service.contract import VersionInfo
-from service.errors import VersionError
+from service.errors import UserError
 from service.versions.first import first_version
 from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
@@ -61,20 +61,20 @@ def test_a_cached_model_begins_the_store_with_its_profile(home: Path, tmp_path: 
 
 
 def test_what_is_neither_here_nor_in_the_cache_is_told_with_what_keeps_it_away(home: Path, tmp_path: Path):
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(UserError) as refusal:
         start(tmp_path / "store", "someone/Else")
     for part in ("someone/Else", str(home / "hub"), "HF_HUB_OFFLINE"):
         assert part in str(refusal.value)
 
 
 def test_an_unknown_revision_is_told(home: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=f"{NAME}@v2 is neither"):
+    with pytest.raises(UserError, match=f"{NAME}@v2 is neither"):
         start(tmp_path / "store", f"{NAME}@v2")
 
 
 def test_a_path_that_is_none_is_no_hub_name(home: Path, tmp_path: Path):
     for name in (str(tmp_path / "nowhere"), "nowhere"):
-        with pytest.raises(ValueError, match="no checkpoint directory"):
+        with pytest.raises(UserError, match="no checkpoint directory"):
             start(tmp_path / "store", name)
 
 
@@ -82,6 +82,6 @@ def test_an_interrupted_download_does_not_begin_a_store(home: Path, tmp_path: Pa
     [snapshot] = (home / "hub").glob("models--*/snapshots/*")
     shards = {"weight_map": {"a.weight": "model.safetensors", "b.bias": "model-00002-of-00002.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(shards))
-    with pytest.raises(VersionError, match="missing_weights"):
+    with pytest.raises(UserError, match="missing_weights"):
         start(tmp_path / "store", NAME)
     assert VersionStore(tmp_path / "store").active() is None

@@ -16,7 +16,7 @@ LIGHT = (
 )  # fmt: skip
 ORDER = ("observability", "images", "configuration", "engine", "versions", "judging", "ranking", "api")
 """The packages that serve: each may import those before it, and what all share."""
-SHARED = {"contract", "prompts", "answers", "errors", "gather"}
+SHARED = {"contract", "prompts", "answers", "errors", "concurrency", "files"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_only_the_engine_imports_vllm_and_nobody_the_trainer():
     for file in SERVICE.rglob("*.py"):
         for package in _imported(file) & importers.keys():
             importers[package].add(file.name)
-    assert importers == {"vllm": {"vllm_engine.py", "vllm_lora.py", "vllm_worker.py"}, "trainer": set()}
+    assert importers == {"vllm": {"vllm_engine.py", "vllm_worker.py"}, "trainer": set()}
 
 
 @pytest.mark.parametrize("package", ORDER)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from service.api import keys as module
 from service.api.keys import Keys, Rates, add_key, read_keys
 from service.cli import app as cli
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, UserError
 from tests.service.conftest import World, picture
 from tests.service.test_http import assert_problem
 from tests.service.test_settings import serve
@@ -142,7 +142,7 @@ BROKEN = {
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_file_is_refused_without_its_content(file: Path, content: str | bytes):
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=r"the keys file .*keys\.toml is") as refusal:
+    with pytest.raises(UserError, match=r"the keys file .*keys\.toml is") as refusal:
         Keys(file)
     assert "secret" not in str(refusal.value) and HASH not in str(refusal.value)
 

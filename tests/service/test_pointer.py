@@ -61,7 +61,9 @@ def test_a_pointer_to_what_was_deleted_is_mended_by_a_promotion(store: VersionSt
     assert store.active().version == two[1]
 
 
-def test_a_full_disk_is_told_once_and_leaves_nothing_behind(store: VersionStore, two: tuple[str, str], tmp_path: Path):
+def test_a_full_disk_is_reported_once_and_leaves_nothing_behind(
+    store: VersionStore, two: tuple[str, str], tmp_path: Path
+):
     kept = sorted(store.root.rglob("*"))
     third = checkpoint(tmp_path / "c", 3)
     with small_files(20):
@@ -93,12 +95,12 @@ def test_a_commit_of_the_hubs_that_is_there_already_is_not_fetched_again(
 
 
 @pytest.mark.parametrize("command", [("promote", "v5a62bab4bdaa"), ("rollback",)])
-def test_a_folder_that_is_no_store_is_told(command: tuple[str, ...], tmp_path: Path):
-    assert "is no version store" in refused(VersionStore(tmp_path / "elsewhere"), *command)
+def test_a_folder_that_is_not_a_store_is_refused(command: tuple[str, ...], tmp_path: Path):
+    assert "is not a version store" in refused(VersionStore(tmp_path / "elsewhere"), *command)
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_profile_that_differs_from_the_stored_one_is_told(store: VersionStore, tmp_path: Path):
+def test_a_profile_that_differs_from_the_stored_one_is_reported(store: VersionStore, tmp_path: Path):
     imported(store, checkpoint(tmp_path / "a", 1))
     said = refused(store, "import", tmp_path / "a", "--profile", "evoquality")
     assert "already, with the profile plain" in said

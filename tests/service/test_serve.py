@@ -1,8 +1,9 @@
-"""`evoquality serve`: flags before the environment before the file; whatever is wrong is told in a sentence."""
+"""`evoquality serve`: flags before the environment before the file; a mistake is reported in one sentence."""
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from service import server
 from service.cli import app as cli
 from service.configuration.settings import SECTIONS, Settings
 from service.configuration.sources import OTHERS, flag, variable
+from service.errors import UserError, VersionError
+from service.versions.store import VersionStore
+from tests.service.conftest import checkpoint
 
 
 @pytest.fixture
@@ -122,14 +126,44 @@ def test_variables_of_the_clients_and_the_trainer_are_left_alone(
         ("prot = 1", ["prot", "did you mean port?"]),
         ("config = 'other.toml'", ["there is no setting config"]),
         ("port = 'many'", ["port", "'many'"]),
-        ("port = = 1", ["no TOML", "line 1"]),
+        ("port = = 1", ["not valid TOML", "line 1"]),
     ],
 )
-def test_a_wrong_file_is_told_with_its_reason(chosen: list[Settings], tmp_path: Path, text: str, words: list[str]):
+def test_a_wrong_file_is_refused_with_the_reason(chosen: list[Settings], tmp_path: Path, text: str, words: list[str]):
     code, sentence = serve("--config", file(tmp_path, text))
     assert (code, chosen) == (2, [])
     for word in words:
         assert word in sentence
+
+
+@pytest.mark.parametrize(
+    "failure", [ValueError("a bug"), OSError("a bug"), KeyError("a bug"), VersionError("bad", "x")]
+)
+def test_a_bug_shows_its_traceback_and_ends_with_1(monkeypatch: pytest.MonkeyPatch, failure: Exception):
+    def run(_: Settings) -> int:
+        raise failure
+
+    monkeypatch.setattr(server, "run", run)
+    done = CliRunner().invoke(cli, ["serve"])
+    assert (done.exit_code, done.exception) == (1, failure)
+    assert "Cannot start" not in done.output
+
+
+def test_what_a_person_must_correct_ends_with_2_and_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    def run(_: Settings) -> int:
+        raise UserError("the store is empty")
+
+    monkeypatch.setattr(server, "run", run)
+    assert serve() == (2, "Cannot start: the store is empty")
+
+
+def test_a_taken_port_is_reported_before_the_engine_starts(tmp_path: Path):
+    store = VersionStore(tmp_path / "store")
+    store.activate(store.add(checkpoint(tmp_path / "a", 1), parent=None, profile="plain", origin="test").id)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, sentence = serve("--store", str(tmp_path / "store"), "--port", port)
+    assert code == 2 and f"cannot listen on 127.0.0.1, port {port}" in sentence
 
 
 def test_every_variable_of_the_other_commands_is_known():

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from service.cli import app as cli
 from service.configuration import settings as module
 from service.configuration.settings import Settings, operator_key
-from service.errors import VersionError
+from service.errors import UserError
 from service.versions.first import first_version
 from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
@@ -47,7 +47,7 @@ def test_what_kubernetes_tells_of_a_service_of_this_name_is_no_setting(monkeypat
     monkeypatch.setenv("EVOQUALITY_PORT", "9000")
     assert Settings().port == 9000
     monkeypatch.setenv("EVOQUALITY_PROT", "9000")
-    with pytest.raises(ValueError, match="did you mean EVOQUALITY_PORT"):
+    with pytest.raises(UserError, match="did you mean EVOQUALITY_PORT"):
         Settings()
 
 
@@ -85,13 +85,13 @@ def test_the_operators_key_is_made_once_and_for_its_owner_only(tmp_path: Path):
 
 def test_an_empty_key_file_stops_the_start(tmp_path: Path):
     (tmp_path / "key").write_text("\n")
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(UserError, match="empty"):
         operator_key(tmp_path / "key")
 
 
 def test_a_new_store_begins_with_the_checkpoint_and_an_old_one_with_its_active_version(tmp_path: Path):
     store = VersionStore(tmp_path / "store")
-    with pytest.raises(ValueError, match="no active version"):
+    with pytest.raises(UserError, match="no active version"):
         first_version(store, Settings(store=store.root))
     begun = first_version(store, Settings(store=store.root, checkpoint=str(checkpoint(tmp_path / "a", 1))))
     other = Settings(store=store.root, checkpoint=str(checkpoint(tmp_path / "b", 2)))
@@ -103,7 +103,7 @@ def test_a_version_that_was_tampered_with_is_not_served_after_a_restart(tmp_path
     settings = Settings(store=store.root, checkpoint=str(checkpoint(tmp_path / "a", 1)))
     begun = first_version(store, settings)
     (store.path(begun.id) / "config.json").write_text("{}")
-    with pytest.raises(VersionError, match="hash_mismatch"):
+    with pytest.raises(UserError, match="hash_mismatch"):
         first_version(store, settings)
 
 

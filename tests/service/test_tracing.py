@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from service.errors import UserError
 from service.observability.tracing import export_to, start_tracing
 from tests.service.conftest import World, picture
 
@@ -71,5 +72,5 @@ def test_without_an_endpoint_requests_are_not_traced(exporter: InMemorySpanExpor
 
 def test_an_endpoint_without_the_sdk_stops_the_start(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(ValueError, match=r"pip install 'evoquality-service\[otel\]'"):
+    with pytest.raises(UserError, match=r"pip install 'evoquality-service\[otel\]'"):
         start_tracing("http://collector:4318", "evoquality")
