@@ -1,4 +1,4 @@
-"""Reading scores and votes out of a model's text. What cannot be read is None, never a made-up number.
+"""Reads scores and votes from a model's text. An unreadable answer is None, never an invented number.
 
 Imports neither torch, vLLM nor transformers.
 """
@@ -14,7 +14,7 @@ MIN_SCORE, MAX_SCORE = 1.0, 5.0
 
 
 def parse_score(text: str, profile: Profile) -> float | None:
-    """The score between 1 and 5 that `text` answers to `c_score`, or None if it is unreadable."""
+    """The score from 1 to 5 in an answer to `c_score`, or None if it is unreadable."""
     answer = _answer(text, profile)
     if answer is None or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", answer):
         return None
@@ -23,7 +23,7 @@ def parse_score(text: str, profile: Profile) -> float | None:
 
 
 def read_scores(texts: Iterable[str], profile: Profile) -> list[float]:
-    """The readable scores among answers."""
+    """The scores of the readable answers."""
     scores = (parse_score(text, profile) for text in texts)
     return [score for score in scores if score is not None]
 

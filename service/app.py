@@ -1,4 +1,4 @@
-"""The two HTTP applications: the public one, and the operators' on a port of its own."""
+"""The two HTTP applications: public routes, and operators' routes on a port of their own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def create_operator_app(service: Service) -> FastAPI:
-    """The operators' application: promotion, rollback, adapters, the trainer's questions; metrics, open."""
+    """The operators' application: promotion, rollback, adapters, the trainer's requests, and metrics without a key."""
     app = _bare_app("EvoQuality Service: operators", service)
     app.add_middleware(OperatorCorsMiddleware, origins=service.settings.operator_origins)
     _add_outer_middleware(app, service.settings.max_operator_bytes, {})

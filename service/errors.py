@@ -5,23 +5,23 @@ UserError                    a setting, a file or a folder; the command ends wit
 ProblemError                 the base of every problem that a caller can meet: status, stable code, title
 ├── InvalidRequest      422  fields
 │   └── NotSpelled           a model whose tokenizer does not spell numbers digit by digit
-├── NoExactVotes        422  a model that can only be asked for samples
-├── InvalidImage        422  bytes that are no acceptable picture
-├── UrlRefused          422  an image's address that this service does not fetch
-├── UrlFailed           422  an image's address that gave no image
+├── NoExactVotes        422  the model answers samples only
+├── InvalidImage        422  bytes that are not an acceptable picture
+├── UrlRefused          422  this service does not fetch from that address
+├── UrlFailed           422  no image could be fetched from that address
 ├── Unauthorized        401  key missing or wrong
 ├── RateLimited         429  the key's own limit
-├── BodyTimeout         408  a body that came too slowly
+├── BodyTimeout         408  the body arrived too slowly
 ├── DeadlineExceeded    504  the answer took longer than the service or the caller allows
 ├── UnknownVersion      404
 ├── UnknownAdapter      404
-├── UnknownWeights      404  handed-over weights that are not there
-├── VersionError        422  a version failed its checks; never served
+├── UnknownWeights      404  handed-over weights are missing
+├── VersionError        422  a version failed its checks and never serves
 ├── VersionConflict     409  the active version is another one
 ├── NotActive           409  the store's pointer, which this replica follows, names another version
-├── ReadOnlyStore       409  what would write a store that this replica cannot write
-├── WrongRole           409  not a request for a service of this role
-├── AdapterNameUsed     409  names are never used twice
+├── ReadOnlyStore       409  this replica cannot write the store
+├── WrongRole           409  a service of this role does not answer such requests
+├── AdapterNameUsed     409  a name is never used twice
 ├── AdapterRefused      422
 ├── PointerFailure      507  the store's pointer could not be moved; nothing changed
 ├── DrainTimeout        503  a swap waited too long for running requests; nothing changed
@@ -62,7 +62,7 @@ class InvalidRequest(ProblemError):
 
 
 class NotSpelled(InvalidRequest):
-    """Its probabilities of digits are not those of its answers; callers see an invalid request."""
+    """The tokenizer does not spell numbers digit by digit. Callers see an invalid request."""
 
 
 class NoExactVotes(ProblemError):
@@ -78,7 +78,7 @@ class Unauthorized(ProblemError):
 
 
 class RateLimited(ProblemError):
-    """`retry_after_s`: when the same request would pass, if the key asks nothing else meanwhile."""
+    """`retry_after_s`: seconds until the same request passes if the key asks nothing else."""
 
     status, code, title, retry_after_s = 429, "rate_limited", "Too many requests with this key", 1
 
@@ -116,7 +116,7 @@ class UnknownWeights(ProblemError):
 
 
 class VersionError(ProblemError):
-    """`reason` is a stable word for what failed, and stands at the beginning of the detail."""
+    """`reason` is a stable word for the failed check; the detail begins with it."""
 
     status, code, title = 422, "version_refused", "Version refused"
 

@@ -1,4 +1,4 @@
-"""The two prompts of EvoQuality and the answer formats (profiles) met in the field.
+"""The two prompts of EvoQuality, and profiles: the answer formats of published checkpoints.
 
 Texts: the authors' model card (EvoQuality, arXiv 2509.25787), and VisualQuality-R1's for its profile.
 Imports neither torch, vLLM nor transformers.
@@ -31,7 +31,7 @@ _THINK = (
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a checkpoint is asked and how long its answers may be.
+    """The question's suffix, the answer's format and its length for a kind of checkpoint.
 
     `answer` is a regular expression whose group 1 is the answer, searched for in the text after the last
     `</think>`. Token limits are per task.
@@ -45,7 +45,7 @@ class Profile:
 
     @property
     def thinks(self) -> bool:
-        """Whether the answer stands behind a reasoning text."""
+        """True if the model writes its reasoning before the answer."""
         return bool(self.suffix)
 
 
@@ -70,5 +70,5 @@ def chat_messages(task: Task, profile: Profile) -> list[dict[str, object]]:
 
 
 def max_tokens(task: Task, profile: Profile) -> int:
-    """The longest answer that is waited for."""
+    """Longest answer in tokens."""
     return profile.score_tokens if task == "score" else profile.compare_tokens

@@ -35,17 +35,17 @@ from service.versions.store import VersionStore
 
 WATCH_SECONDS = 0.5
 LAST_WORDS_SECONDS = 3.0
-"""How long a service whose engine died goes on answering 503, so that callers learn of it."""
+"""Time in which a service whose engine died still answers 503, so that callers learn of it."""
 
 IDLE_CHECK_SECONDS = 0.05
 CLOSE_SECONDS = 1
-"""What requests have left that outlast the drain."""
+"""Time left to requests that outlast the drain."""
 
 log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to the process: there are two of them."""
+    """A uvicorn server that leaves signals to this process, which runs two servers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -53,7 +53,7 @@ class _Server(uvicorn.Server):
 
 
 def run(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT, which drain. Returns the exit status, 1 if the engine died.
+    """Serves until SIGTERM or SIGINT, which drain it. Returns the exit code, 1 if the engine died.
 
     Raises UserError before serving: settings, addresses, the store, its version.
     """
@@ -63,7 +63,7 @@ def run(settings: Settings) -> int:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM during the start exits at once: a container's first process would not even hear it."""
+    """Makes SIGTERM during the start exit at once; the first process of a container ignores it by default."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         yield
@@ -89,18 +89,18 @@ def _run(settings: Settings, vllm_logging: str) -> int:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder for what this replica writes, made if missing. Raises UserError if it cannot be written."""
+    """The folder that this replica writes to, created if missing. Raises UserError if it cannot be written."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder} cannot be written: give --state a folder of this replica's own")
+        raise UserError(f"{folder} cannot be written: give --state a folder that only this replica writes to")
     return folder
 
 
 async def _serve(
     settings: Settings, key: str, store: VersionStore, version: VersionInfo, sockets: Sequence[socket.socket]
 ) -> int:
-    from service.engine.vllm_engine import VllmEngine  # seconds of imports, after the environment is set
+    from service.engine.vllm_engine import VllmEngine  # takes seconds to import, and reads the environment
 
     engine = VllmEngine(store.path(version.id), settings)
     try:
@@ -118,15 +118,15 @@ async def _serve(
 
 
 async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
-    """Runs both applications until a signal or the engine's death. Returns the exit status."""
+    """Runs both applications until a signal or the engine's death. Returns the exit code."""
     servers = [_server(app, service.settings) for app in (create_app(service), create_operator_app(service))]
     closing: list[asyncio.Task[None]] = []
 
     def drain() -> None:
-        if service.readiness.draining:  # asked twice: at once
+        if service.readiness.draining:  # a second signal closes at once
             _close(servers)
         service.readiness.draining = True
-        if service.swap_lock.is_open:  # a swap that has begun is better ended
+        if service.swap_lock.is_open:  # let a running swap end
             following.cancel()
         closing.append(asyncio.create_task(_close_when_idle(servers, service.settings.drain_seconds)))
 
@@ -152,7 +152,7 @@ async def _follow(service: Service) -> None:
 
 
 async def _close_when_idle(servers: Sequence[_Server], seconds: float) -> None:
-    """Goes on listening, so that probes and newcomers are told 503, until the last request has its answer."""
+    """Closes after the last request is answered. Until then probes and new requests get 503."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while any(server.server_state.tasks for server in servers):
@@ -166,7 +166,7 @@ def _close(servers: Sequence[_Server]) -> None:
 
 
 async def _watch(service: Service, drain: Callable[[], None]) -> int:
-    """Ends the process after its engine: a supervisor starts both anew."""
+    """Ends the process when its engine dies, so that a supervisor starts both again."""
     while not service.engine.dead():
         await asyncio.sleep(WATCH_SECONDS)
     if not service.readiness.draining:
@@ -192,7 +192,7 @@ def _server(app: FastAPI, settings: Settings) -> _Server:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Takes an address before the slow start, so that a taken one is reported at once. Raises UserError."""
+    """Binds an address before the slow start, so that a taken one is reported at once. Raises UserError."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -204,7 +204,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _set_engine_environment(settings: Settings, logging_config: str) -> None:
-    """What vLLM and its child processes read from the environment; what the user set stays."""
+    """Sets the variables that vLLM and its child processes read, unless the user set them."""
     defaults = {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "VLLM_LOGGING_CONFIG_PATH": logging_config,

@@ -1,4 +1,4 @@
-"""One route, two kinds of body: multipart/form-data with files, or application/json with base64."""
+"""Request bodies of two kinds: multipart/form-data with files, or application/json with base64."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Options = TypeVar("Options", bound=BaseModel)
 async def read_body(
     request: Request, whole: type[Options], files: Sequence[str], most: int = 1
 ) -> tuple[Options, list[bytes | str]]:
-    """The options and the images (bytes, or base64 text) of a request.
+    """Reads a request's options and its images (bytes, or base64 text).
 
-    `whole` is the JSON body's model; `files` names its images, of which a list holds `most`.
+    `whole` is the model of the JSON body, `files` the names of its image fields; a list of images holds up to `most`.
     Raises InvalidRequest; HTTPException 415 for any other kind of body.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -31,7 +31,7 @@ async def read_body(
         body = parse(whole, await request.body())
         return body, [image for name in files for image in _listed(getattr(body, name))]
     if kind == "multipart/form-data":
-        room = len(files) if most == 1 else most + 1  # one more than a list takes, so that its model can say so
+        room = len(files) if most == 1 else most + 1  # one more than a list takes, so that its model reports it
         limits = {"max_files": room, "max_fields": _MAX_FIELDS, "max_part_size": _MAX_FIELD_BYTES}
         async with request.form(**limits) as form:
             images = {name: await _files(form, name) for name in files}
@@ -40,7 +40,7 @@ async def read_body(
 
 
 def parse(model: type[Options], body: bytes) -> Options:
-    """A message out of JSON. Raises InvalidRequest, which names the field but does not repeat its value."""
+    """Reads a message from JSON. Raises InvalidRequest, which names the field but does not repeat its value."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -48,7 +48,7 @@ def parse(model: type[Options], body: bytes) -> Options:
 
 
 def both_forms(whole: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:
-    """What OpenAPI shall say of such a route's body."""
+    """The OpenAPI description of a body with both forms."""
     as_json = _schema(whole)
     file = {"type": "string", "format": "binary", "description": "An image file."}
     properties = {**as_json["properties"], **{name: _as_files(as_json["properties"][name], file) for name in files}}
@@ -57,7 +57,7 @@ def both_forms(whole: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:
 
 
 def json_form(model: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI shall say of a body that its route reads itself."""
+    """The OpenAPI description of a JSON body that the route reads itself."""
     return _request_body({"application/json": _schema(model)})
 
 
@@ -67,7 +67,7 @@ def _request_body(schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _schema(model: type[BaseModel]) -> Any:
-    """A model's JSON schema without references, which inside OpenAPI would lead nowhere."""
+    """The JSON schema of a model with its references inlined; in an OpenAPI document they would not resolve."""
     whole = model.model_json_schema()
     named = whole.pop("$defs", {})
 
@@ -92,7 +92,7 @@ def _listed(images: str | list[str]) -> list[str]:
 
 
 def _fields(form: FormData, whole: type[Options], images: Mapping[str, Sequence[bytes]], most: int) -> Options:
-    """The model with the form's fields; its images, whose bytes are no text, only stand for themselves."""
+    """Builds the model from the form's fields, with stand-ins for the images, whose bytes are not text."""
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         if name in fields:

@@ -1,4 +1,4 @@
-"""Which pages of other origins may swap versions: the public port's page, on the operators' port."""
+"""CORS on the operators' port, so that the page on the public port may swap versions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SWAPS = re.compile(r"/internal/(rollback|versions/[^/]+/promote)")
 
 
 class OperatorCorsMiddleware(CORSMiddleware):
-    """CORS for promotion and rollback alone, and without cookies: the key is the page's to send.
+    """CORS for promotion and rollback only, without cookies: the page sends the key itself.
 
-    `origins`: those allowed, for example "https://iqa.example.com"; None allows this machine's own.
+    `origins`: the allowed ones, for example "https://iqa.example.com"; None allows loopback addresses.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str] | None) -> None:

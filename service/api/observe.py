@@ -1,4 +1,4 @@
-"""A request's id, its metrics and its line in the log."""
+"""Request ids, request metrics and the access log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("service.access")
 
 
 class ObserveMiddleware:
-    """Takes over a sane X-Request-Id or makes one, echoes it, and measures."""
+    """Accepts a well-formed X-Request-Id or makes one, echoes it, and measures the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,7 +55,7 @@ def request_id(request: Request) -> str:
 
 
 def _record(scope: Scope, status: int, seconds: float) -> None:
-    route = getattr(scope.get("route"), "path", "other")  # the template: paths would be labels without end
+    route = getattr(scope.get("route"), "path", "other")  # the route's template: full paths would make unbounded labels
     metrics.requests.labels(route, status).inc()
     metrics.request_seconds.labels(route).observe(seconds)
     level = logging.DEBUG if route in {"/metrics", "/health/live", "/health/ready"} else logging.INFO

@@ -1,4 +1,4 @@
-"""The OpenAPI documents: every status a route can answer with, problems as what they are."""
+"""The OpenAPI documents: every status of every route, with problems as application/problem+json."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PROBLEM_JSON = "application/problem+json"
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a router's `responses`: the problems it can answer with, beside those of every route."""
+    """The `responses` of a router: its problems, beside those that every route has."""
     return {status: {"model": Problem, "description": _description(status)} for status in statuses}
 
 
 def document_problems(app: FastAPI) -> None:
-    """Lets the application's document say that problems are `application/problem+json`."""
+    """Declares problems as `application/problem+json` in the application's document."""
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:

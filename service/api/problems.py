@@ -43,9 +43,10 @@ log = logging.getLogger(__name__)
 
 
 class BodyLimitMiddleware:
-    """Starlette's limit, with larger ones by path, and a problem where a body is declared too large.
+    """Starlette's body limit with larger limits for some paths.
 
-    Starlette would answer that in plain text. The state's `body_bytes` is how long a body may become.
+    Answers a body that is declared too large with a problem, where Starlette would answer in plain text. Sets the
+    state's `body_bytes` to the longest that the body may become.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int]) -> None:
@@ -64,7 +65,7 @@ class BodyLimitMiddleware:
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Registers the error table."""
+    """Registers a handler for every kind of error."""
     app.add_exception_handler(ProblemError, _service_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -72,14 +73,14 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 def describe(errors: list[ErrorDetails] | ValidationError) -> str:
-    """Which field is wrong and why, without repeating what was sent."""
+    """Names each wrong field and the reason, without repeating what was sent."""
     details = errors.errors() if isinstance(errors, ValidationError) else errors
     lines = (f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in details)
     return "; ".join(line[:_MAX_LINE] for line in islice(lines, _MAX_LINES))
 
 
 def http_problem(request: Request, error: HTTPException) -> Response:
-    """The problem for an error of HTTP itself."""
+    """The response to an error of HTTP itself."""
     title = HTTPStatus(error.status_code).phrase
     detail = HTTP_DETAILS.get(error.status_code, title)
     code = HTTP_CODES.get(error.status_code, "http_error")
@@ -87,7 +88,7 @@ def http_problem(request: Request, error: HTTPException) -> Response:
 
 
 def service_problem(request: Request, error: ProblemError) -> Response:
-    """The problem for a failure of this service's own."""
+    """The response to a failure of this service."""
     if error.status in _REFUSALS:
         metrics.rejected.labels(error.code).inc()
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
@@ -117,7 +118,7 @@ async def _internal_problem(request: Request, error: Exception) -> Response:
 
 
 def problem_of(request: Request, error: Exception) -> Problem:
-    """The problem that stands for an error inside an answer. What is no ProblemError is logged."""
+    """The problem that stands for an error inside an answer. Unexpected errors are logged."""
     failure = error if isinstance(error, ProblemError) else _accident(request, error)
     return _problem(request, failure.status, failure.code, failure.title, failure.detail)
 
@@ -132,7 +133,7 @@ def _problem(request: Request, status: int, code: str, title: str, detail: str) 
         title=title,
         status=status,
         detail=detail,
-        instance=request.scope["path"],  # the URL's is made of the Host header too
+        instance=request.scope["path"],  # not the URL: the Host header is part of it
         code=code,
         request_id=request_id(request),
     )

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with what it lacks: absolute deadlines, and a limit, for the head of a request.
+"""uvicorn's HTTP protocol with deadlines and a size limit for the head of a request, and a limit of connections.
 
-uvicorn waits for ever for a head that never ends, and for the rest of a body that nobody wants any more; its own limit
-of connections counts when a request arrives, and lets silent ones pile up.
+uvicorn waits for ever for a head that never ends, and for the rest of a body after its request was answered. Its own
+limit of connections counts requests only, so silent connections pile up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Closes a connection too many, and one whose next head, or unread rest of an answered request, takes too long."""
+    """Closes surplus connections, and those whose next head or unread rest of a body takes too long."""
 
     seconds: ClassVar[float]
     most: ClassVar[int]
@@ -67,7 +67,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._start()
 
     def _start(self) -> None:
-        """Starts the clock unless it runs: what arrives meanwhile does not set it back."""
+        """Starts the clock unless it runs. Bytes that arrive meanwhile do not reset it."""
         if self._timer is None:
             self._timer = self.loop.call_later(self.seconds, self._late)
 
@@ -79,11 +79,11 @@ class PatientProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._timer = None
         if self.cycle is not None and not self.cycle.response_complete:
-            self._start()  # an answer is on its way; the next head can wait for it
+            self._start()  # an answer is being sent; the next head may wait for it
         else:
             self.transport.close()
 
 
 def patient_protocol(seconds: float, most: int) -> type[PatientProtocol]:
-    """The protocol with `seconds` for a head, for `most` connections to a server; uvicorn takes a class."""
+    """A protocol class with `seconds` for a head and at most `most` connections to a server."""
     return type("PatientProtocol", (PatientProtocol,), {"seconds": seconds, "most": most})

@@ -1,4 +1,4 @@
-"""Gives up a request whose client is gone or whose time is over: its task, and the engine's work, are cancelled."""
+"""Cancels a request, and its work in the engine, when its client hangs up or its deadline passes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from service.observability import metrics
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 CLIENT_GONE = 499
-"""Nobody reads it but the metrics and the log: nginx's status for a client that hung up."""
+"""For metrics and the log: nginx's status for a client that hung up."""
 _LAST_WORDS_SECONDS = 1.0
-"""What an answer of many parts has left to end by itself; a quarter of the time at most."""
+"""Time before the deadline in which a streamed answer ends by itself; at most a quarter of the whole."""
 
 
 class Watch:
-    """ASGI middleware. `seconds` for a whole request, `body_seconds` for its body; None sets no limit."""
+    """ASGI middleware. `seconds` limits a whole request, `body_seconds` its body; None sets no limit."""
 
     def __init__(self, app: ASGIApp, seconds: float | None = None, body_seconds: float | None = None) -> None:
         self._app = app
@@ -62,7 +62,7 @@ class Watch:
 
 
 def deadline(request: Request) -> float | None:
-    """When, by the loop's time, an answer of many parts must come to its end, or it is cut off; None for never."""
+    """The loop's time at which a streamed answer must end before it is cut off; None for no limit."""
     found: float | None = getattr(request.state, "deadline", None)
     return found
 
@@ -76,7 +76,7 @@ class WatchedRoute(APIRoute):
 
 
 class _Client:
-    """One client's two channels: reads the body within its time, then listens for the hang-up."""
+    """One client: reads the body within its time, then listens for the hang-up."""
 
     def __init__(self, receive: Receive, send: Send, body_seconds: float | None) -> None:
         loop = asyncio.get_running_loop()
@@ -89,7 +89,7 @@ class _Client:
         self._listener: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
-        """The next part of the body. Raises BodyTimeout; never returns once the client has hung up."""
+        """The next part of the body. Raises BodyTimeout. Never returns after the client has hung up."""
         if self._listener:
             await asyncio.shield(self.gone)
             return {"type": "http.disconnect"}
@@ -106,7 +106,7 @@ class _Client:
         return message
 
     async def send(self, message: Message) -> None:
-        """Passes a message on and notes how far the answer has come."""
+        """Passes a message on and notes the progress of the answer."""
         self.started = True
         self.answered = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
@@ -125,7 +125,7 @@ class _Client:
 
 
 def _allowed(scope: Scope, seconds: float | None) -> float | None:
-    """The time a request has: the service's, or less if the caller asks for less. Raises InvalidRequest."""
+    """Seconds for a request: the service's limit, or less if the caller asks for less. Raises InvalidRequest."""
     asked = Headers(scope=scope).get(TIMEOUT_HEADER)
     if asked is None:
         return seconds
@@ -135,7 +135,7 @@ def _allowed(scope: Scope, seconds: float | None) -> float | None:
 
 
 async def _give_up(scope: Scope, client: _Client, late: ProblemError) -> None:
-    """Answers what still can be answered: a stream that has begun is left without its end, which closes it."""
+    """Answers a request that was given up. A stream that has begun stays without its end, which closes it."""
     if client.gone.done() and not client.gone.cancelled():
         metrics.rejected.labels("client_gone").inc()
         response = Response(status_code=CLIENT_GONE)
@@ -146,13 +146,13 @@ async def _give_up(scope: Scope, client: _Client, late: ProblemError) -> None:
 
 
 def _too_late(request: Request) -> ProblemError:
-    """Why a request has no answer yet."""
+    """The reason why a request has no answer yet."""
     if service_of(request).swap_lock.blocks(request_id(request)):
         return Swapping("The weights are being replaced; try again.")
     return DeadlineExceeded("The answer took longer than the service or the request allows.")
 
 
 async def _end(task: asyncio.Future[None]) -> None:
-    """Cancels a task and waits until it has let go of everything."""
+    """Cancels a task and waits until it has released everything."""
     task.cancel()
     await asyncio.wait((task,))

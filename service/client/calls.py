@@ -1,4 +1,4 @@
-"""Every request of the service as a value: where it goes, what it carries, what it answers.
+"""Every request of the service as a value: method, path, body and type of answer.
 
 Imports neither torch, vLLM nor transformers.
 """

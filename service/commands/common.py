@@ -1,4 +1,4 @@
-"""What the commands share: their common options, and how they speak."""
+"""Options and output that the commands share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Chosen = TypeVar("Chosen", bound=Options)
 
 
 def options(model: type[Chosen], **given: Any) -> Chosen:
-    """The options of a request; a wrong one ends the command."""
+    """The options of a request. A wrong one ends the command."""
     try:
         return model(**given)
     except ValidationError as error:
@@ -44,14 +44,14 @@ def options(model: type[Chosen], **given: Any) -> Chosen:
 
 
 def ask(url: str, key: str | None, call: Callable[[Client], T]) -> T:
-    """The service's answer; a refusal ends the command with one sentence."""
+    """Asks the service. A refusal ends the command with one sentence."""
     try:
         with Client(url, key) as client:
             return call(client)
     except ServiceError as error:
         stop(error.problem.detail)
     except httpx.InvalidURL:
-        stop(f"{url} is no URL. Give one like {LOCAL}.")
+        stop(f"{url} is not a URL. Give one like {LOCAL}.")
     except httpx.TimeoutException:
         stop("The service did not answer in time.")
     except httpx.TransportError:
@@ -59,11 +59,11 @@ def ask(url: str, key: str | None, call: Callable[[Client], T]) -> T:
 
 
 def stop(sentence: str) -> NoReturn:
-    """Ends the command with status 2."""
+    """Ends the command with a sentence and exit code 2."""
     err.print(escape(sentence), style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(2)
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number for a table; a dash where there is none."""
+    """A number for a table; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"

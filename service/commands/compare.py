@@ -37,7 +37,9 @@ def compare(
     samples: Votes = None,
     temperature: Temperature = None,
     seed: Seed = None,
-    margin: Annotated[float, typer.Option(min=0, max=0.5, help="A tie is this close to one half.")] = 0.0,
+    margin: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Call it a tie within this distance of one half.")
+    ] = 0.0,
     url: Url = LOCAL,
     key: Key = None,
     as_json: AsJson = False,
@@ -73,7 +75,7 @@ def rank(
     """Orders 2 to 64 images from the best to the worst, by comparing chosen pairs of them.
 
     `strength` is a Bradley-Terry strength: of two images, the one stronger by d wins with probability
-    1 / (1 + exp(-d)). Two images whose strengths differ by less than about two standard errors are not told apart.
+    1 / (1 + exp(-d)). A difference of less than about two standard errors means that the images cannot be told apart.
     """
     options = chosen(
         RankOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, comparisons=comparisons

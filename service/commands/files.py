@@ -1,4 +1,4 @@
-"""Which image files a command is about."""
+"""The image files that a command works on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff",
 
 
 def images_in(paths: Sequence[Path], pattern: str | None) -> list[Path]:
-    """The files among `paths`, and those in its folders, at any depth, each once.
+    """The files in `paths`, and those in its folders at any depth, each once.
 
-    In a folder, `pattern` chooses; without one, the suffixes of the formats the service reads. None at all ends the
-    command.
+    In a folder, `pattern` selects the files; without it, the suffixes of the formats that the service reads. Ends the
+    command if there are no files.
     """
     found = list(dict.fromkeys(file for path in paths for file in _files(path, pattern)))
     if not found:

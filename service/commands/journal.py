@@ -1,4 +1,4 @@
-"""What a run has scored so far: a file of JSON lines beside its output, so that a killed run loses nothing."""
+"""The scores so far as JSON lines in a file beside the output, so that a killed run loses nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.contract import ScoreOptions, ScoreResponse
 
 
 class Entry(BaseModel):
-    """One scored file, as it was then, and what it was asked with."""
+    """One score, with the state of the file and the options at that time."""
 
     image: str
     size: int
@@ -22,7 +22,7 @@ class Entry(BaseModel):
 
 
 class Journal:
-    """Answers already there, for the same file, version and options; new ones are written at once."""
+    """Earlier answers for the same file, version and options. New answers are written at once."""
 
     def __init__(self, file: Path, version: str, options: ScoreOptions) -> None:
         self._file = file
@@ -31,7 +31,7 @@ class Journal:
         self._known: dict[str, Entry] = {}
 
     def __enter__(self) -> Self:
-        """Reads what an earlier run left; half a line, where it was killed, is cut off."""
+        """Reads the lines of an earlier run. A half-written last line, left by a kill, is cut off."""
         if self._file.exists():
             lines = self._file.read_bytes().splitlines(keepends=True)
             whole = [line for line in lines if line.endswith(b"\n")]
@@ -45,14 +45,14 @@ class Journal:
         self._stream.close()
 
     def known(self, image: Path) -> ScoreResponse | None:
-        """The answer for a file that has not changed since."""
+        """The answer for a file that has not changed since, or None."""
         entry = self._known.get(str(image))
         if entry is None or entry.result.version != self._version or entry.options != self._options:
             return None
         return entry.result if (entry.size, entry.modified_ns) == _state(image) else None
 
     def add(self, image: Path, state: tuple[int, int], result: ScoreResponse) -> None:
-        """Keeps an answer; `state` is the file's from before it was read."""
+        """Keeps an answer. `state` is the state of the file before it was read."""
         size, modified_ns = state
         entry = Entry(image=str(image), size=size, modified_ns=modified_ns, options=self._options, result=result)
         self._stream.write(entry.model_dump_json() + "\n")
@@ -60,7 +60,7 @@ class Journal:
 
 
 def state_of(image: Path) -> tuple[int, int]:
-    """A file's size in bytes and time of change in nanoseconds. Raises OSError."""
+    """Size of a file in bytes, and time of its last change in nanoseconds. Raises OSError."""
     stat = image.stat()
     return stat.st_size, stat.st_mtime_ns
 

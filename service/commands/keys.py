@@ -11,22 +11,22 @@ from service.api.keys import add_key
 from service.commands.common import stop
 from service.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Makes the keys that the public routes ask for.")
+app = typer.Typer(no_args_is_help=True, help="Creates keys for the public routes.")
 
-Name = Annotated[str, typer.Argument(help="Who the key is for: letters, digits, dots, dashes, underscores.")]
-File = Annotated[Path, typer.Option(help="The service's keys_file, TOML or JSON; made if missing.", dir_okay=False)]
+Name = Annotated[str, typer.Argument(help="Name of the caller: letters, digits, dots, dashes, underscores.")]
+File = Annotated[Path, typer.Option(help="The service's keys_file, TOML or JSON; created if missing.", dir_okay=False)]
 Rate = Annotated[int | None, typer.Option(min=1, help="Requests, or images of batches, a minute. Default: no limit.")]
 InFlight = Annotated[int | None, typer.Option(min=1, help="Requests at the same time. Default: no limit.")]
 
 
 @app.callback()
 def main() -> None:
-    """Makes the keys that the public routes ask for."""
+    """Creates keys for the public routes."""
 
 
 @app.command()
 def add(name: Name, file: File, requests_per_minute: Rate = None, max_in_flight: InFlight = None) -> None:
-    """Makes a key, stores its hash, and prints the key: this once, it is kept nowhere."""
+    """Creates a key, stores its hash, and prints the key. Keep it: it is not stored anywhere."""
     try:
         print(add_key(file, name, requests_per_minute, max_in_flight))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A store's pointer moved where no service is asked: imports, promotions and rollbacks on its folder."""
+"""Imports, promotions and rollbacks on a store's folder, without asking a service."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ def _first(error: Exception) -> object:
 
 @_refused_in_a_sentence
 def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
-    """Adds a checkpoint, which is the active version if the store has none."""
-    err.print(f"Reading {checkpoint}, and copying it into {folder} if it is not there.", soft_wrap=True, markup=False)
+    """Adds a checkpoint, and makes it active if the store has no active version."""
+    err.print(
+        f"Reading {checkpoint}, and copying it into {folder} unless it is there already.", soft_wrap=True, markup=False
+    )
     return import_checkpoint(VersionStore(folder), checkpoint, profile)
 
 
 @_refused_in_a_sentence
 def promote(folder: Path, version: str) -> Active:
-    """Points at a version that could replace the active one."""
+    """Points at a version after checking that it can replace the active one."""
     store = _existing(folder)
     return _move(store, version, _to_replace(store) or store.path(version))
 
@@ -58,7 +60,7 @@ def _existing(folder: Path) -> VersionStore:
 
 
 def _to_replace(store: VersionStore) -> Path | None:
-    """The active version's files; None where there are none, which is a reason to promote another."""
+    """The active version's folder; None if its files are gone, which is a reason to promote another."""
     active = store.active()
     path = active and store.path(active.version)
     return path if path and any(path.glob("*.safetensors")) else None
@@ -66,7 +68,7 @@ def _to_replace(store: VersionStore) -> Path | None:
 
 @_refused_in_a_sentence
 def rollback(folder: Path) -> Active:
-    """Points at the previous version. It served before; the active one may be what is broken, and measures nothing."""
+    """Points at the previous version. It is not compared with the active one, which may be broken."""
     store = _existing(folder)
     version = store.previous()
     return _move(store, version, store.path(version))
@@ -78,8 +80,8 @@ def _move(store: VersionStore, version: str, replaced: Path) -> Active:
     return store.activate(version)
 
 
-def tell(active: Active, as_json: bool) -> None:
-    """Where the pointer leads now."""
+def show(active: Active, as_json: bool) -> None:
+    """Prints the new pointer."""
     if as_json:
         print(active.model_dump_json())
     else:

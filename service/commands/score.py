@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from service.client import Client
+from service.client import Client, ServiceError
 from service.commands import tables
 from service.commands.common import LOCAL, AsJson, Key, ModeChoice, Seed, Temperature, Url, ask, err, number, out, stop
 from service.commands.common import options as chosen
 from service.commands.files import images_in
-from service.commands.journal import Journal
-from service.commands.scoring import Answer, failures, progress, score_files
-from service.contract import ScoreOptions
+from service.commands.journal import Journal, state_of
+from service.contract import ScoreOptions, ScoreResponse
 
 
 def score(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, and folders.", exists=True)],
     pattern: Annotated[str | None, typer.Option(help="Which files of a folder, for example '*.jpg'.")] = None,
     to: Annotated[
-        Path | None, typer.Option("--out", help="Write a .csv, .jsonl or .parquet file; go on where a run stopped.")
+        Path | None,
+        typer.Option("--out", help="Write a .csv, .jsonl or .parquet file; resume where an earlier run stopped."),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="Images asked about at a time.")] = 8,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="Images in flight at the same time.")] = 8,
     mode: ModeChoice = None,
     samples: Annotated[int | None, typer.Option("--samples", "-k", min=1, max=64, help="Answers per image.")] = None,
     temperature: Temperature = None,
@@ -37,11 +43,12 @@ def score(
 ) -> None:
     """Scores images from 1 (very poor) to 5 (excellent).
 
-    `evoquality score photos/ --out scores.csv` scores a folder, at any depth. What is scored is kept in
-    `scores.csv.journal` as well: start the same command again after an interruption, or when pictures were added, and
-    only what is missing, changed, or was scored by other weights or options is asked about. Ends with 0 if every image
-    has a score, with 1 if some have none (they are listed with the reason, and tried again next time), with 2 if
-    nothing could be done.
+    `evoquality score photos/ --out scores.csv` scores a folder, at any depth. It also keeps every score in
+    `scores.csv.journal`. Start the same command again after an interruption, or after you added pictures: it asks only
+    about pictures that are missing, changed, or scored by other weights or options.
+
+    Exit codes: 0 if every image has a score; 1 if some have none (they are listed with the reason, and tried again next
+    time); 2 if nothing could be done.
     """
     options = chosen(ScoreOptions, mode=mode, samples=samples, temperature=temperature, seed=seed)
     if to is not None:
@@ -57,8 +64,8 @@ def score(
         _summary(to, answers)
     elif as_json:
         for image, answer in answers.items():
-            told = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude={"image"})
-            print(json.dumps({"image": str(image), **told}))
+            row = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude={"image"})
+            print(json.dumps({"image": str(image), **row}))
     else:
         out.print(_table(answers))
     raise typer.Exit(1 if failures(answers.items()) else 0)
@@ -67,7 +74,7 @@ def score(
 def _answers(
     client: Client, images: list[Path], options: ScoreOptions, jobs: int, to: Path | None
 ) -> dict[Path, Answer]:
-    """An answer to every image, in their order; with an output, those of its journal are not asked for again."""
+    """An answer to every image, in their order. With an output, the answers in its journal are not asked for again."""
     if to is None:
         found: dict[Path, Answer] = {}
         with progress(len(images), 0) as advance:
@@ -111,3 +118,57 @@ def _table(answers: dict[Path, Answer]) -> Table:
             unreadable = f"{answer.unreadable:.0%}"
             table.add_row(escape(str(image)), number(answer.score), number(answer.std), unreadable, answer.version)
     return table
+
+
+Answer = ScoreResponse | str
+State = tuple[int, int]
+_ENDS_THE_RUN = {401, 403}
+
+
+def score_files(
+    client: Client, images: Sequence[Path], options: ScoreOptions, jobs: int
+) -> Iterator[tuple[Path, State, Answer]]:
+    """Yields every file with its state and its score, or one sentence why it has none, as the answers arrive.
+
+    Raises httpx.TransportError if the service cannot be reached, and ServiceError if it refuses the key.
+    """
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        running = {pool.submit(_score, client, image, options): image for image in images}
+        for done in as_completed(running):
+            yield running[done], *done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def progress(images: int, known: int) -> Iterator[Callable[[], None]]:
+    """Shows a bar with the rate and the remaining time. The yielded function advances it by one image."""
+    columns = TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=images, completed=known)
+        yield lambda: bar.advance(task)
+
+
+def failures(answers: Iterable[tuple[Path, Answer]]) -> list[tuple[Path, str]]:
+    """The files without a score, each with the reason."""
+    return [(image, answer) for image, answer in answers if isinstance(answer, str)]
+
+
+def _score(client: Client, image: Path, options: ScoreOptions) -> tuple[State, Answer]:
+    try:
+        state = state_of(image)
+        return state, client.score(image, options)
+    except OSError:
+        return (0, 0), "The file cannot be read."
+    except httpx.TimeoutException:
+        return state, "The service did not answer in time."
+    except ServiceError as error:
+        if error.problem.status in _ENDS_THE_RUN:
+            raise
+        return state, error.problem.detail
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")

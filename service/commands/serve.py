@@ -45,8 +45,10 @@ def serve(**given: Any) -> None:
     """Serves the active version of a store: public routes, and the operators' on a port of their own.
 
     Every setting is a flag, an environment variable (`--max-in-flight` is `EVOQUALITY_MAX_IN_FLIGHT`) and a key of the
-    TOML file that `--config` names (`max_in_flight = 64`). Flags go before the environment, the environment before the
-    file. A wrong or unknown one stops the start with exit code 2.
+    TOML file that `--config` names (`max_in_flight = 64`). Flags override the environment, which overrides the file.
+
+    Exit codes: 0 after SIGTERM or Ctrl-C; 1 if the engine died or the service failed; 2 for a mistake in a setting, a
+    file or the store, reported in one sentence.
     """
     settings = _chosen({name: value for name, value in given.items() if value is not None})
     from service.server import run

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from service.commands.common import stop
 from service.contract import ScoreResponse
+from service.files import replacing
 
 Answers = Mapping[Path, ScoreResponse | str]
 COLUMNS = {
-    "image": str, "score": float, "std": float, "entropy": float, "mode": str, "samples": int, "unreadable": float,
-    "width": int, "height": int, "seen_width": int, "seen_height": int, "model": str, "version": str, "error": str,
-}  # fmt: skip
-"""Of every kind of file, in order. `error` says why an image has no score."""
+    "image": str,
+    "score": float,
+    "std": float,
+    "entropy": float,
+    "mode": str,
+    "samples": int,
+    "unreadable": float,
+    "width": int,
+    "height": int,
+    "seen_width": int,
+    "seen_height": int,
+    "model": str,
+    "version": str,
+    "error": str,
+}
+"""The columns of every format, in order. `error` says why an image has no score."""
 
 
 def check(file: Path) -> None:
-    """Ends the command if such a file cannot be written; asked before the work, not after it."""
+    """Ends the command, before any work, if such a file cannot be written."""
     if file.suffix not in _WRITERS:
         stop(f"--out {file}: the name must end in {', '.join(_WRITERS)}.")
     if file.suffix == ".parquet" and find_spec("pyarrow") is None:
@@ -33,24 +44,18 @@ def check(file: Path) -> None:
 
 
 def write(file: Path, answers: Answers) -> None:
-    """Writes beside, then renames: whoever looks finds the old file or the whole new one. Raises OSError."""
+    """Replaces the file atomically. Raises OSError."""
     rows = [_row(image, answer) for image, answer in answers.items()]
-    with NamedTemporaryFile(dir=file.absolute().parent, prefix=f".{file.name}.", delete=False) as beside:
-        temporary = Path(beside.name)
-    try:
-        _WRITERS[file.suffix](temporary, rows)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file.absolute()) as beside:
+        _WRITERS[file.suffix](beside, rows)
 
 
 def _row(image: Path, answer: ScoreResponse | str) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     if isinstance(answer, str):
         return {**row, "image": str(image), "error": answer}
-    told = answer.model_dump(exclude={"image", "distribution", "answers"})
-    return {**row, **told, **answer.image.model_dump(), "image": str(image)}
+    fields = answer.model_dump(exclude={"image", "distribution", "answers"})
+    return {**row, **fields, **answer.image.model_dump(), "image": str(image)}
 
 
 def _csv(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -72,12 +77,6 @@ def _parquet(file: Path, rows: list[dict[str, Any]]) -> None:
     types = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     parquet.write_table(pyarrow.Table.from_pylist(rows, schema), file)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 _WRITERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}

@@ -15,14 +15,16 @@ from service.commands.common import LOCAL, AsJson, Key, Url, ask, out, stop
 from service.contract import SwapResponse
 from service.prompts import ProfileName
 
-app = typer.Typer(no_args_is_help=True, help="Lists the versions of the weights, and changes the one that serves.")
+app = typer.Typer(no_args_is_help=True, help="Lists the versions of the weights, and changes which one serves.")
 
 OperatorUrl = Annotated[str, typer.Option(help="The operators' port.", envvar="EVOQUALITY_OPERATOR_URL")]
 OperatorKey = Annotated[str | None, typer.Option(help="The operators' key.", envvar="EVOQUALITY_OPERATOR_KEY")]
 KeyFile = Annotated[Path, typer.Option(help="File with the operators' key.", envvar="EVOQUALITY_OPERATOR_KEY_FILE")]
 PointerOf = Annotated[
     Path | None,
-    typer.Option("--store", help="Asks no service, but moves this store's pointer; replicas with `follow` swap to it."),
+    typer.Option(
+        "--store", help="Move this store's pointer instead of asking a service; replicas with `--follow` swap to it."
+    ),
 ]
 Checkpoint = Annotated[
     str,
@@ -31,7 +33,7 @@ Checkpoint = Annotated[
         envvar="EVOQUALITY_CHECKPOINT",
     ),
 ]
-NewStore = Annotated[Path, typer.Option(help="The store's folder; made if missing.", envvar="EVOQUALITY_STORE")]
+NewStore = Annotated[Path, typer.Option(help="The store's folder; created if missing.", envvar="EVOQUALITY_STORE")]
 Profile = Annotated[ProfileName, typer.Option(help="How the checkpoint answers.", envvar="EVOQUALITY_PROFILE")]
 LOCAL_OPERATORS = "http://127.0.0.1:8001"
 STORES_KEY = Path("store/operator.key")
@@ -55,9 +57,9 @@ def list_versions(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) ->
 
 @app.command("import")
 def import_(checkpoint: Checkpoint, store: NewStore, profile: Profile = "plain", as_json: AsJson = False) -> None:
-    """Adds a checkpoint to a store's folder, and makes it active if none is; done again, it changes nothing.
+    """Adds a checkpoint to a store's folder, and makes it active if no version is. Repeating it changes nothing.
 
-    Replicas that await the first version of an empty store (`evoquality serve --follow`) start with it.
+    Replicas that wait for the first version of an empty store (`evoquality serve --follow`) start with it.
     """
     info = pointer.add(store, checkpoint, profile)
     print(info.model_dump_json()) if as_json else out.print(f"{info.id} is in the store (profile {info.profile}).")
@@ -72,11 +74,11 @@ def promote(
     key_file: KeyFile = STORES_KEY,
     as_json: AsJson = False,
 ) -> None:
-    """Hot-swaps a version in; one that fails its checks never serves."""
+    """Hot-swaps a version in. A version that fails its checks never serves."""
     if store:
-        pointer.tell(pointer.promote(store, version), as_json)
+        pointer.show(pointer.promote(store, version), as_json)
         return
-    _tell(ask(operator_url, _key(operator_key, key_file), lambda client: client.promote(version)), as_json)
+    _show(ask(operator_url, _key(operator_key, key_file), lambda client: client.promote(version)), as_json)
 
 
 @app.command()
@@ -89,13 +91,13 @@ def rollback(
 ) -> None:
     """Hot-swaps the previous version back in."""
     if store:
-        pointer.tell(pointer.rollback(store), as_json)
+        pointer.show(pointer.rollback(store), as_json)
         return
-    _tell(ask(operator_url, _key(operator_key, key_file), Client.rollback), as_json)
+    _show(ask(operator_url, _key(operator_key, key_file), Client.rollback), as_json)
 
 
 def info(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
-    """Says what serves and what it takes: version, modes, formats, limits."""
+    """Shows the serving version, its modes, and the limits of a request."""
     answer = ask(url, key, Client.info)
     if as_json:
         print(answer.model_dump_json())
@@ -112,10 +114,10 @@ def _key(given: str | None, file: Path) -> str:
     try:
         return file.read_text().strip()
     except OSError:
-        stop(f"No operators' key: {file} cannot be read. Give --key-file or --operator-key.")
+        stop(f"The operators' key {file} cannot be read. Give --key-file or --operator-key.")
 
 
-def _tell(swap: SwapResponse, as_json: bool) -> None:
+def _show(swap: SwapResponse, as_json: bool) -> None:
     if as_json:
         print(swap.model_dump_json())
     else:

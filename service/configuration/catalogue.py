@@ -1,4 +1,4 @@
-"""The settings as people read them: for `evoquality serve --help` and for REFERENCE.md."""
+"""The settings with their descriptions, for `evoquality serve --help` and REFERENCE.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KINDS = {bool: "BOOLEAN", int: "INTEGER", float: "NUMBER", Path: "PATH"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One setting. `kind` is what its values look like; `default` is empty where there is none."""
+    """One setting. `kind` describes its values; `default` is empty if it has none."""
 
     section: str
     name: str
@@ -43,7 +43,7 @@ def _kind(annotation: Any) -> str:
 
 
 def _choices(annotation: Any) -> str:
-    """What may be chosen, as a sentence behind the setting's own."""
+    """The choices as a sentence to append to the description."""
     if get_origin(annotation) is Literal:
         return f" One of {', '.join(f'`{choice}`' for choice in get_args(annotation))}."
     return next(filter(None, map(_choices, get_args(annotation))), "")

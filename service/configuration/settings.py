@@ -1,4 +1,4 @@
-"""How a service is run: flags of `evoquality serve`, environment variables `EVOQUALITY_*`, or a TOML file."""
+"""The service's settings: flags of `evoquality serve`, environment variables `EVOQUALITY_*`, or a TOML file."""
 
 from __future__ import annotations
 
@@ -44,34 +44,34 @@ class Settings(BaseSettings):
     )
 
     config: Path | None = None
-    """TOML file with settings by their names; flags and environment variables go before it."""
+    """TOML file with settings by their names; flags and environment variables override it."""
     store: Path = Path("store")
     """The version store: a directory, on a shared volume when the trainer runs elsewhere."""
     state: Path | None = None
-    """Folder for what this replica alone writes: a generated operators' key, the adapters' ids. Needed where the store
-    is read-only. Default: the store."""
+    """Folder that only this replica writes to: a generated operators' key, the ids of adapters. Needed if the store is
+    read-only. Default: the store."""
     checkpoint: str | None = None
-    """Begins a new store: a checkpoint directory, or a hub name like `Qwen/Qwen2.5-VL-7B-Instruct` (`@revision` may
-    follow). A store with an active version does not look at it, nor does a replica with `follow`."""
+    """Starts a new store: a checkpoint directory, or a hub name like `Qwen/Qwen2.5-VL-7B-Instruct` (`@revision` may
+    follow). Ignored if the store has an active version, and by followers."""
     profile: ProfileName = "plain"
     """How that checkpoint answers: `plain` a number (Qwen2.5-VL as released), `evoquality` thinks and boxes it
     (EvoQuality's release), `visualquality-r1` thinks and tags it."""
     role: Role = "serve"
-    """`serve` answers users and changes its weights by promotion alone. `rollout` answers the trainer alone, which may
-    overwrite the weights at every step (`PUT /internal/weights`), load adapters and promote versions; it begins with
-    the store's active version and leaves the pointer where it is."""
+    """`serve` answers users; its weights change by promotion only. `rollout` answers the trainer only, which may
+    overwrite its weights at every step (`PUT /internal/weights`), load adapters and promote versions; it starts with
+    the store's active version and never moves the pointer."""
     handover: Path | None = None
-    """Role rollout: the folder in which the trainer hands weights over, `/dev/shm/evoquality` for one on the same
+    """Role rollout: the folder in which the trainer hands weights over, for example `/dev/shm/evoquality` on the same
     machine. Default: `handover` in the store."""
     follow: bool = False
-    """The store's pointer ACTIVE is moved by others (the trainer, `evoquality versions promote --store`) and this
-    replica swaps to where it leads; it writes nothing into the store, which may be mounted read-only. Of an empty store
-    it awaits the first version."""
+    """Makes this replica a follower: others move the store's pointer ACTIVE (the trainer, `evoquality versions promote
+    --store`), and it swaps to the version that ACTIVE names. It writes nothing to the store, which may be mounted
+    read-only, and waits for the first version of an empty store."""
     follow_seconds: Seconds = 2.0
-    """How often a replica with `follow` reads the pointer, in seconds."""
+    """Seconds between two looks of a follower at the pointer."""
     follow_spread_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """A replica with `follow` waits a random part of this time before it swaps, in seconds, so that not all load at
-    once. It has followed within `follow_seconds`, this, `drain_seconds` and the time to check and load the files."""
+    """A follower waits a random part of this time before it swaps, in seconds, so that replicas take turns. It is up to
+    date within `follow_seconds`, this, `drain_seconds` and the time to check and load the files."""
     model_name: str = "evoquality"
     """The name that answers give as `model`."""
 
@@ -84,9 +84,9 @@ class Settings(BaseSettings):
     operator_port: Port = 8001
     """Port of the operators' and internal routes."""
     operator_key_file: Path | None = None
-    """File with the operators' key. Default: `operator.key` in `state`, made at the first start."""
+    """File with the operators' key. Default: `operator.key` in `state`, created at the first start."""
     keys_file: Path | None = None
-    """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: everybody may ask."""
+    """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: no key is needed."""
     page_operator_url: Origin | None = None
     """Where browsers reach the operators' port, for the page; unset: the page's own host, `operator_port`."""
     operator_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
@@ -97,37 +97,37 @@ class Settings(BaseSettings):
     max_model_len: Count = 512
     """Tokens of a prompt and its answer, visual tokens included."""
     max_num_seqs: Count = 64
-    """Answers the engine samples at the same time."""
+    """Answers that the engine samples at the same time."""
     rollouts_beside_users: Count = 4
-    """Prompts of rollouts in the engine at the same time while users are being answered; otherwise all."""
+    """Rollout prompts in the engine at the same time while users are being answered; no limit otherwise."""
     min_pixels: Count | None = None
-    """Pictures are scaled up to this many pixels; unset: as the checkpoint's processor says."""
+    """Smaller pictures are scaled up to this many pixels; unset: the limit of the checkpoint's processor."""
     max_pixels: Count | None = None
-    """Pictures are scaled down to this many pixels; unset: as the checkpoint's processor says."""
+    """Larger pictures are scaled down to this many pixels; unset: the limit of the checkpoint's processor."""
     max_loras: Count = 2
-    """Adapters answering in the same batch."""
+    """Adapters that may answer in the same batch."""
     max_lora_rank: Rank = 64
-    """The highest rank an adapter may have."""
+    """Highest rank of an adapter."""
     kv_cache_gib: Count = 1
     """Memory for keys and values, in GiB; CPU engines only."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of the GPU's memory the engine takes; GPU engines only."""
+    """Share of the GPU's memory that the engine takes; GPU engines only."""
     tensor_parallel_size: Count = 1
     """GPUs that share one copy of the weights."""
     enforce_eager: bool = True
-    """False captures CUDA graphs: a slower start, faster answers; GPU engines only."""
+    """False captures CUDA graphs: the start is slower, answers are faster; GPU engines only."""
 
     max_upload_bytes: Count = 20 * 2**20
     """Largest body of a public request, in bytes; more is answered 413."""
     max_batch_bytes: Count = 128 * 2**20
     """Largest body of a public request with many images, in bytes."""
     max_bodies_mib: Count = 1024
-    """Bodies of all public requests being answered, in MiB; more are answered 503 with Retry-After. A body of unknown
-    length counts as the longest; reading base64 takes about twice as much again."""
+    """Limit for the bodies of all running public requests, in MiB; more are answered 503 with Retry-After. A body of
+    unknown length counts as the longest. Reading base64 takes about twice as much again."""
     max_operator_bytes: Count = 256 * 2**20
-    """Largest body of an operator's request, in bytes: a batch of rollouts carries its images."""
+    """Largest body of an operator's request, in bytes; a batch of rollouts carries its images."""
     max_image_pixels: Annotated[int, Field(ge=1, le=89_000_000)] = 40_000_000
-    """Largest picture, in pixels; read from its header before it is decoded. Pillow itself stops at 89 million."""
+    """Largest picture, in pixels, checked in its header before it is decoded. Pillow's own limit is 89 million."""
     max_image_side: Count = 16_384
     """Longest side of a picture, in pixels."""
     min_image_side: Count = 28
@@ -138,37 +138,37 @@ class Settings(BaseSettings):
     cache_entries: Annotated[int, Field(ge=0)] = 10_000
     """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB; answers with texts are not kept."""
     decoded_mib: Count = 4096
-    """Memory for the decoded pictures of all running requests, 4 bytes a pixel, in MiB; others wait for their turn. A
-    request with more in itself is answered 422."""
+    """Memory for the decoded pictures of all running requests, 4 bytes a pixel, in MiB; further requests wait. A single
+    request that needs more is answered 422."""
     heif: bool = False
-    """Takes HEIC and HEIF pictures too; needs the extra `heif`."""
+    """Accepts HEIC and HEIF pictures too; needs the extra `heif`."""
     url_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)] = ()
     """Hosts, separated by commas, from which images may be fetched over https; empty: none."""
     url_seconds: Seconds = 10.0
-    """How long fetching an image may take in all, in seconds."""
+    """Time to fetch an image, in seconds."""
     max_in_flight: Count = 256
     """Public requests accepted at the same time; more are answered 503 with Retry-After."""
     max_connections: Count = 512
     """Connections to each of the two ports at the same time, idle ones included; more are closed at once."""
 
     request_seconds: Seconds = 60.0
-    """How long a public request may take, body and all, in seconds; then 504. Callers can ask for less."""
+    """Time limit of a public request, its body included, in seconds; then 504. Callers can ask for less."""
     body_seconds: Seconds = 30.0
-    """How long the body of a public request may take to arrive, in seconds; then 408."""
+    """Time for the body of a public request to arrive, in seconds; then 408."""
     header_seconds: Seconds = 10.0
-    """How long the head of a request may take to arrive, in seconds; then the connection is closed."""
+    """Time for the head of a request to arrive, in seconds; then the connection is closed."""
     keep_alive_seconds: Annotated[int, Field(ge=1)] = 75
-    """How long a connection without a request stays open, in seconds; longer than the gateway's own limit."""
+    """Time a connection without a request stays open, in seconds. Choose more than the gateway's own limit."""
     drain_seconds: Seconds = 60.0
-    """How long a swap or a shutdown waits for running requests, in seconds."""
+    """Time a swap or a shutdown waits for running requests, in seconds."""
     canary_min_readable: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of canary pictures a version must answer readably before it may serve."""
+    """Share of the canary pictures that a version must answer readably before it may serve."""
     probe_seconds: Seconds = 10.0
-    """How long the readiness probe waits for the engine, in seconds."""
+    """Time the readiness probe waits for the engine, in seconds."""
     log_format: Literal["json", "text"] | None = None
-    """Lines of the log on standard error; unset: text on a terminal, JSON elsewhere."""
+    """Format of the log on standard error; unset: text on a terminal, JSON elsewhere."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least important lines that are logged; health probes are logged at DEBUG."""
+    """Lowest level that is logged; health probes are logged at DEBUG."""
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Sends traces to this OpenTelemetry collector over OTLP/HTTP, for example `http://collector:4318`; unset: none.
     Needs the extra `otel`; sampling and headers are set by the SDK's own `OTEL_*` variables."""
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, the environment, the file: the first that has a setting gives it."""
+        """Flags override the environment, which overrides the file."""
         return init_settings, Environment(settings_cls), File(settings_cls)
 
     @model_validator(mode="after")
@@ -200,32 +200,34 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _one_master(self) -> Settings:
         if self.follow and self.role == "rollout":
-            raise ValueError("a rollout engine's weights are the trainer's: take role serve with follow")
+            raise ValueError(
+                "a rollout engine cannot follow the pointer: the trainer replaces its weights; use role serve"
+            )
         return self
 
     @property
     def state_folder(self) -> Path:
-        """Where this replica writes what is its own."""
+        """The folder that only this replica writes to."""
         return self.state or self.store
 
     @property
     def moves_pointer(self) -> bool:
-        """Whether a promotion here moves the store's pointer."""
+        """True if a promotion here moves the store's pointer."""
         return self.role == "serve" and not self.follow
 
     @property
     def handover_folder(self) -> Path:
-        """Where the trainer hands weights over."""
+        """The folder in which the trainer hands weights over."""
         return self.handover or self.store / "handover"
 
     @property
     def key_file(self) -> Path:
-        """Where the operators' key lies."""
+        """The file with the operators' key."""
         return self.operator_key_file or self.state_folder / "operator.key"
 
 
 def operator_key(file: Path) -> str:
-    """The key in `file`, generated for its owner's eyes only if the file is missing.
+    """The key in `file`. A missing file is created with a new key, readable by its owner only.
 
     Raises UserError if the file holds no key, or cannot be read or written.
     """

@@ -1,4 +1,4 @@
-"""Where settings come from besides flags: the environment and a TOML file. A misspelt name is an error."""
+"""Sources of settings besides flags: the environment and a TOML file. A misspelt name is an error."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from service.errors import UserError
 
 PREFIX = "EVOQUALITY_"
 OTHERS = {PREFIX + name for name in ("URL", "KEY", "OPERATOR_URL", "OPERATOR_KEY")}
-"""What the other commands read."""
+"""Variables that the other commands read."""
 _TRAINER = f"{PREFIX}TRAINER_"
 _LONGEST_VALUE = 100
 _LINK = re.compile(r"_SERVICE_HOST=|_SERVICE_PORT(_\w+)?=|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?=|_PORT=\w+://")
-"""Kubernetes tells every pod of the services beside it: a Service named `evoquality` sets EVOQUALITY_PORT=tcp://…"""
+"""Kubernetes sets variables for the services beside a pod: one named `evoquality` sets EVOQUALITY_PORT=tcp://…"""
 
 
 class Environment(EnvSettingsSource):
@@ -47,7 +47,7 @@ class File(PydanticBaseSettingsSource):
         return self._read(Path(file)) if file else {}
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not used: the file is read as a whole."""
+        """Required by the base class; unused, since the file is read as a whole."""
         raise NotImplementedError
 
     def _read(self, file: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def flag(name: str) -> str:
 
 
 def sentence(error: ValidationError) -> str:
-    """Which settings are wrong, and why."""
+    """Names each wrong setting with the reason."""
     return "; ".join(map(_sentence, error.errors()))
 
 

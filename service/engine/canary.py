@@ -1,4 +1,4 @@
-"""Pictures that a version must answer readably before it may serve; made in code, 112 pixels a side."""
+"""Canary pictures, which a version must answer readably before it may serve. Made in code, 112 pixels a side."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def canary_images() -> list[Image.Image]:
 
 
 async def readable_share(engine: Engine, profile: Profile) -> float:
-    """The share of canary pictures that get a readable score at temperature 0."""
+    """Share of the canary pictures that get a readable score at temperature 0."""
     prompts = [Prompt("score", (image,), profile) for image in canary_images()]
     answers = await gather(*(engine.generate(prompt, Sampling(1, temperature=0.0)) for prompt in prompts))
     texts = [answer.samples[0].text for answer in answers]

@@ -1,4 +1,4 @@
-"""What the service asks of an inference engine. `vllm_engine.py` is the real one."""
+"""The interface to an inference engine. `vllm_engine.py` implements it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from service.errors import EngineFailure
 from service.prompts import Profile
 
 END = ""
-"""Names the token that ends an answer."""
+"""Stands for the token that ends an answer."""
 
 UNNAMED = "\0"
-"""Names every token that was not asked about."""
+"""Stands for every token whose probability was not asked for."""
 
 Answered = TypeVar("Answered", bound="Generation | Paths")
 
@@ -33,9 +33,9 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn: top_p 1, no top_k, so that log-probabilities are the distribution's own.
+    """Sampling of answers, with top_p 1 and no top_k, so that log-probabilities are those of the distribution.
 
-    Sample i uses `seed + i`. Log-probabilities cost time and are given only if asked for.
+    Sample i uses `seed + i`. Log-probabilities cost time, so they are returned on request only.
     """
 
     n: int
@@ -56,9 +56,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The answers to one prompt, and the prompt as the engine saw it, placeholders expanded.
+    """The answers to one prompt, and the prompt as the engine saw it, with placeholders expanded.
 
-    `versions` are those of the weights that computed the answers, as the engine itself tells.
+    `versions` are those of the weights that computed the answers, as reported by the engine.
     """
 
     prompt_token_ids: list[int]
@@ -68,7 +68,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step along the likeliest answer: the token taken, and the probabilities of those asked about."""
+    """One step along the likeliest answer: its token, and the probabilities of the requested tokens."""
 
     taken: str
     probabilities: Mapping[str, float]
@@ -76,7 +76,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The likeliest continuation of each beginning, step by step until its end."""
+    """The likeliest continuation of each beginning, step by step to its end."""
 
     steps: Sequence[Sequence[Step]]
     versions: frozenset[str]
@@ -84,7 +84,7 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter: name, id and directory are never used for other content."""
+    """A LoRA adapter. Its name, id and directory are never reused for other content."""
 
     name: str
     id: int
@@ -107,7 +107,7 @@ class Engine(Protocol):
     ) -> Paths:
         """Follows the likeliest answer from each of `beginnings`, all over one shared prompt.
 
-        `tokens` are those whose probabilities are told: texts of one token each, or END. At most `steps` steps.
+        Each step gives the probabilities of `tokens`: texts of one token each, or END. Takes at most `steps` steps.
         Raises NotSpelled if a text is not one token of this model, EngineFailure if this request failed.
         """
 
@@ -115,7 +115,7 @@ class Engine(Protocol):
         """Makes an adapter ready. Raises AdapterRefused."""
 
     async def unload_adapter(self, adapter: Adapter) -> None:
-        """Forgets an adapter that no request names any more."""
+        """Unloads an adapter that no request names any more."""
 
     async def pause(self) -> None:
         """Waits for running requests and empties every cache. No request may arrive until `resume`."""
@@ -124,23 +124,23 @@ class Engine(Protocol):
         """Replaces the weights of a paused engine; adapters are forgotten. Raises EngineFailure."""
 
     async def resume(self) -> None:
-        """Answers again."""
+        """Ends a pause."""
 
     async def probe(self) -> str:
-        """The version the engine itself says it serves, asked through its own queue of work."""
+        """The version that the engine reports, asked through its own queue of work."""
 
     def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
-        """To what width and height the model's own processor scales a picture; None if that is not known."""
+        """Width and height to which the model's processor scales a picture; None if unknown."""
 
     def dead(self) -> bool:
-        """Whether the engine has died."""
+        """True once the engine has died."""
 
     def shutdown(self) -> None:
         """Ends the engine's processes."""
 
 
 def only_from(version: str, answered: Answered) -> Answered:
-    """The answer, unless other weights than the gate's version gave it. Raises EngineFailure."""
+    """The answer, if `version` gave it. Raises EngineFailure otherwise."""
     if answered.versions != {version}:
         raise EngineFailure("The answer does not come from the version that serves.")
     return answered

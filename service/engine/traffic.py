@@ -1,7 +1,7 @@
-"""Users go first: how many of the trainer's prompts the engine may have beside theirs.
+"""Limits the trainer's prompts in the engine while users are being answered.
 
-vLLM's priorities order what waits. What already runs is in the way too: one step that reads 64 prompts keeps a
-user waiting for all of them. So while users are being answered only a few prompts of rollouts are let in.
+vLLM's priorities order waiting requests only. Running ones delay users too: a step that reads 64 prompts keeps a user
+waiting for all of them. So while users are being answered, only a few rollout prompts may enter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 
 class Traffic:
-    """Counts both, on one event loop. `beside_users`: prompts of rollouts at the same time while users are there."""
+    """Counts users and rollouts on one event loop. `beside_users`: rollout prompts at a time while users are there."""
 
     def __init__(self, beside_users: int) -> None:
         self._beside_users = beside_users
@@ -23,7 +23,7 @@ class Traffic:
 
     @contextmanager
     def user(self) -> Iterator[None]:
-        """A user's request, from the gate to its answer."""
+        """Counts a user's request until the block ends."""
         self._users += 1
         try:
             yield
@@ -33,7 +33,7 @@ class Traffic:
 
     @asynccontextmanager
     async def rollout(self) -> AsyncIterator[None]:
-        """A prompt of rollouts: waits its turn while users are there."""
+        """Waits for a turn of a rollout prompt, and holds it until the block ends."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._admit()
@@ -56,7 +56,7 @@ class Traffic:
                 turn.set_result(None)
 
     def _leave(self, turn: asyncio.Future[None]) -> None:
-        """One that was cancelled while it waited may have been let in at the same moment."""
+        """Gives a turn back that was granted in the moment its request was cancelled."""
         if turn.done() and not turn.cancelled():
             self._rollouts -= 1
             self._admit()

@@ -43,9 +43,9 @@ _CPU: dict[str, Any] = {
     "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     "enable_chunked_prefill": False,
 }
-"""With the CPU's default of 128 tokens per cache block a question of 90 tokens would never be shared by its K
-answers: half the speed. 16 does not start. And a prompt computed in parts ends the engine if its sampling is
-seeded: vLLM rewinds the generator for the parts, and a CPU's cannot be rewound."""
+"""Block size: with the CPU's default of 128 tokens, K answers would never share a question of 90 tokens, at half the
+speed; 16 does not start. Chunked prefill: with seeded sampling it kills the engine, because vLLM rewinds the random
+generator for each chunk and a CPU generator cannot be rewound."""
 
 
 class VllmEngine:
@@ -68,7 +68,7 @@ class VllmEngine:
         self._numbers = itertools.count()
 
     async def warm_up(self, version: str, profile: Profile) -> None:
-        """Names the version and walks every path once: the first answers of each kind take seconds."""
+        """Sets the version and runs every kind of request once, because the first of each kind takes seconds."""
         await self._llm.update_weight_version(version)
         first, second, *_ = canary_images()
         for logprobs in (False, True):
@@ -79,7 +79,7 @@ class VllmEngine:
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
     ) -> Generation:
-        with _our_words():
+        with _translated_errors():
             for _ in range(2):
                 output = await self._ask(prompt, sampling, adapter, priority)
                 if not any(answer.finish_reason == "error" for answer in output.outputs):
@@ -98,7 +98,7 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        with _our_words():
+        with _translated_errors():
             for _ in range(2):
                 [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
                 asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
@@ -109,7 +109,7 @@ class VllmEngine:
         raise EngineFailure("The engine failed this request twice.")
 
     async def load_adapter(self, adapter: Adapter) -> None:
-        with _our_words():
+        with _translated_errors():
             try:
                 await self._llm.add_lora(_lora(adapter))
             except EngineDeadError:
@@ -118,26 +118,26 @@ class VllmEngine:
                 raise AdapterRefused("The engine could not load the adapter.") from failure
 
     async def unload_adapter(self, adapter: Adapter) -> None:
-        with _our_words():
+        with _translated_errors():
             await self._llm.remove_lora(adapter.id)
 
     async def pause(self) -> None:
-        with _our_words():
+        with _translated_errors():
             await self._llm.pause_generation(mode="wait", clear_cache=True)
 
     async def reload(self, weights: Path, version: str) -> None:
-        with _our_words():
+        with _translated_errors():
             await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
-            # The reload empties the caches of images and encodings, but not the one of keys and values.
+            # The reload clears the image and encoder caches, but not the prefix cache of keys and values.
             await self._llm.reset_prefix_cache()
             await self._llm.update_weight_version(version)
 
     async def resume(self) -> None:
-        with _our_words():
+        with _translated_errors():
             await self._llm.resume_generation()
 
     async def probe(self) -> str:
-        with _our_words():
+        with _translated_errors():
             return await self._llm.get_weight_version()
 
     def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
@@ -176,7 +176,7 @@ class VllmEngine:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)
 
     def _one_id(self, token: str) -> int:
-        """A token's id. Raises NotSpelled where scores are not spelled digit by digit."""
+        """The id of a token. Raises NotSpelled if the tokenizer does not spell scores digit by digit."""
         if token == END:
             return self._processor.tokenizer.eos_token_id
         if len(self._ids(token)) != 1 or len(self._ids(SPELLED)) != len(SPELLED):
@@ -190,10 +190,10 @@ class VllmEngine:
 
 
 def set_environment() -> None:
-    """On CPU nothing but the sampler's odds and ends would be compiled: not worth a compiler and its seconds.
+    """Sets up CPU engines: no compilation, and one core fewer for the engine.
 
-    And one core is left to this process, which decodes pictures and speaks HTTP: threads of both that wait for
-    each other in loops cost more than they bring.
+    Only small parts of the sampler would be compiled, which is not worth a compiler and seconds of start. One core is
+    left to this process, which decodes pictures and serves HTTP: busy-waiting threads of both would slow each other.
     """
     if current_platform.is_cpu():
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
@@ -202,8 +202,8 @@ def set_environment() -> None:
 
 
 @contextmanager
-def _our_words() -> Iterator[None]:
-    """vLLM's failures, in the service's words."""
+def _translated_errors() -> Iterator[None]:
+    """Translates vLLM's exceptions into the service's."""
     try:
         yield
     except EngineDeadError as death:
@@ -215,7 +215,7 @@ def _our_words() -> Iterator[None]:
 
 
 def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
-    """How the engine is run: priorities, adapters, and what the CPU build needs."""
+    """The engine's arguments: priorities, adapters, and the needs of the CPU build."""
     pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
     return AsyncEngineArgs(
         model=str(weights),
@@ -240,9 +240,9 @@ def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
 
 
 def _pixel_budget(processor: Any, settings: Settings) -> dict[str, int] | None:
-    """What `smart_resize` needs to know: sides are multiples of a merged patch, the area lies within a budget.
+    """Arguments of `smart_resize`: sides are multiples of a merged patch, and the area lies within a budget.
 
-    None where the model does not scale pictures as the Qwen-VL family does.
+    None if the model does not scale pictures as the Qwen-VL family does.
     """
     if not hasattr(processor, "merge_size") or "shortest_edge" not in processor.size:
         return None
@@ -265,7 +265,7 @@ def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:
 
 
 def _distinct(sampling: Sampling) -> int:
-    """How many answers to draw: greedy ones are all alike, and vLLM refuses to give several."""
+    """The number of answers to draw; one for greedy decoding, where vLLM refuses several."""
     return sampling.n if sampling.temperature > 0 else 1
 
 

@@ -1,4 +1,4 @@
-"""Pictures from wherever a request has them, decoded off the event loop within a memory budget."""
+"""Opens the pictures of a request and decodes them off the event loop, within a memory budget."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FETCHES, _FETCHES_OF_A_REQUEST = 16, 4
 
 
 class Decoder:
-    """Decodes in threads of its own: a request that is given up frees its thread only when that is done with it.
+    """Decodes in its own threads; a request that is given up keeps its thread until the picture is decoded.
 
-    At most `threads` pictures at a time, and those of all requests have at most `memory` bytes of pixels. A request
-    takes the memory for all of its pictures at once, before the first is decoded: no thread ever waits for memory.
+    Decodes up to `threads` pictures at a time. The pixels of all requests take up to `memory` bytes. A request reserves
+    the memory for all of its pictures before the first is decoded, so no thread ever waits for memory.
     """
 
     def __init__(self, limits: Limits, threads: int, memory: int, remote: Remote) -> None:
@@ -38,9 +38,9 @@ class Decoder:
 
     @asynccontextmanager
     async def opened(self, sources: Iterable[Source]) -> AsyncIterator[list[Picture]]:
-        """A request's pictures, with memory for their pixels until the block ends; not decoded yet.
+        """Opens a request's pictures without decoding them, and reserves memory for their pixels until the block ends.
 
-        Raises InvalidImage, UrlRefused and UrlFailed; InvalidRequest if they never fit into the memory.
+        Raises InvalidImage, UrlRefused and UrlFailed; InvalidRequest if they can never fit into the memory.
         """
         own = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
         pictures = await gather(*(self._open(source, own) for source in sources))
@@ -48,12 +48,12 @@ class Decoder:
             yield pictures
 
     async def try_open(self, sources: Iterable[Source]) -> list[Picture | ProblemError]:
-        """A request's pictures without memory yet, or why one cannot be opened."""
+        """Opens a request's pictures without reserving memory. A picture that cannot be opened yields its error."""
         own = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
         return await gather(*(self._try_open(source, own) for source in sources))
 
     def room(self, pictures: Sequence[Picture]) -> AbstractAsyncContextManager[None]:
-        """Memory for the pixels of a request's pictures. Raises InvalidRequest if they never fit."""
+        """Reserves memory for the pixels of a request's pictures. Raises InvalidRequest if they can never fit."""
         return self._memory.reserve(sum(picture.bytes for picture in pictures))
 
     async def _try_open(self, source: Source, own: asyncio.Semaphore) -> Picture | ProblemError:
@@ -78,7 +78,7 @@ class Decoder:
 
 
 class Memory:
-    """Lends bytes in the order in which they are asked for: no request is overtaken, none waits holding a part."""
+    """Lends bytes in the order of the requests: none is overtaken, and none waits while it holds a part."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -88,9 +88,9 @@ class Memory:
 
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Waits until there are `size` bytes; they are free again when the block ends.
+        """Waits until `size` bytes are free, and holds them until the block ends.
 
-        Never reserve twice in one request. Raises InvalidRequest if there are never so many.
+        Never reserve twice in one request. Raises InvalidRequest if `size` exceeds the budget.
         """
         if size > self._limit:
             raise InvalidRequest(

@@ -1,9 +1,8 @@
-"""Bytes from anywhere to RGB pixels in sRGB, or InvalidImage. Nothing of a decoder's error text gets out.
+"""Decodes hostile image files to RGB pixels in sRGB, or raises InvalidImage without a decoder's error text.
 
-Animations are refused, but not the previews that some cameras append (MPO); transparency is composited on white;
-orientation is applied, unless it is unreadable; colour profiles and CMYK are converted to sRGB; 16-bit channels
-are scaled to 8 bits. Pictures are not resized here: the checkpoint's own image processor does that, within its
-pixel budget.
+Animations are refused, but not the previews that some cameras append (MPO). Transparency is composited on white.
+Orientation is applied if it is readable. Colour profiles and CMYK are converted to sRGB, 16-bit channels scaled to 8
+bits. Pictures are not resized here: the checkpoint's own image processor does that, within its pixel budget.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ _MAX_JPEG_SCANS = 100
 _SRGB = ImageCms.createProfile("sRGB")
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
 _BYTES_A_PIXEL = 4
-"""Of a decoded picture: Pillow pads RGB."""
+"""Of a decoded picture, since Pillow pads RGB."""
 _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_LENGTH = 258, 277, 322, 323
 _MAX_PIXEL_BITS = 64
 
-# What Pillow thinks of a stranger's file is no news for the log, and every new text would be remembered for ever.
+# Pillow's warnings about a stranger's file do not belong in the log, and Python remembers every new text for ever.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused before a pixel is decoded."""
+    """Limits that are checked before a pixel is decoded."""
 
     max_pixels: int
     min_side: int
@@ -49,7 +48,7 @@ class Limits:
 
 
 class Picture:
-    """An image file: known by its digest, decoded to so many `bytes` when its pixels are first asked for."""
+    """An image file, decoded when its pixels are first asked for. `bytes` is the size of the decoded pixels."""
 
     def __init__(self, digest: str, bytes: int, decode: Callable[[], Awaitable[Image.Image]]) -> None:
         self.digest = digest
@@ -66,7 +65,7 @@ class Picture:
 
 
 def take_heif() -> tuple[str, ...]:
-    """The formats with HEIF, which Pillow is taught. Raises UserError if the extra is not installed."""
+    """Registers HEIF with Pillow and returns the formats with it. Raises UserError if the extra is missing."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -143,7 +142,7 @@ def _check_header(picture: Image.Image, limits: Limits) -> None:
 
 
 def _check_tiff(picture: Image.Image, limits: Limits) -> None:
-    """A tile is decoded whole, however little of it the picture shows."""
+    """Checks the tiles too: each is decoded whole, even if the picture shows little of it."""
     tags = picture.tag_v2  # type: ignore[attr-defined]  # the format is TIFF
     width, height = picture.size
     if tags.get(_TILE_WIDTH, width) * tags.get(_TILE_LENGTH, height) > limits.max_pixels:
@@ -153,7 +152,7 @@ def _check_tiff(picture: Image.Image, limits: Limits) -> None:
 
 
 def _has_second_frame(picture: Image.Image) -> bool:
-    """Whether there is one; counting them all (`n_frames`) could take minutes in a TIFF made for that."""
+    """True for several frames. Counting them all (`n_frames`) could take minutes in a hostile TIFF."""
     try:
         picture.seek(1)
     except EOFError:
@@ -162,7 +161,7 @@ def _has_second_frame(picture: Image.Image) -> bool:
 
 
 def _check_scans(picture: Image.Image, data: bytes) -> None:
-    """A progressive JPEG of a few megabytes can hold scans enough to keep a decoder busy for an hour."""
+    """Refuses progressive JPEGs with many scans: a few megabytes of them can keep a decoder busy for an hour."""
     if picture.format in {"JPEG", "MPO"} and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise InvalidImage(f"The image has more than {_MAX_JPEG_SCANS} scans; save it as a baseline JPEG.")
 
@@ -177,7 +176,7 @@ def _too_large(limits: Limits) -> InvalidImage:
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     profile = picture.info.get("icc_profile")
-    with contextlib.suppress(Exception):  # EXIF from anywhere; a picture whose orientation is unreadable stays
+    with contextlib.suppress(Exception):  # hostile EXIF; without a readable orientation the picture stays as it is
         ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I;16"):
         picture = _to_8_bits(picture)
@@ -189,18 +188,18 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """Scales 16-bit values: `convert` would clip them, and nearly every pixel would turn white."""
+    """Scales 16-bit values. `convert` would clip them, so that nearly every pixel would turn white."""
     return picture.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """`convert("RGB")` would reveal the colours hidden under transparent pixels."""
+    """Composites on white. `convert("RGB")` would reveal the colours hidden under transparent pixels."""
     rgba = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    """A profile that is broken, or of another kind of picture, is ignored."""
+    """Converts from a colour profile; a broken or unsuitable profile is ignored."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.profileToProfile(picture, source, _SRGB, outputMode="RGB") or picture

@@ -1,7 +1,7 @@
-"""Images fetched over https from hosts that the service was told to trust, and from nowhere else.
+"""Fetches images over https, only from hosts that the settings allow.
 
-The address is parsed once, by the client that connects; the host is resolved once, and the connection goes to
-that very address (no second lookup could lead elsewhere), while TLS checks the certificate of the host's name.
+The URL is parsed once, by the client that connects. The host is resolved once, and the connection goes to that very
+address, so that no second lookup can lead elsewhere. TLS checks the certificate of the host's name.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ HTTPS = 443
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 5.0
 _MAX_URL = 2048
 _LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
-"""Threads of their own: a name server that does not answer keeps nothing else waiting."""
+"""Own threads, so that a name server that does not answer keeps nothing else waiting."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_url(source: bytes | str) -> TypeGuard[str]:
-    """Whether an image's source is an address on the web."""
+    """True if an image's source is a web address."""
     return isinstance(source, str) and source[:8].lower().startswith(("https://", "http://"))
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address lies on the public internet, and so does the IPv4 address it may wrap."""
+    """True if an address lies on the public internet, and so does any IPv4 address that it wraps."""
     if isinstance(address, ipaddress.IPv6Address):
         wrapped = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
@@ -57,13 +57,13 @@ async def resolve(host: str) -> list[Address]:
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    """The public certificate authorities; what the environment adds to them is not meant for this."""
+    """The public certificate authorities, without those that the environment adds."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The outside world, as a fetch sees it."""
+    """Name lookup, allowed addresses and TLS of a fetch."""
 
     resolve: Callable[[str], Awaitable[Sequence[Address]]] = resolve
     may_connect: Callable[[Address], bool] = is_public
@@ -72,7 +72,7 @@ class Network:
 
 
 class Remote:
-    """Fetches files of at most `max_bytes` within `seconds` from `hosts`; none means it is off."""
+    """Fetches files of at most `max_bytes` within `seconds` from `hosts`. Without hosts it refuses everything."""
 
     def __init__(self, hosts: Collection[str], max_bytes: int, seconds: float, network: Network | None = None) -> None:
         self._hosts = frozenset(hosts)
@@ -81,7 +81,7 @@ class Remote:
         self._network = network or Network()
 
     async def fetch(self, url: str) -> bytes:
-        """The bytes at an address. Raises UrlRefused before any connection, UrlFailed after."""
+        """Fetches the bytes at a URL. Raises UrlRefused before any connection, UrlFailed after."""
         target = self._checked(url)
         try:
             async with asyncio.timeout(self._seconds):
@@ -121,7 +121,7 @@ class Remote:
         return await self._get(url, addresses[-1])
 
     async def _get(self, url: httpx.URL, address: Address) -> bytes:
-        """Asks one address for the file, in the name of the URL's host and on a connection of its own."""
+        """Asks one address for the file, as the URL's host, on a new connection."""
         limits = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
         async with httpx.AsyncClient(verify=self._network.tls, trust_env=False, timeout=limits) as client:
             request = client.build_request(

@@ -29,7 +29,7 @@ class ScoreEstimate:
 
 @dataclass(frozen=True, slots=True)
 class VoteEstimate:
-    """One order of presentation: votes or probabilities for the image shown first, the second, unreadable ones.
+    """One order of presentation: votes or probabilities for the image shown first, for the second, and for neither.
 
     Counts in sampled mode, probabilities that sum to 1 in expected mode.
     """
@@ -41,7 +41,7 @@ class VoteEstimate:
 
     @property
     def preference(self) -> float | None:
-        """The share of the readable answers that prefers the image shown first; None if there is none."""
+        """Share of the readable answers that prefer the image shown first; None without readable answers."""
         readable = self.shown_first + self.shown_second
         return self.shown_first / readable if readable > 0 else None
 

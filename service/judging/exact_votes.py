@@ -1,4 +1,4 @@
-"""Batches of exact votes for the trainer: probabilities instead of samples, one pass for each order of a pair."""
+"""Batches of exact votes for the trainer: probabilities instead of samples, one forward pass for each order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.versions.swap_lock import SwapLock
 
 
 class ExactVoting:
-    """Asks the engine behind the gate, at the priority of the batch. No answer is kept: a round asks each pair once."""
+    """Asks the engine at the priority of the batch. Answers are not cached: a round asks about each pair once."""
 
     def __init__(self, engine: Engine, swap_lock: SwapLock, traffic: Traffic) -> None:
         self._expected = Expected(engine)
@@ -28,7 +28,7 @@ class ExactVoting:
     async def answer(self, request: ExactVotesRequest, images: Mapping[str, Image]) -> ExactVotesResponse:
         """Answers a batch by one version.
 
-        Raises VersionConflict, NoExactVotes where only samples can tell, and InvalidRequest if an image is missing.
+        Raises VersionConflict; NoExactVotes if the model answers samples only; InvalidRequest if an image is missing.
         """
         _check_pairs(request, images)
         async with self._swap_lock.shared() as version:

@@ -1,4 +1,4 @@
-"""The mode `expected`: the model's own probabilities instead of samples. Repeatable, and cheaper than K answers."""
+"""The mode `expected`: the model's own probabilities instead of samples. Repeatable, and cheaper than K samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Expected:
         self._engine = engine
 
     async def score(self, version: VersionInfo, image: Image) -> ScoreEstimate:
-        """The expectation of the score over the model's answers to `c_score`, with their deviation and entropy."""
+        """The expected score over the model's answers to `c_score`, with standard deviation and entropy."""
         prompt = Prompt("score", (image,), PROFILES[version.profile])
         tree = ScoreTree()
         while beginnings := tree.unknown():
@@ -43,7 +43,7 @@ class Expected:
 
 
 def _estimate(probabilities: FloatArray) -> ScoreEstimate:
-    """Mean, deviation and entropy out of the probabilities of `SCORES`."""
+    """Mean, standard deviation and entropy from the (401,) probabilities of `SCORES`."""
     readable = float(probabilities.sum())
     if readable <= 0:
         return ScoreEstimate(None, None, 1.0, {})

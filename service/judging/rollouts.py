@@ -1,4 +1,4 @@
-"""Batches of sampled answers for the trainer, with what GRPO needs to know of each token."""
+"""Batches of sampled answers for the trainer, with the log-probability of every token for GRPO."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.versions.swap_lock import SwapLock
 
 
 class Rollouts:
-    """Asks the engine behind the gate, at the priority of the batch."""
+    """Asks the engine at the priority of the batch."""
 
     def __init__(self, engine: Engine, swap_lock: SwapLock, traffic: Traffic, adapters: Adapters) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""The mode `sampled`: K answers are drawn and read, as the paper does. The only one for models that think."""
+"""The mode `sampled`: draws and reads K answers, as the paper does. Models that think have only this mode."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from service.prompts import PROFILES
 
 
 class Sampled:
-    """Estimates from sampled answers; unreadable ones are counted, never replaced."""
+    """Estimates from sampled answers. Unreadable answers are counted, never replaced."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def score(self, version: VersionInfo, image: Image, options: Options, samples: int) -> ScoreEstimate:
-        """The mean of the readable ones among `samples` answers to `c_score`."""
+        """The mean of the readable answers among `samples` answers to `c_score`."""
         prompt = Prompt("score", (image,), PROFILES[version.profile])
         generation = await self._draw(version, prompt, options, samples, options.seed)
         scores = read_scores([sample.text for sample in generation.samples], prompt.profile)
@@ -40,7 +40,7 @@ class Sampled:
     async def vote(
         self, version: VersionInfo, shown: tuple[Image, Image], options: Options, samples: int, order: int
     ) -> VoteEstimate:
-        """`samples` votes in one order of presentation; `order` tells the two apart."""
+        """`samples` votes in one order of presentation; `order` is 0 or 1."""
         prompt = Prompt("compare", shown, PROFILES[version.profile])
         seed = None if options.seed is None else _derived(options.seed, order)
         generation = await self._draw(version, prompt, options, samples, seed)
@@ -60,5 +60,5 @@ def _texts(generation: Generation, options: Options) -> list[str] | None:
 
 
 def _derived(seed: int, order: int) -> int:
-    """A seed of its own for each order, or both would draw the same noise."""
+    """A different seed for each order, so that they do not draw the same noise."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{order}".encode()).digest()[:4]) >> 1

@@ -1,8 +1,8 @@
 """The answers to `c_score` as a tree of tokens: units, point, tenths, hundredths, end.
 
-Units are looked into while they matter: the unlikeliest, together less than `NEGLIGIBLE`, take the decimals of the
-likeliest. Hundredths are those after a unit's likeliest tenth. Together they move a score by less than a tenth in
-the worst case there can be; on the embedded model by less than a thousandth.
+Two approximations save forward passes. The least likely units, together less than `NEGLIGIBLE`, take the decimals of
+the likeliest unit. All tenths of a unit take the hundredths that follow its likeliest tenth. Together they move a score
+by less than a tenth in the worst possible case, and by less than a thousandth on the embedded model.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SCORES = np.arange(round(MIN_SCORE * 100), round(MAX_SCORE * 100) + 1) / 100
 """1.00, 1.01 ... 5.00."""
 LONGEST = len("3.42") + 1
 NEGLIGIBLE = 0.05
-"""Share of the units' probability that need not be looked into."""
+"""Share of the units' probability whose decimals are not looked up."""
 
 
 class ScoreTree:
-    """Probabilities of the next token by what the answer already says."""
+    """Probabilities of the next token by the beginning of the answer."""
 
     def __init__(self) -> None:
         self._after: dict[str, Mapping[str, float]] = {}
@@ -47,7 +47,7 @@ class ScoreTree:
             beginning += step.taken
 
     def unknown(self) -> list[str]:
-        """The beginnings that must be looked into next; none when the tree is complete enough."""
+        """The beginnings to look up next; none when the tree is complete enough."""
         if "" not in self._after:
             return [""]
         missing = []
@@ -59,7 +59,7 @@ class ScoreTree:
         return missing
 
     def scores(self) -> FloatArray:
-        """Probabilities of `SCORES`, (401,); what is missing to 1 is unreadable."""
+        """Probabilities of `SCORES`, shape (401,). The rest up to 1 is unreadable."""
         likely = self._likely_units()
         decimals = {unit: self._decimals(unit) for unit in likely}
         units = self._after[""]
@@ -67,7 +67,7 @@ class ScoreTree:
         return weights[: len(SCORES)]
 
     def _likely_units(self) -> list[str]:
-        """The units worth a look, the likeliest first."""
+        """The units whose decimals are looked up, the likeliest first."""
         units = self._after[""]
         left = sum(units[unit] for unit in UNITS)
         enough = NEGLIGIBLE * left
@@ -84,10 +84,7 @@ class ScoreTree:
         return max(DIGITS, key=lambda digit: tenths[digit]) if tenths else ""
 
     def _decimals(self, unit: str) -> FloatArray:
-        """Probabilities of the decimals .00 to .99 given the unit, (100,).
-
-        Hundredths are those after the unit's likeliest tenth.
-        """
+        """Probabilities of the decimals .00 to .99 given the unit, shape (100,)."""
         point, tenths = self._after[unit], _of_digits(self._after[unit + POINT])
         likeliest = unit + POINT + self._likeliest_tenth(unit)
         last = self._after[likeliest]
@@ -98,7 +95,7 @@ class ScoreTree:
         return decimals
 
     def _readable_after(self, score: str) -> float:
-        """The probability that a score with two decimals ends there, or goes on with digits only."""
+        """The probability that a score with two decimals ends there, or continues with digits only."""
         after = self._after.get(score)
         return after[END] + sum(after[digit] for digit in DIGITS) if after else 1.0
 

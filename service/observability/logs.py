@@ -1,6 +1,6 @@
-"""The log: one line an event, JSON or text, with the id of the request it belongs to.
+"""The log: one line for each event, JSON or text, with the id of its request.
 
-Nothing secret is logged: no headers, no bodies, no addresses of callers.
+It holds no secrets: no headers, no bodies, no addresses of callers.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from opentelemetry import trace
 from pythonjsonlogger.core import RESERVED_ATTRS
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered."""
+"""The id of the current request."""
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s%(of_request)s"
 _FIELDS = "%(levelname)s %(name)s %(message)s"
 
 
 class OfRequest(logging.Filter):
-    """Adds the request's id to a line, and the id of its trace if there is one."""
+    """Adds the request's id to a line, and its trace's id if there is one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         identity = request_id.get()
@@ -40,7 +40,7 @@ class OfRequest(logging.Filter):
 
 
 def configuration(kind: Literal["json", "text"], level: str) -> dict[str, Any]:
-    """What `logging.config.dictConfig` needs; also vLLM's processes are configured with it."""
+    """A configuration for `logging.config.dictConfig`, used for vLLM's processes too."""
     as_json = {
         "()": "pythonjsonlogger.json.JsonFormatter",
         "fmt": _FIELDS,
@@ -67,7 +67,7 @@ def configuration(kind: Literal["json", "text"], level: str) -> dict[str, Any]:
 
 
 def wanted(kind: Literal["json", "text"] | None) -> Literal["json", "text"]:
-    """The format, if none was chosen: text for a person, JSON for a machine."""
+    """The chosen format, or text for a terminal and JSON for a machine."""
     return kind or ("text" if sys.stderr.isatty() else "json")
 
 

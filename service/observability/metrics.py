@@ -9,8 +9,6 @@ from typing import Literal
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram
 
-from service.observability import metrics
-
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -58,14 +56,14 @@ behind_seconds = Gauge(
 
 
 def count_answers(task: str, samples: int | None, unreadable_share: float) -> None:
-    """Counts the answers to one image or pair; unreadable samples are counted where they are read."""
+    """Counts the answers to one image or pair. Unreadable samples are counted where they are parsed."""
     answers.labels(task).inc(samples or 1)
     if samples is None:
         unreadable.labels(task).inc(unreadable_share)
 
 
 def set_version(model: str, version: str) -> None:
-    """Names the version that serves."""
+    """Sets the serving version."""
     model_info.clear()
     model_info.labels(model, version).set(1)
 
@@ -75,6 +73,6 @@ _tracer = trace.get_tracer("service")
 
 @contextmanager
 def stage(name: Literal["decode", "queue", "infer"]) -> Iterator[None]:
-    """Times the block in `iqa_stage_seconds`, and puts a span around it where traces are sent."""
-    with _tracer.start_as_current_span(name), metrics.stage_seconds.labels(name).time():
+    """Times the block in `iqa_stage_seconds`, and traces it as a span if tracing is on."""
+    with _tracer.start_as_current_span(name), stage_seconds.labels(name).time():
         yield

@@ -1,4 +1,4 @@
-"""Traces over OTLP: a span a request and one a stage, in the trace that the caller's `traceparent` names."""
+"""Traces over OTLP: one span for each request and stage, in the trace of the caller's `traceparent`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNTRACED = "health,metrics,docs,openapi.json,static-offline-docs"
 
 
 def start_tracing(endpoint: str | None, model: str) -> None:
-    """Sends spans to a collector from now on; does nothing without one. Raises UserError if the extra is missing."""
+    """Starts sending spans to a collector, if there is one. Raises UserError if the extra is missing."""
     if endpoint is None:
         return
     try:

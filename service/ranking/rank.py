@@ -1,4 +1,4 @@
-"""Images in the order of their quality, from far fewer comparisons than there are pairs."""
+"""Ranks images by quality with far fewer comparisons than there are pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS: dict[Mode, Kind] = {"sampled": "votes", "expected": "probabilities"}
 async def rank(judge: Judge, pictures: Sequence[Picture], options: RankOptions) -> RankResponse:
     """Ranks pictures by one version of the weights. Raises as `Judge.compare`.
 
-    The pictures are taken in the order of their digests: sent in another order, the same ones are compared alike.
+    The pictures are sorted by their digests, so that the same pictures in another order are compared alike.
     """
     budget = options.comparisons or default_comparisons(len(pictures))
     if budget < len(pictures) - 1:
@@ -36,7 +36,7 @@ async def rank(judge: Judge, pictures: Sequence[Picture], options: RankOptions) 
 
 
 class _Ranking:
-    """One request's comparisons and what they tell."""
+    """The comparisons of one request and their result."""
 
     def __init__(
         self, judge: Judge, version: VersionInfo, pictures: Sequence[Picture], options: RankOptions, budget: int
@@ -51,7 +51,7 @@ class _Ranking:
         self._preferences: list[Preference] = []
 
     async def run(self) -> Strengths:
-        """Makes the comparisons. Returns what all of them tell."""
+        """Makes the comparisons. Returns the strengths that all of them give."""
         for pairs in self._tournament.opening():
             await self._compare(pairs)
         while pairs := self._tournament.next_round(found := await self._fit()):
@@ -59,7 +59,7 @@ class _Ranking:
         return found
 
     async def response(self, found: Strengths, order: Sequence[int]) -> RankResponse:
-        """`order[i]` is where the caller's request has picture i."""
+        """`order[i]` is the position of picture i in the caller's request."""
         biases = [answer.position_bias for answer in self._answers if answer.position_bias is not None]
         images = len(self._pictures)
         return RankResponse(
@@ -109,7 +109,7 @@ class _Ranking:
 
 
 def preferences(pair: Pair, answer: CompareResponse) -> list[Preference]:
-    """Both orders of presentation of a comparison, those without a readable answer left out."""
+    """The preference of each order of presentation that has a readable answer."""
     found = []
     for order in answer.orders:
         share = order.probability_first
@@ -123,5 +123,5 @@ def preferences(pair: Pair, answer: CompareResponse) -> list[Preference]:
 
 
 def _derived(seed: int, one: int, other: int) -> int:
-    """A seed of its own for every pair, or all would draw the same noise."""
+    """A different seed for every pair, so that they do not draw the same noise."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{one}/{other}".encode()).digest()[:4]) >> 1

@@ -1,8 +1,8 @@
-"""Bradley-Terry strengths out of pairwise preferences, with what is known of their errors.
+"""Bradley-Terry strengths from pairwise preferences, with their standard errors.
 
-The model (Bradley and Terry, 1952; the order effect as Davidson and Beaver, 1977): the logit of preferring the image
-shown first is the difference of the two strengths, plus a bias towards the first position. It is fitted as a
-binomial regression; preferences that are shares, not votes, make it a quasi-binomial one.
+The model (Bradley and Terry, 1952; order effect: Davidson and Beaver, 1977): the logit of preferring the image shown
+first is the difference of the two strengths, plus a bias towards the first position. It is fitted as a binomial
+regression, or a quasi-binomial one for preferences that are probabilities instead of votes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = {"votes": 0.25, "probabilities": 0.01}
-"""Every image is also held to have drawn against an average one, and the positions too, with this share of an
-order's weight.
+"""Weight of a virtual draw of every image against an average one, and of the two positions, as a share of an order's.
 
-Without it, an image that won always would be infinitely strong, and two groups never compared would float. Votes
-get more: pairs that are chosen by earlier votes exaggerate differences (Bramley, 2015), which the draws make up for.
+Without it an image that always won would be infinitely strong, and groups that were never compared would have no
+common scale. Votes get more: pairs chosen by earlier votes exaggerate differences (Bramley, 2015); draws compensate.
 """
 _TIE_DIGITS = 6
 
@@ -31,7 +30,7 @@ Kind = Literal["votes", "probabilities"]
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What one order of presentation gave: the share that prefers `first`, shown first, of `weight` answers."""
+    """One order of presentation: the share of `weight` answers that prefers `first`, which is shown first."""
 
     first: int
     second: int
@@ -43,7 +42,7 @@ class Preference:
 class Strengths:
     """Strengths in logits with mean 0, and their covariance for a dispersion of 1.
 
-    `dispersion` scales the covariance; None where the preferences leave none to tell.
+    `dispersion` scales the covariance; None if there are too few preferences to estimate it.
     """
 
     values: Floats
@@ -51,11 +50,11 @@ class Strengths:
     dispersion: float | None
 
     def standard_errors(self) -> Floats | None:
-        """Of every strength."""
+        """The standard error of every strength, or None without a dispersion."""
         return None if self.dispersion is None else np.sqrt(self.dispersion * np.diag(self.covariance))
 
     def ranks(self, among: Sequence[int]) -> list[int]:
-        """The places of some images among themselves, from 1; equally strong ones share the better place."""
+        """Ranks of some images among themselves, from 1. Equally strong images share the better rank."""
         rounded = np.round(self.values[list(among)], _TIE_DIGITS)
         return [int(np.sum(rounded > value)) + 1 for value in rounded]
 
@@ -63,8 +62,8 @@ class Strengths:
 def fit(images: int, preferences: Sequence[Preference], kind: Kind) -> Strengths:
     """The strengths of `images` images.
 
-    Votes are drawn, which is noise known beforehand: their dispersion is at least 1. The only error of exact
-    probabilities is that they do not follow the model.
+    Votes are sampled, so their dispersion is at least 1. Exact probabilities have no sampling noise, only deviations
+    from the model.
     """
     model, family = load()
     design, shares, weights = _regression(images, preferences, DRAWS[kind])
@@ -79,19 +78,19 @@ def fit(images: int, preferences: Sequence[Preference], kind: Kind) -> Strengths
 
 @cache
 def load() -> tuple[Any, Any]:
-    """The library's regression and its family; seconds of imports the first time."""
+    """The library's regression and its family. The first call takes seconds to import them."""
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_linear_model import GLM
     from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1, user_api="blas")  # more threads wait for each other longer than such small matrices take
+    threadpool_limits(1, user_api="blas")  # for such small matrices threads cost more than they save
     warnings.simplefilter("ignore", PerfectSeparationWarning)  # the draws keep every strength finite
     return GLM, Binomial
 
 
 def _regression(images: int, preferences: Sequence[Preference], draw: float) -> tuple[Floats, Floats, Floats]:
-    """Columns of the images, then one of the position; rows of the preferences, then a draw for every column."""
+    """A column for each image and one for the position; a row for each preference and a draw for each column."""
     columns, rows = images + 1, len(preferences)
     design = np.zeros((rows + columns, columns))
     for row, preference in enumerate(preferences):
@@ -104,9 +103,9 @@ def _regression(images: int, preferences: Sequence[Preference], draw: float) -> 
 
 
 def _dispersion(residuals: Floats, preferences: Sequence[Preference], images: int, least: float) -> float | None:
-    """Pearson's estimate, no less than what is known beforehand.
+    """Pearson's estimate of the dispersion, at least `least`.
 
-    What makes a pair an exception to the model shows in both its orders: residuals are summed within a pair.
+    Both orders of a pair deviate from the model alike, so residuals are summed within a pair.
     """
     sums: dict[tuple[int, int], list[float]] = {}
     for residual, preference in zip(residuals, preferences, strict=False):

@@ -1,9 +1,9 @@
-"""Which pairs to compare next, when comparing all of them would be too many.
+"""Chooses the pairs to compare next within a budget of comparisons.
 
-A round is a matching: no image is in two pairs, so that a round's pairs can be asked at once. The first two rounds
-are the halves of a path through all images, so that every image is tied to every other from the beginning. After
-that, pairs are taken by what they are expected to tell: a vote's variance p (1 - p), times the variance of the
-difference of the two strengths (Glickman and Jensen, 2005).
+A round is a matching: no image is in two pairs, so all pairs of a round are asked at once. The first two rounds are the
+halves of a path through all images, which connects every image to every other. Later rounds take the pairs with the
+highest expected information: the variance p (1 - p) of a vote, times the variance of the difference of the two
+strengths (Glickman and Jensen, 2005).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Tournament:
         self._path = [[(i, i + 1) for i in range(start, images - 1, 2)] for start in (0, 1)]
 
     def opening(self) -> Iterator[list[Pair]]:
-        """The rounds that tie all images together: n - 1 comparisons."""
+        """The rounds that connect all images: n - 1 comparisons."""
         for pairs in self._path:
             if chosen := self._take(pairs):
                 yield chosen
@@ -55,7 +55,7 @@ class Tournament:
 
 
 def expected_information(known: Strengths) -> Floats:
-    """Of every pair's comparison, up to a common factor: an n by n matrix."""
+    """The (n, n) expected information of each pair's comparison, up to a common factor."""
     variance = np.diag(known.covariance)
     difference = variance[:, None] + variance[None, :] - 2 * known.covariance
     likely = np.exp(-np.abs(known.values[:, None] - known.values[None, :]))
@@ -63,7 +63,7 @@ def expected_information(known: Strengths) -> Floats:
 
 
 def _matched(pairs: Iterator[Pair]) -> Iterator[Pair]:
-    """The pairs, best first, without those that name an image a second time."""
+    """The pairs, best first, without those that repeat an image."""
     used: set[int] = set()
     for pair in pairs:
         if used.isdisjoint(pair):

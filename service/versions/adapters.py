@@ -1,4 +1,4 @@
-"""The adapters loaded beside the active version: by name, counted while in use, never reused."""
+"""Adapters loaded beside the active version. Their names are never reused, and their users are counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Loaded:
 
 
 class Adapters:
-    """Adapters belong to the version they were loaded on: a swap forgets them all."""
+    """Adapters belong to the version on which they were loaded. A swap forgets them all."""
 
     def __init__(self, engine: Engine, store: VersionStore, swap_lock: SwapLock, max_rank: int) -> None:
         self._engine = engine
@@ -48,7 +48,7 @@ class Adapters:
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Adapter | None]:
-        """Keeps an adapter from being removed during the block; None is the version itself.
+        """Keeps an adapter from being removed until the block ends; None stands for the version itself.
 
         Raises UnknownAdapter: a name the engine does not know must never reach it.
         """
@@ -68,7 +68,7 @@ class Adapters:
     async def remove(self, name: str) -> None:
         """Refuses new requests at once, waits for running ones, then unloads and deletes the directory.
 
-        In a read-only store that is left to whoever wrote it.
+        A directory in a read-only store stays; its writer must delete it.
 
         Raises UnknownAdapter.
         """
@@ -80,7 +80,7 @@ class Adapters:
         await asyncio.to_thread(shutil.rmtree, loaded.adapter.path, ignore_errors=True)
 
     def forget_all(self) -> None:
-        """After a swap: the engine dropped them, and they were trained on other weights."""
+        """Forgets all adapters after a swap: the engine dropped them, and they belong to other weights."""
         self._loaded.clear()
 
     def list(self) -> Sequence[AdapterResponse]:

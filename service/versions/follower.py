@@ -1,4 +1,4 @@
-"""A replica that follows the store's pointer: it swaps, when its turn has come, to the version that ACTIVE names."""
+"""Makes a replica follow the store's pointer: it swaps to the version that ACTIVE names after a random delay."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from service.versions.swap import Swapper
 from service.versions.swap_lock import SwapLock
 
 _LONGEST_PAUSE_SECONDS = 120.0
-"""Between attempts that cost nothing."""
+"""Longest pause between attempts that cost nothing."""
 _PAUSES = 10
-"""How many times as long as all attempts the pauses are: each reads every file, and may keep users waiting."""
+"""Pauses last at least this many times as long as the attempts, each of which reads every file and may block users."""
 _VISIBLE_SECONDS = 30.0
-"""How long a shared volume may show the pointer and not yet the version's files."""
+"""Time in which a shared volume may show the pointer before the version's files."""
 
 log = logging.getLogger(__name__)
 
 
 class Follower:
-    """Reads the pointer every `follow_seconds`, and makes the swapper bring what it names.
+    """Reads the pointer every `follow_seconds` and has the swapper promote the version that it names.
 
-    A pointer that cannot be read leads where it led when it could.
+    While the pointer cannot be read, its last value counts.
     """
 
     def __init__(self, store: VersionStore, swap_lock: SwapLock, swapper: Swapper, settings: Settings) -> None:
@@ -46,12 +46,12 @@ class Follower:
 
     @property
     def failure(self) -> str | None:
-        """Why the active version could not be loaded; None once it serves, and before it was tried."""
+        """The reason why the active version could not be loaded; None once it serves, and before the first attempt."""
         return None if self._named == self._swap_lock.version.id else self._failure
 
     @property
     def behind_seconds(self) -> float:
-        """Since when the pointer was not seen to name the version that serves; 0 if it was, a moment ago."""
+        """Seconds this replica has lagged behind the store's ACTIVE pointer; 0 when up to date."""
         seconds = monotonic() - self._level_at
         return seconds if seconds > 2 * self._settings.follow_seconds else 0.0
 
@@ -79,7 +79,7 @@ class Follower:
             self._level_at = monotonic()
 
     def _pointer(self) -> str | None:
-        """What the pointer names; None, which is told once, while it cannot be read."""
+        """The version that the pointer names; None while it cannot be read, which is logged once."""
         try:
             active = self._store.active()
             if active is None:
@@ -93,21 +93,21 @@ class Follower:
         return active.version
 
     async def _keep_up(self) -> None:
-        spread = 0.0  # who has just started serves nobody yet whom a swap could keep waiting
+        spread = 0.0  # a replica that has just started keeps no users waiting
         while True:
             self._moved.clear()
             if self._named == self._swap_lock.version.id:
                 await self._moved.wait()
             else:
-                with suppress(RetryError):  # the pointer moved on
+                with suppress(RetryError):  # the pointer moved again
                     await self._catch_up(self._named, random.uniform(0, spread))
             spread = self._settings.follow_spread_seconds
 
-    async def _catch_up(self, version: str, turn: float) -> None:
-        """Brings a version after `turn` seconds, however often it takes. Raises RetryError if the pointer moves."""
+    async def _catch_up(self, version: str, delay: float) -> None:
+        """Promotes a version after `delay` seconds, with retries. Raises RetryError if the pointer moves."""
         self._failure = None
-        log.info("the store's pointer names %s: swapping in %.0f s", version, turn)
-        await self._rest(turn)
+        log.info("the store's pointer names %s: swapping in %.0f s", version, delay)
+        await self._rest(delay)
         retrying = AsyncRetrying(
             wait=wait_combine(wait_random_exponential(min=1, max=_LONGEST_PAUSE_SECONDS), _sparing),
             stop=lambda _: self._moved.is_set(),
@@ -117,12 +117,12 @@ class Follower:
         await retrying(self._swapper.promote, version)
 
     async def _rest(self, seconds: float) -> None:
-        """Waits, but no longer than the pointer stays."""
+        """Waits until the time is over or the pointer moves."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._moved.wait(), seconds)
 
     def _note(self, attempt: RetryCallState) -> None:
-        """Writes down why the version could not be loaded, unless it was not for want of trying long enough."""
+        """Keeps the reason of a failed attempt, except for failures that the next attempts may resolve."""
         assert attempt.outcome
         error = attempt.outcome.exception()
         if isinstance(error, NotActive | DrainTimeout):
@@ -135,6 +135,6 @@ class Follower:
 
 
 def _sparing(attempt: RetryCallState) -> float:
-    """Seconds that attempts so far have still to be made up for by pauses."""
+    """Seconds of pause that the attempts so far still require."""
     tried = (attempt.seconds_since_start or 0) - attempt.idle_for
     return max(0.0, _PAUSES * tried - attempt.idle_for)

@@ -1,4 +1,7 @@
-"""How a checkpoint becomes a version of a store: by `evoquality serve --checkpoint` or `versions import`."""
+"""Imports a checkpoint into a store, from a directory or the model hub.
+
+Used by `evoquality serve --checkpoint` and `evoquality versions import`.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ log = logging.getLogger(__name__)
 def import_checkpoint(store: VersionStore, given: str, profile: str) -> VersionInfo:
     """Adds a checkpoint directory or a model of the hub, and makes it active if the store has no active version.
 
-    One that the store has already is not copied again, and not fetched again if `given` names the hub's commit. Raises
-    UserError if it can be found nowhere or is there with another profile; VersionError, OSError.
+    A checkpoint that the store has already is not copied again, nor fetched again if `given` names the hub's commit.
+    Raises UserError if it cannot be found, or if the store has it with another profile; VersionError, OSError.
     """
     info = _of_commit(store, given) or _read(store, given, profile)
     if info.profile != profile:
@@ -30,7 +33,7 @@ def import_checkpoint(store: VersionStore, given: str, profile: str) -> VersionI
 
 
 def _of_commit(store: VersionStore, given: str) -> VersionInfo | None:
-    """What a commit of the hub's became before."""
+    """The version that was made of a commit of the hub before, or None."""
     if Path(given).is_dir() or "@" not in given:
         return None
     return next((info for info in store.list() if info.origin == given), None)
@@ -48,12 +51,12 @@ def _read(store: VersionStore, given: str, profile: str) -> VersionInfo:
 
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
-"""Weights and what goes with them: no second copy in another framework's format, no pictures."""
+"""Weights, configuration and tokenizer, without weights in other formats and without pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A directory with a checkpoint, and where it came from."""
+    """A checkpoint's directory and origin."""
 
     path: Path
     origin: str
@@ -63,7 +66,7 @@ def find_checkpoint(given: str) -> Checkpoint:
     """The directory `given`, or the files of the hub's model of that name, downloaded if need be.
 
     Looks into the hub's cache (`HF_HOME`) and, unless `HF_HUB_OFFLINE` is set, at the hub.
-    Raises UserError if it can be found nowhere; VersionError `missing_weights` if it is incomplete.
+    Raises UserError if it cannot be found; VersionError `missing_weights` if it is incomplete.
     """
     if Path(given).is_dir():
         return Checkpoint(Path(given), "imported")
@@ -96,7 +99,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _check_complete(path: Path) -> None:
-    """An interrupted download lacks some of the files that the index names."""
+    """Refuses an interrupted download, which lacks some of the files that the index names."""
     index = path / "model.safetensors.index.json"
     if index.exists():
         files = set(json.loads(index.read_text())["weight_map"].values())

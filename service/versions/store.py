@@ -49,14 +49,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Manifest(VersionInfo):
-    """`manifest.json`: what the API tells of a version, its files' sha256 and how it was made."""
+    """`manifest.json`: the public facts about a version, the sha256 of its files, and the settings that made it."""
 
     files: dict[str, str]
     config: dict[str, Any]
 
 
 class Active(BaseModel):
-    """The pointer to the version that serves."""
+    """The pointer to the serving version, and the one before it."""
 
     version: str
     previous: str | None = None
@@ -68,7 +68,7 @@ class _Adapters(BaseModel):
 
 
 class VersionStore:
-    """Versions under `root`, which may be read-only; what one replica writes lies in `state`, by default the same."""
+    """Versions under `root`, which may be read-only. A replica writes its own files to `state`, by default `root`."""
 
     def __init__(self, root: Path, state: Path | None = None) -> None:
         self.root = root.resolve()
@@ -87,7 +87,7 @@ class VersionStore:
     ) -> VersionInfo:
         """Copies the checkpoint in `source` into the store and returns its identity.
 
-        The same content twice is the same version; its first manifest stays. Raises VersionError
+        Adding the same content twice gives the same version, with its first manifest. Raises VersionError
         (`missing_directory`, `no_weights`).
         """
         if not source.is_dir():
@@ -140,12 +140,12 @@ class VersionStore:
             raise VersionError("bad_manifest", "the manifest cannot be read") from None
 
     def info(self, version: str) -> VersionInfo:
-        """What the API tells of a version. Raises as `manifest` does."""
+        """The public facts about a version. Raises as `manifest`."""
         manifest = self.manifest(version)
         return VersionInfo(**manifest.model_dump(include=set(VersionInfo.model_fields)))
 
     def list(self) -> Sequence[VersionInfo]:
-        """All readable versions, oldest first. A manifest never changes: it is read once."""
+        """All readable versions, oldest first. Manifests never change, so each is read once."""
         found = []
         for folder in (self.root / "versions").glob("v*"):
             try:
@@ -172,7 +172,7 @@ class VersionStore:
             raise UserError(f"the pointer {self.root / 'ACTIVE'} cannot be read") from None
 
     def activate(self, version: str) -> Active:
-        """Points ACTIVE at `version` and remembers the one before. Checks nothing but its existence.
+        """Points ACTIVE at `version` and keeps the one before. Checks only that the version exists.
 
         Raises UnknownVersion, ReadOnlyStore.
         """
@@ -186,20 +186,20 @@ class VersionStore:
         return now
 
     def previous(self) -> str:
-        """Where a rollback leads. Raises UnknownVersion if there is nothing to go back to."""
+        """The version to which a rollback leads. Raises UnknownVersion if there is none."""
         active = self.active()
         if active is None or active.previous is None:
             raise UnknownVersion("There is no previous version to go back to.")
         return active.previous
 
     def rollback(self) -> Active:
-        """Points ACTIVE at the previous version; rolling back twice leads forward again."""
+        """Points ACTIVE at the previous version. A second rollback leads forward again."""
         return self.activate(self.previous())
 
     def check_writable(self) -> None:
         """Raises ReadOnlyStore if nothing can be written here."""
         if not os.access(self.root, os.W_OK):
-            raise ReadOnlyStore("The store is read-only here: ask whoever writes it, or mount it writable.")
+            raise ReadOnlyStore("The store is read-only here: ask a replica that can write it, or mount it writable.")
 
     def refusal(self, version: str) -> str | None:
         """The reason why a version must not serve; None if it may."""
@@ -246,9 +246,9 @@ class VersionStore:
         return path
 
     def new_adapter_id(self, name: str) -> int:
-        """An integer never given out before, written down before it is returned.
+        """A new integer id, written to disk before it is returned.
 
-        Raises AdapterNameUsed if `name` ever had one: the engine would serve the old adapter, silently.
+        Raises AdapterNameUsed if `name` ever had one: the engine would silently serve the old adapter.
         """
         if not _NAME.fullmatch(name):
             raise InvalidRequest("An adapter cannot have this name.")
@@ -270,7 +270,7 @@ def content_id(source: Path) -> str:
 
 
 def _hashes(folder: Path, ignored: Sequence[str] = (MANIFEST,)) -> dict[str, str]:
-    """sha256 of every file below `folder`, by relative name; those of `ignored` patterns aside."""
+    """The sha256 of every file below `folder` by relative name, except files that match an `ignored` pattern."""
 
     def counts(path: Path) -> bool:
         parts = path.relative_to(folder).parts

@@ -1,4 +1,4 @@
-"""Promotion, rollback and overwriting: new weights in a running engine, no request lost, no answer of two versions."""
+"""Promotion, rollback and overwriting: swaps the weights of a running engine without losing or mixing any answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Swapper:
-    """Changes the version behind the gate, one change at a time."""
+    """Changes the serving version, one swap at a time."""
 
     def __init__(
         self,
@@ -51,28 +51,28 @@ class Swapper:
         self._one_at_a_time = asyncio.Lock()
 
     async def promote(self, version: str) -> SwapResponse:
-        """Makes `version` the one that serves; one that serves already is left alone.
+        """Makes `version` the serving one; does nothing if it serves already.
 
-        Raises UnknownVersion, VersionError (the old version goes on serving), DrainTimeout, EngineDead; NotActive where
-        the store's pointer is followed and names another; ReadOnlyStore, PointerFailure where it would have to be moved
-        and cannot.
+        Raises UnknownVersion, VersionError (the old version keeps serving), DrainTimeout, EngineDead; NotActive if this
+        replica follows the store's pointer, which names another version; ReadOnlyStore and PointerFailure if the
+        pointer cannot be moved.
         """
         async with self._one_at_a_time:
             return await self._promote(version)
 
     async def rollback(self) -> SwapResponse:
-        """Promotes the previous version. Raises as `promote` does; UnknownVersion if there is none."""
+        """Promotes the previous version. Raises as `promote`; UnknownVersion if there is none."""
         async with self._one_at_a_time:
             if self._settings.follow:
                 raise NotActive(_MOVE_POINTER)
             return await self._promote(self._store.previous())
 
     async def overwrite(self, name: str) -> SwapResponse:
-        """Takes the weights that the trainer handed over under `name`, which is the version from now on.
+        """Loads the weights that the trainer handed over under `name`, which becomes the version.
 
-        No canary has to be answered and ACTIVE does not move: what trains need not be fit to serve. The weights
-        loaded before must lie where they were until this has succeeded.
-        Raises UnknownWeights, VersionError (the old weights answer on), DrainTimeout, EngineDead.
+        Canaries are not asked and ACTIVE does not move, since weights under training need not be fit to serve. Keep the
+        files of the previous weights until this has succeeded.
+        Raises UnknownWeights, VersionError (the old weights keep answering), DrainTimeout, EngineDead.
         """
         async with self._one_at_a_time:
             if name == self._swap_lock.version.id:
@@ -102,7 +102,7 @@ class Swapper:
         return swap
 
     async def _check_pointer(self, version: str) -> None:
-        """Raises NotActive if it is followed and leads elsewhere, ReadOnlyStore if it is to be moved and cannot."""
+        """Raises NotActive if a followed pointer names another version, ReadOnlyStore if it cannot be moved."""
         if self._settings.moves_pointer:
             self._store.check_writable()
         elif self._settings.follow:
@@ -131,7 +131,7 @@ class Swapper:
         )
 
     def _publish(self, version: str) -> str | None:
-        """Moves the store's pointer, where that is this service's to do. Returns what it named before, if moved.
+        """Moves the store's pointer, unless others move it. Returns the version before if it moved.
 
         Raises PointerFailure.
         """
@@ -144,9 +144,9 @@ class Swapper:
             ) from failure
 
     async def _load_or_restore(self, info: VersionInfo, path: Path, try_canaries: bool) -> tuple[float, str | None]:
-        """Loads, tries and publishes a version; whatever goes wrong, the old one answers before the gate opens.
+        """Loads a version, asks its canaries and publishes it. After any failure the old version answers again.
 
-        Returns when the weights were in place, and what the pointer named before, if moved.
+        Returns the time at which the weights were loaded, and the version before if the pointer moved.
         """
         try:
             await self._engine.pause()
@@ -173,7 +173,7 @@ class Swapper:
         metrics.canary_readable.set(share)
 
     async def _restore(self) -> None:
-        """Puts the previous weights back. If that fails too, the engine is given up."""
+        """Loads the previous weights again. If that fails too, shuts the engine down."""
         try:
             await self._engine.pause()
             await self._engine.reload(self._loaded, self._swap_lock.version.id)
@@ -186,18 +186,18 @@ class Swapper:
 
 
 async def _counted(version: str, swap: Coroutine[Any, Any, SwapResponse]) -> SwapResponse:
-    """Logs a swap and counts how it ended."""
+    """Logs a swap and counts its outcome."""
     try:
         response = await swap
     except ProblemError as refusal:
-        if isinstance(refusal, NotActive):  # it was not tried
+        if isinstance(refusal, NotActive):  # not attempted
             raise
         metrics.swaps.labels("refused").inc()
         log.warning("version %s refused: %s", version, refusal)
         raise
     metrics.swaps.labels("done").inc()
     metrics.swap_blackout_seconds.observe(response.blackout_ms / 1000)
-    log.info("swapped to %s, gate closed for %.0f ms", version, response.blackout_ms)
+    log.info("swapped to %s; new requests waited for %.0f ms", version, response.blackout_ms)
     return response
 
 

@@ -16,7 +16,7 @@ from tenacity import wait_fixed
 
 from service.api.service import create_service
 from service.configuration.settings import Settings
-from service.errors import VersionError
+from service.errors import UserError
 from service.observability import metrics
 from service.versions import follower as module
 from service.versions.first import first_version
@@ -325,7 +325,7 @@ def test_a_replica_does_not_start_where_neither_version_can_serve(start, store, 
     store.activate(versions[1])
     for version in versions:
         (store.path(version) / "config.json").write_text("{}")
-    with pytest.raises(VersionError, match="hash_mismatch"):
+    with pytest.raises(UserError, match="hash_mismatch"):
         start()
 
 

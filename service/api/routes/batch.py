@@ -44,7 +44,7 @@ router = APIRouter(
 
 
 async def _until_answered() -> AsyncIterator[AsyncExitStack]:
-    """What enters it is left when the last byte is sent, or the request is given up."""
+    """Yields a stack that is closed when the last byte is sent, or the request is given up."""
     async with AsyncExitStack() as stack:
         yield stack
 

@@ -12,7 +12,7 @@ from service.contract import HealthResponse
 
 router = APIRouter(tags=["health"])
 scraped = APIRouter()
-"""What Prometheus reads: it tells of all callers' traffic."""
+"""For Prometheus. It shows all callers' traffic, so it is not on the public port."""
 
 
 @router.get("/health/live")

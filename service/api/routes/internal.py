@@ -1,6 +1,6 @@
-"""Operators' and internal routes: promotion, rollback, weights, adapters, rollouts, exact votes. All want the key.
+"""Operators' and internal routes: promotion, rollback, weights, adapters, rollouts, exact votes. All need the key.
 
-Bodies are read by the routes themselves, after the key was checked: nobody else may fill the memory.
+The routes read their bodies themselves, after the key is checked, so that nobody else can fill the memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ router = APIRouter(
     responses=problems(401, 404, 409, 422, 503, 507),
 )
 watched = APIRouter(route_class=WatchedRoute)
-"""Routes whose work ends when their client goes; a swap, once begun, is better ended."""
+"""Routes whose work is cancelled when the client hangs up. A swap is not: once begun, it ends."""
 SERVING, ROLLOUT = [Depends(only_in("serve"))], [Depends(only_in("rollout"))]
 
 

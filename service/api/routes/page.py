@@ -1,4 +1,4 @@
-"""`GET /`: the page, and the files it is made of."""
+"""`GET /`: the page and its files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.api.service import service_of
 _WEB = Path(__file__).parents[2] / "web"
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?", re.ASCII)
 _LOOPBACK = "http://localhost:* http://127.0.0.1:*"
-"""Where an operator's tunnel ends."""
+"""The local ends of an operator's tunnel."""
 _HEADERS = {
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -30,7 +30,7 @@ document = (_WEB / "index.html").read_text(encoding="utf-8")
 
 @router.get("/")
 async def page(request: Request) -> Response:
-    """The page. It runs its own scripts alone and talks to this service alone."""
+    """The page. Its policy allows its own scripts only, and connections to this service only."""
     operators = _operators(request)
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -50,7 +50,7 @@ async def file(request: Request, name: str) -> Response:
 
 
 def _operators(request: Request) -> str:
-    """Where a browser that came here finds the operators' port."""
+    """The operators' address as the browser of this request can reach it."""
     settings = service_of(request).settings
     if settings.page_operator_url:
         return settings.page_operator_url
