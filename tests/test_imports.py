@@ -22,10 +22,10 @@ def _name(file: Path) -> str:
 
 
 def _imported(file: Path) -> set[str]:
-    """The modules of the product that a file imports anywhere in it. A package counts by its own file only."""
+    """The modules of the product that a file imports anywhere in it."""
     nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
-    names = {name for node in nodes for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))}
-    return {str(name) for name in names if _exists(str(name))} - {_name(file)}
+    names = [(f"{node.module}.{alias.name}", str(node.module)) for node in nodes for alias in node.names]
+    return {module if _exists(module) else package for module, package in names if _exists(package)}
 
 
 def _exists(name: str) -> bool:
