@@ -1,6 +1,6 @@
 """Every request and response of the service, public and internal.
 
-This module is the contract between `service/` and whoever calls it, `trainer/` included.
+This module is the contract between `service/` and its callers, `trainer/` included.
 It imports neither torch, vLLM nor transformers.
 """
 
@@ -54,7 +54,7 @@ class Problem(BaseModel):
 
 
 class Options(Message):
-    """How the model is asked.
+    """Options of a question to the model.
 
     `expected` reads the model's own probabilities and is repeatable; only profiles that answer without thinking
     have it. `sampled` draws answers. Unset, the mode is `sampled` if one of its options is given or the profile
@@ -67,7 +67,7 @@ class Options(Message):
 
 
 class ScoreOptions(Options):
-    """How an image is scored."""
+    """Options of a score."""
 
     samples: Samples | None = Field(default=None, description="Sampled mode only; 8 unless given.")
     distribution: bool = Field(default=False, description="Whether the answer gives the distribution of scores.")
@@ -81,7 +81,7 @@ class ScoreRequest(ScoreOptions):
 
 
 class ImageSize(Message):
-    """A picture as it came, upright, and as the model saw it (null where it does not tell), in pixels."""
+    """Size in pixels of an upright picture, and of the picture as the model saw it (null if unknown)."""
 
     width: int
     height: int
@@ -140,7 +140,7 @@ class ScoreBatchResponse(Message):
 
 
 class CompareOptions(Options):
-    """How two images are compared."""
+    """Options of a comparison."""
 
     samples: EvenSamples | None = Field(default=None, description="Sampled mode only; 8 unless given.")
     margin: Margin = 0.0
@@ -162,7 +162,7 @@ class Votes(Message):
 
 
 class OrderPreference(Message):
-    """What one order of presentation gave."""
+    """The answers in one order of presentation."""
 
     shown_first: Side = Field(description="Which of the caller's images was shown first.")
     probability_first: float | None = Field(description="Share of the readable answers that prefer `first`.")
@@ -172,7 +172,7 @@ class OrderPreference(Message):
 
 
 class CompareResponse(Message):
-    """Which of two images looks better, over both orders of presentation."""
+    """The better looking of two images, over both orders of presentation."""
 
     preferred: Literal["first", "second", "tie"] | None = Field(description="null if no answer was readable.")
     probability_first: float | None = Field(
@@ -184,7 +184,7 @@ class CompareResponse(Message):
     mode: Mode
     samples: int | None = Field(description="Votes drawn; null in expected mode.")
     votes: Votes | None = Field(description="Sampled mode only.")
-    unreadable: Probability = Field(description="Share of the samples, or probability of an answer, that is no vote.")
+    unreadable: Probability = Field(description="Share of the samples, or probability of an answer, that is not a vote.")
     orders: list[OrderPreference]
     images: list[ImageSize] = Field(description="Of `first` and `second`.")
     model: str
@@ -192,7 +192,7 @@ class CompareResponse(Message):
 
 
 class RankOptions(Options):
-    """How images are ranked."""
+    """Options of a ranking."""
 
     samples: EvenSamples | None = Field(default=None, description="Votes a pair; sampled mode only; 8 unless given.")
     comparisons: Annotated[int, Field(ge=1, le=2016)] | None = Field(
@@ -216,7 +216,7 @@ class RankedImage(Message):
         description="Bradley-Terry strength in logits, with mean 0 over the images. Strength and rank are null if no "
         "comparison of this image was readable."
     )
-    standard_error: float | None = Field(description="Of the strength; null where the comparisons leave none to tell.")
+    standard_error: float | None = Field(description="Of the strength; null if there are too few comparisons to estimate it.")
     image: ImageSize
 
 
@@ -234,12 +234,12 @@ class RankResponse(Message):
 
 
 class InfoResponse(Message):
-    """`GET /v1/info`: what serves and what it takes."""
+    """`GET /v1/info`: the serving version, and the limits of a request."""
 
     model: str
     version: str
-    role: Role = Field(description="`serve` answers users; `rollout` the trainer alone.")
-    follows: bool = Field(description="Whether the version is the one that the store's pointer names, moved by others.")
+    role: Role = Field(description="`serve` answers users; `rollout` answers the trainer only.")
+    follows: bool = Field(description="True for a follower, whose version is the one that the store's pointer names.")
     profile: str
     thinks: bool
     modes: list[Mode] = Field(description="The default first.")
@@ -249,26 +249,26 @@ class InfoResponse(Message):
     max_image_pixels: int
     max_image_side: int
     min_image_side: int
-    min_pixels: int | None = Field(description="The model sees pictures scaled up to this; null: its own limit.")
-    max_pixels: int | None = Field(description="The model sees pictures scaled down to this; null: its own limit.")
+    min_pixels: int | None = Field(description="The model sees smaller pictures scaled up to this; null: its own limit.")
+    max_pixels: int | None = Field(description="The model sees larger pictures scaled down to this; null: its own limit.")
     max_batch: int
     max_ranked: int
     url_hosts: list[str] = Field(description="Hosts that images may be fetched from.")
 
 
 class VersionInfo(Message):
-    """A version of the weights, as its manifest tells it."""
+    """A version of the weights, from its manifest."""
 
     id: str
     parent: str | None
     created: datetime
     profile: str
-    origin: str = Field(description="What made it, for example 'embedded' or 'evolve round 1'.")
+    origin: str = Field(description="Where it comes from, for example 'embedded' or 'evolve round 1'.")
     metrics: dict[str, float]
 
 
 class Benchmark(Message):
-    """How well a version's scores follow people's on one labelled set."""
+    """Agreement of a version's scores with people's scores on one labelled set."""
 
     n: Annotated[int, Field(ge=1)]
     plcc: Annotated[float, Field(ge=-1, le=1)]
@@ -285,7 +285,7 @@ class ListedVersion(VersionInfo):
     """A version, and what was measured of it since."""
 
     benchmarks: dict[str, Benchmark]
-    refused: str | None = Field(default=None, description="Why it must not serve, if it was found so; else null.")
+    refused: str | None = Field(default=None, description="The reason why it must not serve; null if it may.")
 
 
 class VersionsResponse(Message):
@@ -297,11 +297,11 @@ class VersionsResponse(Message):
 
 
 class SwapResponse(Message):
-    """What new weights did to the traffic."""
+    """The result of a swap, and its cost to the traffic."""
 
     version: str
     previous: str | None
-    blackout_ms: float = Field(description="How long the gate was closed to requests, drain included.")
+    blackout_ms: float = Field(description="How long new requests waited, drain included.")
     drain_ms: float = Field(description="Waiting for running requests to end on the old weights.")
     reload_ms: float = Field(description="Loading the weights and emptying the caches.")
 
@@ -327,7 +327,7 @@ class RolloutRequest(Message):
 
 
 class Completion(Message):
-    """One sampled answer, with what GRPO needs to know about it."""
+    """One sampled answer, with its token ids and log-probabilities for GRPO."""
 
     text: str
     token_ids: list[int]
@@ -366,14 +366,14 @@ class ExactVotesRequest(Message):
 
 
 class VoteProbabilities(Message):
-    """One order of presentation: the probability of a vote for each of the pair; what is missing to 1 is no vote."""
+    """Probabilities of a vote for each image of the pair, in one order. The rest up to 1 is unreadable."""
 
     first: Probability
     second: Probability
 
 
 class ExactVotes(Message):
-    """What infinitely many votes at temperature 1 on one pair would be, in both orders of presentation."""
+    """The limit of infinitely many votes at temperature 1 on one pair, in both orders of presentation."""
 
     forward: VoteProbabilities = Field(description="The pair's first was shown first.")
     backward: VoteProbabilities = Field(description="The pair's second was shown first.")

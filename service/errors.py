@@ -1,4 +1,4 @@
-"""The service's failures: those that a caller meets, and those that whoever starts it must correct.
+"""The service's failures: problems that a caller meets, and mistakes that a person must correct.
 
 UserError                    a setting, a file or a folder; the command ends with this sentence and exit code 2
 

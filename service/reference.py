@@ -1,4 +1,4 @@
-"""Writes what is generated from the code: REFERENCE.md and the OpenAPI documents, by `python -m service.reference`."""
+"""Generates REFERENCE.md and the OpenAPI documents from the code: `python -m service.reference`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def documents() -> dict[str, str]:
         version = VersionInfo(
             id="v000000000000", parent=None, created=datetime.now(UTC), profile="plain", origin="", metrics={}
         )
-        no_engine = cast(Engine, None)  # nobody asks it anything
+        no_engine = cast(Engine, None)  # never asked
         service = create_service(Settings.model_construct(), "", no_engine, VersionStore(Path(folder)), version)
         public, operators = create_app(service), create_operator_app(service)
     return {
@@ -60,7 +60,7 @@ def _reference(apps: Mapping[str, FastAPI]) -> Iterator[str]:
     yield from ("", "## Errors", "", "RFC 9457 problems; `code` is stable.", "")
     yield from _table(("Status", "Code", "Title", "Retry-After, s"), _errors())
     yield from ("", "## Metrics", "", "Beside them stand vLLM's own, `vllm:…`.", "")
-    yield from _table(("Name", "Kind", "Labels", "What it tells"), _metrics())
+    yield from _table(("Name", "Kind", "Labels", "Meaning"), _metrics())
 
 
 def _settings() -> Iterator[str]:

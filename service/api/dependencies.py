@@ -19,7 +19,7 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 
 _WHY = {
     "serve": "This is a rollout engine: its weights are the trainer's, and change at every step. Ask a serving engine.",
-    "rollout": "This engine serves users: its weights change by promotion alone. Ask one started with --role rollout.",
+    "rollout": "This engine serves users: its weights change by promotion only. Ask one started with --role rollout.",
 }
 
 

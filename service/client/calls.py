@@ -57,7 +57,7 @@ def score(image: ImageSource, options: ScoreOptions | None = None) -> Call[Score
 
 
 def compare(first: ImageSource, second: ImageSource, options: CompareOptions | None = None) -> Call[CompareResponse]:
-    """Which of two images looks better."""
+    """Compares two images and says which one looks better."""
     body = _form([("first", first), ("second", second)], options or CompareOptions())
     return Call("POST", "/v1/compare", CompareResponse, body)
 
@@ -75,7 +75,7 @@ def rank(images: Sequence[ImageSource], options: RankOptions | None = None) -> C
 
 
 def info() -> Call[InfoResponse]:
-    """What serves, and what it takes."""
+    """The serving version, and the limits of a request."""
     return Call("GET", "/v1/info", InfoResponse, {})
 
 
@@ -85,7 +85,7 @@ def versions() -> Call[VersionsResponse]:
 
 
 def ready() -> Call[HealthResponse]:
-    """Whether the engine answers."""
+    """Succeeds if the engine answers."""
     return Call("GET", "/health/ready", HealthResponse, {})
 
 

@@ -42,7 +42,7 @@ def _awaited(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P
 
 
 class Client:
-    """The blocking client. Raises ServiceError, or httpx.TransportError if nobody answers."""
+    """The blocking client. Raises ServiceError, or httpx.TransportError if there is no answer."""
 
     score = _blocking(calls.score)
     compare = _blocking(calls.compare)
@@ -169,7 +169,7 @@ class AsyncClient:
 
 
 def _timeout(seconds: float) -> httpx.Timeout:
-    """Answers may take long; whoever takes no connection soon is not there."""
+    """A long time for the answer, but a short one for the connection."""
     return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
 
 

@@ -1,4 +1,4 @@
-"""When a request is sent again, and how long to wait before it.
+"""Retries: which failures, and how long to wait.
 
 Imports neither torch, vLLM nor transformers.
 """
@@ -30,9 +30,9 @@ class ServiceError(Exception):
 
 
 def policy(repeatable: bool) -> dict[str, Any]:
-    """Retries what never arrived, and, where asked to within a minute, what never began.
+    """Retries requests that never arrived, and those refused with a Retry-After of up to a minute.
 
-    Repeatable calls also after lost answers and 503.
+    Repeatable calls are also retried after a lost answer and after 503.
     """
 
     def again(error: BaseException) -> bool:
@@ -50,7 +50,7 @@ def policy(repeatable: bool) -> dict[str, Any]:
 
 
 def patience(seconds: float) -> dict[str, Any]:
-    """Retries, for so long, whatever may yet become ready."""
+    """Retries for `seconds` while the service may still become ready."""
 
     def not_yet(error: BaseException) -> bool:
         if isinstance(error, ServiceError):
@@ -66,7 +66,7 @@ def patience(seconds: float) -> dict[str, Any]:
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds from now, from either form of Retry-After (RFC 9110, 10.2.3): a number of them, or a date."""
+    """Seconds from now, from a Retry-After header (RFC 9110, 10.2.3): a number of seconds, or a date."""
     if not header:
         return None
     if header.isdecimal():
@@ -79,7 +79,7 @@ def retry_after(header: str | None) -> float | None:
 
 
 def _invites(problem: Problem, repeatable: bool) -> bool:
-    """Never after drain_timeout: each try keeps everybody waiting, and that is for the operator to decide."""
+    """True for refusals that a retry may resolve. Not drain_timeout: each retry makes all users wait."""
     if problem.status == 429 or problem.code == "too_busy":
         return True
     return repeatable and problem.status == 503 and problem.code != "drain_timeout"

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Starts a new store: a checkpoint directory, or a hub name like `Qwen/Qwen2.5-VL-7B-Instruct` (`@revision` may
     follow). Ignored if the store has an active version, and by followers."""
     profile: ProfileName = "plain"
-    """How that checkpoint answers: `plain` a number (Qwen2.5-VL as released), `evoquality` thinks and boxes it
+    """Answer format of that checkpoint: `plain` a number (Qwen2.5-VL as released), `evoquality` thinks and boxes it
     (EvoQuality's release), `visualquality-r1` thinks and tags it."""
     role: Role = "serve"
     """`serve` answers users; its weights change by promotion only. `rollout` answers the trainer only, which may
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     keys_file: Path | None = None
     """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: no key is needed."""
     page_operator_url: Origin | None = None
-    """Where browsers reach the operators' port, for the page; unset: the page's own host, `operator_port`."""
+    """URL of the operators' port for browsers that show the page; unset: the page's own host, `operator_port`."""
     operator_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
     """Origins whose pages may promote and roll back, separated by commas; unset: those of this machine (loopback)."""
 

@@ -105,7 +105,7 @@ def _checked(data: bytes, limits: Limits) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(limits) from None
     except Exception:  # decoders raise nearly anything on hostile bytes, struct.error and MemoryError included
-        raise InvalidImage(f"The bytes are no complete image ({', '.join(limits.formats)}).") from None
+        raise InvalidImage(f"The bytes are not a complete image ({', '.join(limits.formats)}).") from None
 
 
 def from_text(text: str, limits: Limits) -> bytes:

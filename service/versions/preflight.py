@@ -39,7 +39,7 @@ class Tensor(NamedTuple):
 
 
 def check_servable(store: VersionStore, version: str) -> VersionInfo:
-    """Verifies every file of a version, and that nobody refused it.
+    """Verifies every file of a version, and that it was not refused.
 
     Raises UnknownVersion, or VersionError (`refused`, and as `VersionStore.verify` does).
     """
@@ -111,7 +111,7 @@ def check_adapter(adapter: Path, max_rank: int) -> None:
         half = _LORA_NAME.search(name)
         axis = 0 if half and half[1] == "A" else 1
         if not half or len(tensor.shape) != 2 or tensor.shape[axis] != rank:
-            raise AdapterRefused(f"{name} is no LoRA matrix of rank {rank}.")
+            raise AdapterRefused(f"{name} is not a LoRA matrix of rank {rank}.")
         if name.replace("lora_A", "lora_B") not in tensors or name.replace("lora_B", "lora_A") not in tensors:
             raise AdapterRefused(f"{name} lacks its other half.")
         if not is_finite(tensor):
@@ -168,7 +168,7 @@ def _header(file: Path) -> Iterator[tuple[str, Tensor]]:
                     raise ValueError("a tensor lies outside its file")
                 yield name, Tensor(entry["dtype"], tuple(entry["shape"]), file, begin, end)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise VersionError("unreadable_weights", f"{file.name} is no readable safetensors file") from None
+        raise VersionError("unreadable_weights", f"{file.name} is not a readable safetensors file") from None
 
 
 def _check_index(candidate: Path, tensors: Mapping[str, Tensor]) -> None:

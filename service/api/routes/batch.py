@@ -83,8 +83,8 @@ async def score_batch(request: Request, until_answered: UntilAnswered) -> Respon
 async def rank_images(request: Request) -> RankResponse:
     """Orders 2 to 64 images from the best to the worst.
 
-    Pairs are compared in both orders of presentation, those first that tell most: about n log2(n) of them instead
-    of all n (n - 1) / 2. The result is a Bradley-Terry strength for every image, with its standard error.
+    About n log2(n) pairs are compared instead of all n (n - 1) / 2, the most informative first, each in both orders of
+    presentation. The result is a Bradley-Terry strength for every image, with its standard error.
     """
     service = service_of(request)
     options, images = await read_body(request, RankRequest, ("images",), MAX_RANKED)

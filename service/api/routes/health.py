@@ -1,4 +1,4 @@
-"""`GET /health/live` and `GET /health/ready`, open on both ports; `GET /metrics`, open on the operators' alone."""
+"""`GET /health/live` and `GET /health/ready`, open on both ports; `GET /metrics`, open on the operators' port only."""
 
 from __future__ import annotations
 
