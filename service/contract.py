@@ -184,7 +184,7 @@ class CompareResponse(Message):
     mode: Mode
     samples: int | None = Field(description="Votes drawn; null in expected mode.")
     votes: Votes | None = Field(description="Sampled mode only.")
-    unreadable: Probability = Field(description="Share of the samples, or probability of an answer, that is not a vote.")
+    unreadable: Probability = Field(description="Share of the samples, or probability of an answer, without a vote.")
     orders: list[OrderPreference]
     images: list[ImageSize] = Field(description="Of `first` and `second`.")
     model: str
@@ -216,7 +216,7 @@ class RankedImage(Message):
         description="Bradley-Terry strength in logits, with mean 0 over the images. Strength and rank are null if no "
         "comparison of this image was readable."
     )
-    standard_error: float | None = Field(description="Of the strength; null if there are too few comparisons to estimate it.")
+    standard_error: float | None = Field(description="Of the strength; null with too few comparisons.")
     image: ImageSize
 
 
@@ -249,8 +249,8 @@ class InfoResponse(Message):
     max_image_pixels: int
     max_image_side: int
     min_image_side: int
-    min_pixels: int | None = Field(description="The model sees smaller pictures scaled up to this; null: its own limit.")
-    max_pixels: int | None = Field(description="The model sees larger pictures scaled down to this; null: its own limit.")
+    min_pixels: int | None = Field(description="Smaller pictures are scaled up to this; null: the model's limit.")
+    max_pixels: int | None = Field(description="Larger pictures are scaled down to this; null: the model's limit.")
     max_batch: int
     max_ranked: int
     url_hosts: list[str] = Field(description="Hosts that images may be fetched from.")

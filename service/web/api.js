@@ -24,7 +24,7 @@ export async function scoreAll(files, options, each, call) {
   let missing = files.length;
   for await (const line of lines(response.body)) {
     const item = JSON.parse(line);
-    if (item.result) tell(item.result);
+    if (item.result) announce(item.result);
     each(item);
     missing -= 1;
   }
@@ -44,11 +44,11 @@ export async function operate(address, path, key) {
 
 async function post(path, files, options, call) {
   const answer = await json(await send(path, { method: "POST", body: form(files, options), ...call }));
-  tell(answer);
+  announce(answer);
   return answer;
 }
 
-const tell = (answer) => document.dispatchEvent(new CustomEvent("serving", { detail: answer }));
+const announce = (answer) => document.dispatchEvent(new CustomEvent("serving", { detail: answer }));
 
 function form(files, options) {
   const body = new FormData();

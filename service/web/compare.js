@@ -116,7 +116,7 @@ function showAnswer() {
   announce(parts.result.querySelector("h2").textContent);
   parts.margin.hidden = answer.probability_first === null;
   const { position_bias: bias, orders, images } = answer;
-  const told = [
+  const rows = [
     ["Mode", answer.mode === "sampled" ? plural(answer.samples, "vote") : "expected"],
     ["Position bias", bias === null ? "–" : `${signed(100 * bias, 1)} points for the picture shown first`],
     ["Unreadable", percent(answer.unreadable)],
@@ -126,7 +126,7 @@ function showAnswer() {
   ];
   parts.details.replaceChildren(
     ordersTable(orders),
-    el("dl", { class: "facts" }, ...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el("dl", { class: "facts" }, ...rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
     ...orders.flatMap(({ answers, shown_first }) => reasoning(answers, `Reasoning, ${LETTER[shown_first]} shown first`)),
   );
 }

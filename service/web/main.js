@@ -39,9 +39,9 @@ function show() {
 }
 
 /** Names the model and the version that gave the last answer. */
-function showServing(told) {
+function showServing(answer) {
   const shown = byId("serving");
-  serving = { model: told.model ?? serving.model, version: told.version };
+  serving = { model: answer.model ?? serving.model, version: answer.version };
   shown.replaceChildren(el("span", {}, serving.model), el("code", {}, serving.version));
   shown.hidden = false;
 }
@@ -72,9 +72,9 @@ addEventListener("hashchange", () => {
 });
 show();
 info()
-  .then((told) => {
-    offer(told);
-    showServing(told);
+  .then((answer) => {
+    offer(answer);
+    showServing(answer);
   })
   .catch((error) => {
     byId("serving").textContent = error.message;

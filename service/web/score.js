@@ -83,14 +83,14 @@ function scored(answer) {
 const spread = ({ std }) => (std === null ? "one answer" : `± ${number(std)}`);
 
 function facts(answer) {
-  const told = [
+  const rows = [
     ["Mode", answer.mode === "sampled" ? plural(answer.samples, "answer") : "expected"],
     answer.entropy === null ? null : ["Entropy", `${number(answer.entropy)} nats`],
     ["Unreadable", percent(answer.unreadable)],
     ["Version", el("code", {}, answer.version)],
     ["Size", sizes(answer.image)],
   ].filter(Boolean);
-  return el("dl", { class: "facts" }, ...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  return el("dl", { class: "facts" }, ...rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
 /** The sampled texts, folded away. */

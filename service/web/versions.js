@@ -47,7 +47,7 @@ function render(all) {
 
 function item(version, { active, previous }) {
   const { id, parent, created, origin, profile, metrics, refused } = version;
-  const told = [
+  const rows = [
     ...(refused ? [["Refused", refused]] : []),
     ["Origin", origin],
     ["Made", el("time", { datetime: created }, new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }))],
@@ -59,7 +59,7 @@ function item(version, { active, previous }) {
     "li",
     { class: id === active ? "card version active" : "card version" },
     el("h2", {}, el("code", {}, id), mark(id, active, previous)),
-    el("dl", { class: "facts" }, ...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el("dl", { class: "facts" }, ...rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
     !refused && action(id, active, previous),
   );
 }

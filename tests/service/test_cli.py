@@ -54,7 +54,7 @@ def test_files_are_scored_and_those_that_could_not_be_are_told(listening: Listen
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.exit_code == 1
     assert (lines[0]["image"], lines[0]["score"]) == (str(good), pytest.approx(5, abs=0.1))
-    assert "no complete image" in lines[1]["error"]
+    assert "not a complete image" in lines[1]["error"]
     table = evoquality("score", good, url=listening.url)
     assert (table.exit_code, f"{lines[0]['score']:.2f}" in table.stdout) == (0, True)
 
@@ -89,7 +89,7 @@ def test_every_kind_of_table_holds_the_same(listening: Listening, photos: Path, 
     assert as_jsonl == as_parquet
     assert [{name: "" if cell is None else str(cell) for name, cell in row.items()} for row in as_jsonl] == as_csv
     (broken,) = (row for row in as_jsonl if row["error"])
-    assert "no complete image" in broken["error"] and broken["score"] is None
+    assert "not a complete image" in broken["error"] and broken["score"] is None
 
 
 def test_a_second_run_asks_only_for_what_is_new_or_changed_or_failed(
