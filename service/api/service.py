@@ -16,6 +16,7 @@ from service.engine.traffic import Traffic
 from service.images.decoder import Decoder
 from service.images.picture import FORMATS, Limits, take_heif
 from service.images.remote import Remote
+from service.images.workers import workers
 from service.judging.cache import AnswerCache
 from service.judging.exact_votes import ExactVoting
 from service.judging.judge import Judge
@@ -89,4 +90,5 @@ def _decoder(settings: Settings) -> Decoder:
         formats=take_heif() if settings.heif else FORMATS,
     )
     remote = Remote(settings.url_hosts, settings.max_upload_bytes, settings.url_seconds)
-    return Decoder(limits, settings.decoders, settings.decoded_mib * 2**20, remote)
+    processes = workers(settings.decoders, settings.heif)
+    return Decoder(limits, processes, settings.decoded_mib * 2**20, settings.decode_seconds, remote)

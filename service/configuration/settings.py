@@ -133,8 +133,10 @@ class Settings(BaseSettings):
     min_image_side: Count = 28
     """Shortest side of a picture, in pixels."""
     decoders: Count = 2
-    """Pictures decoded at the same time. Each may take 24 bytes a pixel of `max_image_pixels` while it is decoded,
-    beside `decoded_mib`."""
+    """Processes that decode pictures. Each may take 24 bytes a pixel of `max_image_pixels` while it decodes, beside
+    `decoded_mib`."""
+    decode_seconds: Seconds = 10.0
+    """Time to decode one picture, in seconds; then its process is ended, and the answer is 422."""
     cache_entries: Annotated[int, Field(ge=0)] = 10_000
     """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB; answers with texts are not kept."""
     decoded_mib: Count = 4096

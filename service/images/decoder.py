@@ -1,109 +1,163 @@
-"""Opens the pictures of a request and decodes them off the event loop, within a memory budget."""
+"""Opens and decodes the pictures of a request in processes, within its share of their time and of memory."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from service.concurrency import gather
-from service.errors import InvalidRequest, ProblemError
-from service.images.picture import Limits, Picture, decode, decoded_bytes, from_text
+from service.errors import ProblemError
+from service.images.picture import Limits, Picture
 from service.images.remote import Remote, is_url
+from service.images.shares import Memory, Queue, Turns
+from service.images.workers import GRACE_SECONDS, Block, Workers, read, write_pixels
 
 Source = bytes | str
 """A file's bytes, their base64 text or data: URL, or an https: URL."""
 
 _FETCHES, _FETCHES_OF_A_REQUEST = 16, 4
+_BYTES_A_PIXEL = 4
+"""Of a decoded picture, since Pillow pads RGB."""
+
+T = TypeVar("T")
 
 
 class Decoder:
-    """Decodes in its own threads; a request that is given up keeps its thread until the picture is decoded.
+    """Opens pictures within `limits`. The pixels of all requests take up to `memory` bytes.
 
-    Decodes up to `threads` pictures at a time. The pixels of all requests take up to `memory` bytes. A request reserves
-    the memory for all of its pictures before the first is decoded, so no thread ever waits for memory.
+    Reading or decoding one picture may take `seconds`.
     """
 
-    def __init__(self, limits: Limits, threads: int, memory: int, remote: Remote) -> None:
+    def __init__(self, limits: Limits, workers: Workers, memory: int, seconds: float, remote: Remote) -> None:
         self.formats = limits.formats
-        self._limits = limits
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decoder")
+        self.limits = limits
+        self.remote = remote
+        self.fetches = asyncio.Semaphore(_FETCHES)
+        self._workers = workers
+        self._turns = Turns(workers.count)
         self._memory = Memory(memory)
-        self._remote = remote
-        self._fetches = asyncio.Semaphore(_FETCHES)
+        self._seconds = seconds
+        self._given_up: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def opened(self, sources: Iterable[Source]) -> AsyncIterator[list[Picture]]:
-        """Opens a request's pictures without decoding them, and reserves memory for their pixels until the block ends.
+        """Opens a request's pictures and reserves memory for their pixels. The end of the block closes them.
 
         Raises InvalidImage, UrlRefused and UrlFailed; InvalidRequest if they can never fit into the memory.
         """
-        own = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
-        pictures = await gather(*(self._open(source, own) for source in sources))
-        async with self.room(pictures):
-            yield pictures
-
-    async def try_open(self, sources: Iterable[Source]) -> list[Picture | ProblemError]:
-        """Opens a request's pictures without reserving memory. A picture that cannot be opened yields its error."""
-        own = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
-        return await gather(*(self._try_open(source, own) for source in sources))
-
-    def room(self, pictures: Sequence[Picture]) -> AbstractAsyncContextManager[None]:
-        """Reserves memory for the pixels of a request's pictures. Raises InvalidRequest if they can never fit."""
-        return self._memory.reserve(sum(picture.bytes for picture in pictures))
-
-    async def _try_open(self, source: Source, own: asyncio.Semaphore) -> Picture | ProblemError:
+        request = _Request(self)
         try:
-            return await self._open(source, own)
-        except ProblemError as failure:
-            return failure
-
-    async def _open(self, source: Source, own: asyncio.Semaphore) -> Picture:
-        if is_url(source):
-            async with own, self._fetches:
-                source = await self._remote.fetch(source)
-        return await asyncio.to_thread(self._read, source)
-
-    def _read(self, source: Source) -> Picture:
-        data = from_text(source, self._limits) if isinstance(source, str) else source
-        size = decoded_bytes(data, self._limits)
-        return Picture(hashlib.sha256(data).hexdigest(), size, lambda: self._decode(data))
-
-    async def _decode(self, data: bytes) -> Image.Image:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, decode, data, self._limits)
-
-
-class Memory:
-    """Lends bytes in the order of the requests: none is overtaken, and none waits while it holds a part."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._free = limit
-        self._turn = asyncio.Lock()
-        self._given_back = asyncio.Event()
+            pictures = await gather(*(request.open(source) for source in sources))
+            async with self.room(pictures):
+                yield pictures
+        finally:
+            request.close()
 
     @asynccontextmanager
-    async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Waits until `size` bytes are free, and holds them until the block ends.
-
-        Never reserve twice in one request. Raises InvalidRequest if `size` exceeds the budget.
-        """
-        if size > self._limit:
-            raise InvalidRequest(
-                f"The request's images have {size // 2**20} MiB of pixels in all; this service takes "
-                f"{self._limit // 2**20} MiB at once. Send fewer of them, or smaller ones."
-            )
-        async with self._turn:
-            while self._free < size:
-                self._given_back.clear()
-                await self._given_back.wait()
-            self._free -= size
+    async def tried(self, sources: Iterable[Source]) -> AsyncIterator[list[Picture | ProblemError]]:
+        """As `opened`, but a picture that cannot be opened is given as its error, and no memory is reserved yet."""
+        request = _Request(self)
         try:
-            yield
+            yield await gather(*(request.try_open(source) for source in sources))
         finally:
-            self._free += size
-            self._given_back.set()
+            request.close()
+
+    def room(self, pictures: Sequence[Picture]) -> AbstractAsyncContextManager[None]:
+        """Reserves memory for the pixels of some pictures. Raises InvalidRequest if they can never fit."""
+        return self._memory.reserve(sum(picture.bytes for picture in pictures))
+
+    def slices(self, pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+        """Splits pictures, in order, into parts that leave memory for other requests."""
+        part: list[Picture] = []
+        for picture in pictures:
+            if part and sum(one.bytes for one in [*part, picture]) > self._memory.largest // 2:
+                yield part
+                part = []
+            part.append(picture)
+        yield part
+
+    async def run(self, queue: Queue, function: Callable[..., T], *arguments: Any) -> T:
+        """The result of a call in a worker, in the request's turn. Raises as the call does; InvalidImage.
+
+        If the caller is cancelled, a running call has a moment left to end; then its process is killed.
+        """
+        running = asyncio.Event()
+        work = asyncio.create_task(self._run(queue, running, partial(self._workers.run, function, *arguments)))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._given_up.add(work)
+            work.add_done_callback(self._forget)
+            asyncio.get_running_loop().call_later(GRACE_SECONDS if running.is_set() else 0, work.cancel)
+            raise
+
+    async def _run(self, queue: Queue, running: asyncio.Event, call: Callable[..., Any]) -> Any:
+        async with self._turns.turn(queue):
+            running.set()
+            return await call(seconds=self._seconds)
+
+    def _forget(self, work: asyncio.Task[Any]) -> None:
+        self._given_up.discard(work)
+        if not work.cancelled():
+            work.exception()  # nobody waits for it
+
+
+class _Request:
+    """Owns the files and the pixels of one request."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._queue = Queue()
+        self._fetches = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
+        self._owned: list[Block | Picture] = []
+
+    async def try_open(self, source: Source) -> Picture | ProblemError:
+        """The picture, or why it cannot be opened."""
+        try:
+            return await self.open(source)
+        except ProblemError as failure:
+            return failure.with_traceback(None)  # which would keep the file
+
+    async def open(self, source: Source) -> Picture:
+        """Reads a file's header. Raises InvalidImage, UrlRefused, UrlFailed."""
+        if is_url(source):
+            async with self._fetches, self._decoder.fetches:
+                source = await self._decoder.remote.fetch(source)
+        is_text = isinstance(source, str)
+        file = await self._block(source.encode("ascii", "replace") if isinstance(source, str) else source)
+        pixels = await self._block()
+        limits = self._decoder.limits
+        opened = await self._decoder.run(self._queue, read, file.address, is_text, pixels.address, limits)
+        size = opened.width, opened.height
+        decode = partial(_image, pixels, *size) if opened.decoded else partial(self._decode, file, pixels)
+        picture = Picture(opened.digest, size[0] * size[1] * _BYTES_A_PIXEL, decode)
+        self._owned.append(picture)
+        return picture
+
+    async def _decode(self, file: Block, pixels: Block) -> Image.Image:
+        width, height = await self._decoder.run(
+            self._queue, write_pixels, file.address, pixels.address, self._decoder.limits
+        )
+        return await _image(pixels, width, height)
+
+    async def _block(self, content: bytes = b"") -> Block:
+        block = await asyncio.to_thread(Block, content)
+        self._owned.append(block)
+        return block
+
+    def close(self) -> None:
+        """Frees everything."""
+        for owned in self._owned:
+            owned.close()
+
+
+async def _image(pixels: Block, width: int, height: int) -> Image.Image:
+    """Copies the pixels out of a block, which is freed."""
+    image = await asyncio.to_thread(pixels.image, width, height)
+    pixels.close()
+    return image

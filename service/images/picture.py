@@ -19,16 +19,21 @@ from dataclasses import dataclass
 from PIL import Image, ImageCms, ImageOps
 
 from service.errors import InvalidImage, ProblemError, UserError
+from service.images.structure import count_scans
 from service.observability.metrics import stage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 _MAX_SIDE_RATIO = 100
 _MAX_JPEG_SCANS = 100
+_MAX_SCANNED_PIXELS = 1_000_000_000
+"""Pixels times scans: about a second of decoding. An ordinary progressive JPEG has some ten scans."""
 _SRGB = ImageCms.createProfile("sRGB")
-_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
-_BYTES_A_PIXEL = 4
-"""Of a decoded picture, since Pillow pads RGB."""
-_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_LENGTH = 258, 277, 322, 323
+_DATA_URL = re.compile(r"data:[^,;]{0,64}(;[^,;]{1,64}){0,4};base64,", re.IGNORECASE)
+_BASE64 = str.maketrans({"-": "+", "_": "/", **dict.fromkeys(" \t\r\n")})
+_LONGEST_TEXT = 1.5
+"""Characters of base64 a byte: 4/3, and room for line breaks."""
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_LENGTH, _PHOTOMETRIC = 258, 277, 322, 323, 262
+_WHITE_IS_ZERO = 0
 _MAX_PIXEL_BITS = 64
 
 # Pillow's warnings about a stranger's file do not belong in the log, and Python remembers every new text for ever.
@@ -48,20 +53,32 @@ class Limits:
 
 
 class Picture:
-    """An image file, decoded when its pixels are first asked for. `bytes` is the size of the decoded pixels."""
+    """An image file of a request, known by its digest, decoded when its pixels are first asked for.
+
+    It owns the pixels until it is closed. `bytes` is their size once decoded.
+    """
 
     def __init__(self, digest: str, bytes: int, decode: Callable[[], Awaitable[Image.Image]]) -> None:
         self.digest = digest
         self.bytes = bytes
         self._decode = decode
         self._pixels: Image.Image | None = None
+        self._closed = False
 
     async def pixels(self) -> Image.Image:
         """The picture in RGB, decoded once. Raises InvalidImage."""
         if self._pixels is None:
             with stage("decode"):
                 self._pixels = await self._decode()
+            if self._closed:
+                self._pixels.close()
         return self._pixels
+
+    def close(self) -> None:
+        """Frees the pixels, even if a traceback or a task still refers to them."""
+        self._closed = True
+        if self._pixels is not None:
+            self._pixels.close()
 
 
 def take_heif() -> tuple[str, ...]:
@@ -74,10 +91,10 @@ def take_heif() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def decoded_bytes(data: bytes, limits: Limits) -> int:
-    """Bytes of memory that the pixels of an image file take, read from its header. Raises InvalidImage."""
+def read_size(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Width and height in pixels, read from the header of an image file. Raises InvalidImage."""
     with _checked(data, limits) as picture:
-        return picture.width * picture.height * _BYTES_A_PIXEL
+        return picture.size
 
 
 def decode(data: bytes, limits: Limits) -> Image.Image:
@@ -96,9 +113,10 @@ def _checked(data: bytes, limits: Limits) -> Iterator[Image.Image]:
     if len(data) > limits.max_bytes:
         raise _too_long(limits)
     try:
+        scans = count_scans(data)
         with Image.open(io.BytesIO(data), formats=limits.formats) as picture:
             _check_header(picture, limits)
-            _check_scans(picture, data)
+            _check_scans(scans, picture.width * picture.height)
             yield picture
     except ProblemError:
         raise
@@ -109,15 +127,19 @@ def _checked(data: bytes, limits: Limits) -> Iterator[Image.Image]:
 
 
 def from_text(text: str, limits: Limits) -> bytes:
-    """The bytes of an image file in base64 or in a data: URL, whose declared type is ignored. Raises InvalidImage."""
+    """The bytes of an image file in base64 or in a data: URL, whose declared type is ignored. Raises InvalidImage.
+
+    Both alphabets of RFC 4648 are read, with or without padding and line breaks.
+    """
     prefix = _DATA_URL.match(text)
     if text[:5].lower() == "data:" and not prefix:
         raise InvalidImage("A data: URL of an image begins like data:image/png;base64, and goes on in base64.")
     begin = prefix.end() if prefix else 0
-    if (len(text) - begin) // 4 * 3 > limits.max_bytes + 2:
+    if len(text) - begin > _LONGEST_TEXT * limits.max_bytes + 4:
         raise _too_long(limits)
+    plain = text[begin:].translate(_BASE64).rstrip("=")
     try:
-        return base64.b64decode(text[begin:], validate=True)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidImage("The image is not valid base64.") from None
 
@@ -160,10 +182,12 @@ def _has_second_frame(picture: Image.Image) -> bool:
     return True
 
 
-def _check_scans(picture: Image.Image, data: bytes) -> None:
+def _check_scans(scans: int, pixels: int) -> None:
     """Refuses progressive JPEGs with many scans: a few megabytes of them can keep a decoder busy for an hour."""
-    if picture.format in {"JPEG", "MPO"} and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+    if scans > _MAX_JPEG_SCANS:
         raise InvalidImage(f"The image has more than {_MAX_JPEG_SCANS} scans; save it as a baseline JPEG.")
+    if scans * pixels > _MAX_SCANNED_PIXELS:
+        raise InvalidImage(f"The image has {scans} scans, too many for its size; save it as a baseline JPEG.")
 
 
 def _too_long(limits: Limits) -> InvalidImage:
@@ -179,7 +203,9 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):  # hostile EXIF; without a readable orientation the picture stays as it is
         ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I;16"):
+        negative = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # Pillow inverts 8 bits only
         picture = _to_8_bits(picture)
+        picture = ImageOps.invert(picture) if negative else picture
     if picture.has_transparency_data:
         picture = _on_white(picture)
     if profile:

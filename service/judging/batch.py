@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from service.concurrency import gather
 from service.contract import ScoreOptions, ScoreResponse, VersionInfo
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, InvalidRequest, Swapping
+from service.images.decoder import Decoder
 from service.images.picture import Picture
 from service.judging.estimates import chosen_mode
 from service.judging.judge import Judge
@@ -21,13 +22,18 @@ Outcome = ScoreResponse | Exception
 class Batch:
     """A running batch. It works until its block ends, even if nobody reads the outcomes.
 
-    A picture that could not be opened is given as its error, which becomes its outcome.
+    A picture that could not be opened is given as its error, which becomes its outcome. Pictures that do not fit into
+    the memory together are decoded and scored in parts.
     """
 
-    def __init__(self, judge: Judge, pictures: Sequence[Picture | Exception], options: ScoreOptions) -> None:
+    def __init__(
+        self, judge: Judge, decoder: Decoder, pictures: Sequence[Picture | Exception], options: ScoreOptions
+    ) -> None:
         self._judge = judge
+        self._decoder = decoder
         self._options = options
-        self._pictures = list(pictures)
+        self._pictures = pictures
+        self._index = {picture: index for index, picture in enumerate(pictures) if isinstance(picture, Picture)}
         self._version: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._outcomes: asyncio.Queue[tuple[int, Outcome]] = asyncio.Queue()
 
@@ -66,30 +72,49 @@ class Batch:
             yield index, DeadlineExceeded("There was no time left for this image.")
 
     async def _run(self) -> None:
-        await gather(*(self._decode(index, picture) for index, picture in enumerate(self._pictures)))
-        async with self._judge.session() as version:
-            chosen_mode(self._options, PROFILES[version.profile])  # refuses the batch before it names a version
-            self._version.set_result(version.id)
-            async with asyncio.TaskGroup() as group:
-                for index, picture in enumerate(self._pictures):
-                    group.create_task(self._score(version, index, picture))
-
-    async def _decode(self, index: int, picture: Picture | Exception) -> None:
-        """Decodes before the session, because a swap waits for every session."""
-        if isinstance(picture, Exception) or self._judge.knows(picture, self._options):
-            return
-        try:
-            await picture.pixels()
-        except Exception as failure:
-            self._pictures[index] = failure
-
-    async def _score(self, version: VersionInfo, index: int, picture: Picture | Exception) -> None:
-        outcome: Outcome
-        if isinstance(picture, Exception):
-            outcome = picture
-        else:
+        opened = [picture for picture in self._pictures if isinstance(picture, Picture)]
+        for index, picture in enumerate(self._pictures):
+            if isinstance(picture, Exception):
+                self._outcomes.put_nowait((index, picture))
+        for part in self._decoder.slices(opened):
             try:
-                outcome = await self._judge.score(picture, self._options, version)
-            except Exception as failure:
-                outcome = failure
-        self._outcomes.put_nowait((index, outcome))
+                async with self._decoder.room(part):
+                    await self._score_part(part)
+            except InvalidRequest as failure:
+                if not self._version.done():
+                    raise
+                self._fail(part, failure)
+
+    async def _score_part(self, pictures: Sequence[Picture]) -> None:
+        decoded = await gather(*(self._decoded(picture) for picture in pictures))
+        async with self._judge.session() as version:
+            if not self._version.done():
+                chosen_mode(self._options, PROFILES[version.profile])  # refuses the batch before it names a version
+                self._version.set_result(version.id)
+            if version.id != self._version.result():
+                self._fail(pictures, Swapping("The weights were replaced during the batch; send this image again."))
+                return
+            await gather(*(self._score(version, picture) for picture in filter(None, decoded)))
+
+    async def _decoded(self, picture: Picture) -> Picture | None:
+        """Decodes before the session, because a swap waits for every session."""
+        try:
+            if not self._judge.knows(picture, self._options):
+                await picture.pixels()
+        except Exception as failure:
+            self._fail([picture], failure)
+            return None
+        return picture
+
+    async def _score(self, version: VersionInfo, picture: Picture) -> None:
+        outcome: Outcome
+        try:
+            outcome = await self._judge.score(picture, self._options, version)
+        except Exception as failure:
+            outcome = failure
+        self._outcomes.put_nowait((self._index[picture], outcome))
+        picture.close()
+
+    def _fail(self, pictures: Iterable[Picture], failure: Exception) -> None:
+        for picture in pictures:
+            self._outcomes.put_nowait((self._index[picture], failure))

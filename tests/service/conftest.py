@@ -29,11 +29,15 @@ from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings
 from service.contract import VersionInfo
 from service.images.picture import Picture
+from service.images.shares import Queue
+from service.images.workers import write_pixels
 from service.versions.store import VersionStore
 from tests.service.declared import only_declared
 from tests.service.fake_engine import FakeEngine
 
 KEY = "the key"
+LARGE_SIDE = 600
+"""Of a picture that is not decoded while its header is read."""
 
 
 @dataclass
@@ -202,6 +206,20 @@ def opened(image: Image.Image) -> Picture:
         return image
 
     return Picture(hashlib.sha256(image.tobytes()).hexdigest(), 4 * image.width * image.height, pixels)
+
+
+def decodes(world: World, note: Callable[[], Any] = lambda: None) -> list[Any]:
+    """A list that gets an entry for every picture that is decoded by itself, as large ones are."""
+    found: list[Any] = []
+    plain = world.service.decoder.run
+
+    async def run(queue: Queue, function: Callable[..., Any], *arguments: Any) -> Any:
+        if function is write_pixels:
+            found.append(note())
+        return await plain(queue, function, *arguments)
+
+    world.service.decoder.run = run  # type: ignore[method-assign]
+    return found
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

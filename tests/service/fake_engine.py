@@ -33,6 +33,7 @@ class FakeEngine:
         self.running = 0
         self.paused = False
         self.is_dead = False
+        self.failure: Exception | None = None
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
@@ -46,6 +47,8 @@ class FakeEngine:
         self.running += 1
         try:
             await asyncio.sleep(self.seconds)
+            if self.failure:
+                raise self.failure
         finally:
             self.running -= 1
         texts = [self.answer(prompt, sampling, index) for index in range(sampling.n)]

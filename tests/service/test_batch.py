@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from service.contract import ScoreBatchItem
-from tests.service.conftest import Listening, World, picture
+from tests.service.conftest import LARGE_SIDE, Listening, World, decodes, picture
 from tests.service.fake_engine import plain_answer
 from tests.service.test_http import assert_problem
 
@@ -123,19 +123,13 @@ def test_a_batch_is_answered_by_one_version(world: World, run):
 
 
 def test_pictures_that_wait_for_memory_do_not_keep_a_swap_waiting(make_world, run):
-    """There is memory for one of three: what waits for it does so in front of the gate."""
-    world = make_world(decoded_mib=1, drain_seconds=5)
-    large = [picture(level, side=400) for level in LEVELS]
-    behind = []
-    plain = world.service.decoder._decode
-
-    async def decode(data: bytes):
-        behind.append(world.service.swap_lock._readers)
-        return await plain(data)
+    """There is memory for one of three. The others wait for it before they share the swap lock."""
+    world = make_world(decoded_mib=3, drain_seconds=5)
+    large = [picture(level, side=LARGE_SIDE) for level in LEVELS]
+    behind = decodes(world, lambda: world.service.swap_lock._readers)
 
     async def story() -> list[int]:
         world.engine.seconds = 0.02
-        world.service.decoder._decode = decode
         async with world.public() as client:
             batches = [asyncio.create_task(client.post("/v1/score/batch", files=[("images", data)])) for data in large]
             while not world.engine.running:
@@ -144,13 +138,13 @@ def test_pictures_that_wait_for_memory_do_not_keep_a_swap_waiting(make_world, ru
             return [answer.status_code for answer in await asyncio.gather(*batches)]
 
     assert run(story()) == [200, 200, 200]
-    assert behind == [0, 0, 0], "decoded before the gate"
+    assert behind == [0, 0, 0], "decoded before the session"
 
 
 def test_known_pictures_are_not_decoded_again(world: World, run):
-    first = ask(world, run, FILES).json()
-    world.service.decoder._decode = None
-    assert ask(world, run, FILES).json() == first
+    decoded, large = decodes(world), [picture(level, side=LARGE_SIDE) for level in LEVELS]
+    assert ask(world, run, large).json() == ask(world, run, large).json()
+    assert len(decoded) == len(large)
 
 
 def test_lines_come_as_answers_are_ready(listening: Listening):

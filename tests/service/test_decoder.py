@@ -1,140 +1,306 @@
-"""Decoding within a memory budget, in threads that cancelled requests cannot multiply."""
+"""Pictures of requests: their memory, their turns, and the processes that decode them."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Sequence
-from time import sleep
+import base64
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from service.errors import InvalidImage, InvalidRequest, UrlFailed
-from service.images import decoder as module
 from service.images.decoder import Decoder
 from service.images.picture import Limits
 from service.images.remote import Remote
-from tests.service.conftest import picture
+from service.images.shares import Queue, Turns
+from service.images.workers import Block, Workers, workers
+from tests.service.conftest import KEY, LARGE_SIDE, World, picture
 
-PIXELS = 100 * 100 * 4
-IMAGE = picture(side=100)
+PIXELS = LARGE_SIDE * LARGE_SIDE * 4
+IMAGE = picture(side=LARGE_SIDE)
+SHARE = 3
+"""Pictures that the larger part of the memory of `decoder` takes."""
 
 
-def decoder(pictures: int, threads: int = 2) -> Decoder:
-    """One with memory for so many pictures."""
-    return Decoder(Limits(max_pixels=1_000_000, min_side=28), threads, pictures * PIXELS, Remote((), 1, 1))
+def decoder(seconds: float = 20, processes: Workers | None = None) -> Decoder:
+    """One with memory for four pictures: one for small requests, `SHARE` for larger ones."""
+    limits = Limits(max_pixels=1_000_000, min_side=28)
+    return Decoder(limits, processes or workers(2, False), 4 * PIXELS, seconds, Remote((), 1, 1))
 
 
-async def decoded(decode: Decoder, images: Sequence[bytes], until: asyncio.Event | None = None) -> list[Image.Image]:
-    """A request that decodes its pictures and keeps them until it is told."""
+async def decoded(
+    decode: Decoder,
+    images: Sequence[bytes | str],
+    begun: asyncio.Event | None = None,
+    until: asyncio.Event | None = None,
+) -> list[tuple[int, int]]:
+    """A request that decodes its pictures and keeps them until an event. Returns their sizes."""
     async with decode.opened(images) as pictures:
-        found = [await picture.pixels() for picture in pictures]
+        if begun:
+            begun.set()
+        found = [(await picture.pixels()).size for picture in pictures]
         if until:
             await until.wait()
         return found
 
 
-def test_who_needs_more_memory_than_there_is_waits_and_is_not_overtaken(run):
+def test_a_request_that_needs_more_memory_waits_and_is_not_overtaken_by_its_like(run):
     async def story() -> list[str]:
-        decode, over, order = decoder(3), asyncio.Event(), []
+        decode, begun, over, order = decoder(), asyncio.Event(), asyncio.Event(), []
 
-        async def ask(name: str, count: int, until: asyncio.Event | None = None) -> None:
-            await decoded(decode, [IMAGE] * count, until)
+        async def ask(name: str, count: int, begun: asyncio.Event | None = None, until: asyncio.Event | None = None):
+            await decoded(decode, [IMAGE] * count, begun, until)
             order.append(name)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(ask("first", 2, over))
-            await asyncio.sleep(0.05)
+            group.create_task(ask("first", 2, begun, over))
+            await begun.wait()
             group.create_task(ask("large", 3))
-            await asyncio.sleep(0.05)
-            group.create_task(ask("small", 1))
-            await asyncio.sleep(0.05)
-            assert order == []
+            await until(lambda: decode._memory._large._turn.locked())
+            group.create_task(ask("second", 2))
+            await ask("small", 1)
             over.set()
         return order
 
-    assert run(story()) == ["first", "large", "small"]
+    assert run(story()) == ["small", "first", "large", "second"]
 
 
-def test_a_request_that_never_fits_is_told_at_once_and_blocks_nobody(run):
+def test_a_request_that_never_fits_is_refused_at_once_and_blocks_nobody(run):
     async def story() -> None:
-        decode, over = decoder(2), asyncio.Event()
-        holding = asyncio.create_task(decoded(decode, [IMAGE], over))
+        decode, begun, over = decoder(), asyncio.Event(), asyncio.Event()
+        holding = asyncio.create_task(decoded(decode, [IMAGE] * SHARE, begun, over))
+        await begun.wait()
         with pytest.raises(InvalidRequest, match="Send fewer of them"):
-            await decoded(decode, [IMAGE] * 3)
-        assert len(await decoded(decode, [IMAGE])) == 1
+            await decoded(decode, [IMAGE] * (SHARE + 1))
+        assert await decoded(decode, [IMAGE]) == [(LARGE_SIDE, LARGE_SIDE)]
         over.set()
         await holding
 
     run(story())
 
 
-def test_memory_comes_back_from_those_who_fail_or_are_given_up(run):
+def test_memory_comes_back_from_requests_that_fail_or_are_given_up(run):
     async def story() -> None:
-        decode = decoder(1)
-        for _ in range(3):
+        decode, begun = decoder(), asyncio.Event()
+        for _ in range(SHARE):
             with pytest.raises(InvalidImage):
-                await decoded(decode, [IMAGE[:-40]])
-        holding = asyncio.create_task(decoded(decode, [IMAGE], asyncio.Event()))
-        await asyncio.sleep(0.05)
-        waiting = asyncio.create_task(decoded(decode, [IMAGE]))
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
+                await decoded(decode, [IMAGE[:-40]] * SHARE)
+        holding = asyncio.create_task(decoded(decode, [IMAGE] * SHARE, begun, asyncio.Event()))
+        await begun.wait()
+        waiting = asyncio.create_task(decoded(decode, [IMAGE] * SHARE))
+        await until(lambda: decode._memory._large._turn.locked())
         for call in (waiting, holding):
             call.cancel()
-        assert len(await decoded(decode, [IMAGE])) == 1
+        assert len(await decoded(decode, [IMAGE] * SHARE)) == SHARE
 
     run(story())
 
 
-def test_given_up_requests_make_no_more_threads(run, monkeypatch: pytest.MonkeyPatch):
-    """A thread cannot be killed: the next picture waits until it is done."""
-    at_work, most = 0, 0
-    lock = threading.Lock()
+def test_the_request_with_the_fewest_turns_goes_first(run):
+    """A score waits for one decode of a batch, not for the batch."""
 
-    def slow(*_: object) -> None:
-        nonlocal at_work, most
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
-        sleep(0.05)
-        with lock:
-            at_work -= 1
-        raise InvalidImage("slow")
+    async def story() -> list[str]:
+        turns, order = Turns(1), []
 
-    monkeypatch.setattr(module, "decode", slow)
+        async def take(name: str, queue: Queue) -> None:
+            async with turns.turn(queue):
+                order.append(name)
+
+        batch = Queue()
+        async with asyncio.TaskGroup() as group, turns.turn(batch):
+            for queue, name in ((batch, "batch"), (batch, "batch"), (Queue(), "one"), (Queue(), "two")):
+                group.create_task(take(name, queue))
+            await asyncio.sleep(0)
+        return order
+
+    assert run(story()) == ["one", "two", "batch", "batch"]
+
+
+def test_a_turn_that_is_given_up_while_it_waits_goes_to_the_next(run):
+    async def story() -> None:
+        turns = Turns(1)
+
+        async def take() -> None:
+            async with turns.turn(Queue()):
+                pass
+
+        async with turns.turn(Queue()):
+            waiting = [asyncio.create_task(take()) for _ in range(2)]
+            await asyncio.sleep(0)
+            waiting[0].cancel()
+        await waiting[1]
+        assert turns._free == 1 and not turns._queues
+
+    run(story())
+
+
+def test_a_decode_ends_at_its_deadline_with_its_process_and_the_next_one_works(run):
+    async def story() -> None:
+        processes = Workers(1, heif=False)
+        pid = await processes.run(_pid, seconds=20)
+        with pytest.raises(InvalidImage, match=r"more than 0.3 s"):
+            await processes.run(_work_for_ever, seconds=0.3)
+        assert await processes.run(_pid, seconds=20) != pid
+        assert await decoded(decoder(processes=processes), [IMAGE]) == [(LARGE_SIDE, LARGE_SIDE)]
+
+    run(story())
+
+
+def test_a_request_that_is_given_up_ends_its_decode(run):
+    """The process of the one that runs is ended; those that wait never begin."""
 
     async def story() -> None:
-        decode = decoder(9, threads=2)
-        for _ in range(3):
-            calls = [asyncio.create_task(decoded(decode, [IMAGE])) for _ in range(4)]
-            await asyncio.sleep(0.02)
-            for call in calls:
-                call.cancel()
-        with pytest.raises(InvalidImage):
-            await decoded(decode, [IMAGE])
+        processes = Workers(1, heif=False)
+        decode, queue = decoder(processes=processes), Queue()
+        calls = [asyncio.create_task(decode.run(queue, _work_for_ever)) for _ in range(3)]
+        await until(lambda: queue.turns == 1)
+        for call in calls:
+            call.cancel()
+        assert isinstance(await decode.run(Queue(), _pid), int)
+        assert queue.turns == 1 and not decode._given_up
 
     run(story())
-    assert most == 2
+
+
+def test_processes_that_are_killed_from_outside_are_replaced(run):
+    async def story() -> None:
+        processes = Workers(2, heif=False)
+        for _ in range(3):
+            with pytest.raises(InvalidImage):
+                await processes.run(_killed, seconds=20)
+        assert isinstance(await processes.run(_pid, seconds=20), int)
+
+    run(story())
+
+
+def test_a_later_block_is_not_taken_for_a_closed_one():
+    first = Block(b"first")
+    address = first.address
+    first.close()
+    with pytest.raises(OSError):
+        address.open()
+    later = Block(b"later")
+    assert later.address.path == address.path, "the descriptor is not used again: nothing is tested"
+    with pytest.raises(FileNotFoundError):
+        address.open()
+    later.close()
 
 
 def test_one_request_does_not_take_all_places_for_fetching(run, monkeypatch: pytest.MonkeyPatch):
     async def story() -> None:
-        decode = decoder(9)
-        held = asyncio.Event()
+        decode, held, fetching = decoder(), asyncio.Event(), asyncio.Event()
 
         async def fetch(url: str) -> bytes:
             if "slow" in url:
+                fetching.set()
                 await held.wait()
                 raise UrlFailed("slow")
             return IMAGE
 
-        monkeypatch.setattr(decode._remote, "fetch", fetch)
-        batch = asyncio.create_task(decode.try_open([f"https://slow/{number}" for number in range(64)]))
-        await asyncio.sleep(0.01)
-        assert len(await asyncio.wait_for(decoded(decode, ["https://quick/"]), 5)) == 1
+        monkeypatch.setattr(decode.remote, "fetch", fetch)
+
+        async def batch() -> list[Any]:
+            async with decode.tried([f"https://slow/{number}" for number in range(64)]) as pictures:
+                return pictures
+
+        asked = asyncio.create_task(batch())
+        await fetching.wait()
+        assert len(await decoded(decode, ["https://quick/"])) == 1
         held.set()
-        assert all(isinstance(failure, UrlFailed) for failure in await batch)
+        assert all(isinstance(failure, UrlFailed) for failure in await asked)
 
     run(story())
+
+
+@pytest.fixture
+def without_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def _form(path: str, names: Sequence[str]) -> Callable[[Any], Any]:
+    files = [(name, picture(level, side=LARGE_SIDE)) for level, name in enumerate(names)]
+    return lambda client: client.post(path, files=files)
+
+
+def _internal(path: str, body: dict[str, Any]) -> Callable[[Any], Any]:
+    images = {name: base64.b64encode(picture(level, side=LARGE_SIDE)).decode() for level, name in enumerate("ab")}
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return lambda client: client.post(path, json={"images": images, **body}, headers=headers)
+
+
+REQUESTS = {
+    "score": _form("/v1/score", ["image"]),
+    "compare": _form("/v1/compare", ["first", "second"]),
+    "batch": _form("/v1/score/batch", ["images"] * 3),
+    "rank": _form("/v1/rank", ["images"] * 3),
+    "rollouts": _internal("/internal/rollouts", {"prompts": [{"task": "score", "images": ["a"], "samples": 2}]}),
+    "exact votes": _internal("/internal/exact-votes", {"pairs": [["a", "b"]]}),
+}
+ENDS = ("answered", "failed", "timed out", "hung up")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_pixels_end_with_their_request_without_the_garbage_collector(
+    make_world: Callable[..., World], run, without_collector, kind: str, end: str
+):
+    world = make_world(request_seconds=0.5 if end == "timed out" else 60, cache_entries=0)
+    internal = kind in {"rollouts", "exact votes"}
+    if end == "timed out" and internal:
+        pytest.skip("operators' requests have no deadline")
+
+    async def story() -> None:
+        async with world.operators() if internal else world.public() as client:
+            if end == "failed":
+                world.engine.failure = RuntimeError("the engine failed")
+            world.engine.seconds = 0 if end in {"answered", "failed"} else 60
+            asked = asyncio.create_task(REQUESTS[kind](client))
+            if end == "hung up":
+                await until(lambda: world.engine.running)
+                asked.cancel()
+            await asyncio.wait([asked])
+            await until(lambda: not world.engine.running)
+
+    run(story())
+    assert not living_pixels()
+
+
+def living_pixels() -> list[Image.Image]:
+    """The large images in memory that still have their pixels."""
+    images = [found for found in gc.get_objects() if isinstance(found, Image.Image)]
+    return [image for image in images if image.size == (LARGE_SIDE, LARGE_SIDE) and not _is_closed(image)]
+
+
+def _is_closed(image: Image.Image) -> bool:
+    try:
+        image.getpixel((0, 0))
+    except ValueError:
+        return True
+    return False
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def _pid() -> int:
+    return os.getpid()
+
+
+def _work_for_ever() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def _killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,8 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from service.errors import InvalidImage
-from service.images.picture import Limits, decode, decoded_bytes, from_text, take_heif
+from service.images.picture import Limits, decode, from_text, read_size, take_heif
+from service.images.structure import count_scans
 from tests.hostile import tile_bomb
 from tests.service.conftest import encoded, picture
 
@@ -109,9 +111,9 @@ def test_a_data_url_is_the_same_picture_whatever_type_it_declares(declared: str)
 
 
 def test_a_text_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
-    small = replace(LIMITS, max_bytes=1000)
+    small = replace(LIMITS, max_bytes=900)
     monkeypatch.setattr(base64, "b64decode", None)
-    with pytest.raises(InvalidImage, match="longer than 1000 bytes"):
+    with pytest.raises(InvalidImage, match="longer than 900 bytes"):
         decode_text("A" * 1400, small)
 
 
@@ -131,7 +133,7 @@ def test_heif_is_taken_where_it_is_wanted():
 
 
 def test_the_memory_of_a_picture_is_known_from_its_header():
-    assert decoded_bytes(picture(side=200)[:150], LIMITS) == 200 * 200 * 4
+    assert read_size(picture(side=200)[:150], LIMITS) == (200, 200)
 
 
 def test_decoding_takes_at_most_24_bytes_a_pixel():
@@ -275,3 +277,91 @@ def test_flipped_bytes_never_cause_an_accident():
                 assert decode(bytes(data), LIMITS).mode == "RGB"
             except InvalidImage:
                 continue
+
+
+PHOTO = encoded(Image.effect_noise((64, 64), 60).convert("RGB"), "JPEG")
+PROGRESSIVE = encoded(Image.effect_noise((64, 64), 60).convert("RGB"), "JPEG", progressive=True)
+
+
+def segment(kind: int, content: bytes) -> bytes:
+    return bytes([0xFF, kind]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+BOMBS = {
+    "filling before a marker": PHOTO[:2] + b"\xff" * 500_000 + PHOTO[2:],
+    "junk before a marker": PHOTO[:2] + b"\x00" * 500_000 + PHOTO[2:],
+    "comments": PHOTO[:2] + segment(0xFE, b"") * 100_000 + PHOTO[2:],
+    "application segments": PHOTO[:2] + segment(0xE1, b"x") * 50_000 + PHOTO[2:],
+    "restart markers": PHOTO[:2] + b"\xff\xd0" * 100_000 + PHOTO[2:],
+    "chunks of text": picture()[:33] + chunk(b"tEXt", b"a\0b") * 60_000 + picture()[33:],
+    "empty chunks": picture()[:33] + chunk(b"teSt", b"") * 60_000 + picture()[33:],
+    "scans": PROGRESSIVE[:-2] + PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2] * 100 + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_file_of_countless_parts_is_refused_before_a_decoder_counts_them(kind: str, monkeypatch: pytest.MonkeyPatch):
+    if kind != "scans":
+        monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(InvalidImage, match="has more than"):
+        decode(BOMBS[kind], LIMITS)
+
+
+def test_scans_are_limited_by_the_size_of_the_picture():
+    limits = replace(LIMITS, max_pixels=89_000_000, max_side=20_000)
+    scans = PROGRESSIVE.count(b"\xff\xda")
+    assert count_scans(PROGRESSIVE) == scans > 5
+    assert read_size(PROGRESSIVE, limits) == (64, 64)
+    frame = PROGRESSIVE.index(b"\xff\xc2") + 5  # behind marker, length and precision: height, width
+    huge = PROGRESSIVE[:frame] + struct.pack(">HH", 9000, 9000) + PROGRESSIVE[frame + 4 :]
+    more = huge[:-2] + huge[huge.rindex(b"\xff\xda") : -2] * 10 + b"\xff\xd9"
+    assert read_size(huge, limits) == (9000, 9000)
+    with pytest.raises(InvalidImage, match="too many for its size"):
+        read_size(more, limits)
+
+
+@pytest.mark.parametrize(
+    "behind", [b"\xff\xda" * 5000, b"\x00" * 9_000_000, PROGRESSIVE * 20, b"MotionPhoto_Data" + b"\xff\xda\x00" * 9000]
+)
+@pytest.mark.parametrize("photo", [PHOTO, PROGRESSIVE])
+def test_what_follows_the_end_of_a_photograph_does_not_count(photo: bytes, behind: bytes):
+    """Motion photographs carry a film there."""
+    assert decode(photo + behind, LIMITS).tobytes() == decode(photo, LIMITS).tobytes()
+
+
+@pytest.mark.parametrize(("values", "brightness"), [(np.uint8(200), 200), (np.uint16(55 * 257), 200)])
+def test_a_tiff_whose_white_is_zero_is_not_judged_as_its_negative(values: np.generic, brightness: int):
+    """Pillow inverts 8 bits when it writes and when it reads, 16 bits never."""
+    tiff = encoded(Image.fromarray(np.full((40, 40), values)), "TIFF", tiffinfo={262: 0})
+    if Image.open(io.BytesIO(tiff)).tag_v2[262] != 0:  # Pillow writes its own
+        tiff = tiff.replace(struct.pack("<HHLHH", 262, 3, 1, 1, 0), struct.pack("<HHLHH", 262, 3, 1, 0, 0))
+    assert Image.open(io.BytesIO(tiff)).tag_v2[262] == 0
+    assert decode(tiff, LIMITS).getpixel((0, 0)) == (brightness,) * 3
+
+
+def _written(encode: Callable[[bytes], bytes]) -> str:
+    return encode(picture(77)).decode()
+
+
+TEXTS = {
+    "as encodebytes breaks lines": _written(base64.encodebytes),
+    "with carriage returns": _written(base64.encodebytes).replace("\n", "\r\n"),
+    "url-safe": _written(base64.urlsafe_b64encode),
+    "without padding": _written(base64.b64encode).rstrip("="),
+    "url-safe, without padding": _written(base64.urlsafe_b64encode).rstrip("="),
+    "with spaces around": f"  {_written(base64.b64encode)}\n",
+    "a URL with parameters": f"data:image/png;charset=utf-8;base64,{_written(base64.b64encode)}",
+    "a URL without a type": f"data:;base64,{_written(base64.b64encode)}",
+    "a URL of any type": f"data:application/octet-stream;base64,{_written(base64.b64encode)}",
+    "a URL in capitals": f"DATA:IMAGE/PNG;BASE64,{_written(base64.b64encode)}",
+    "a URL with broken lines": f"data:image/png;base64,\n{_written(base64.encodebytes)}",
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_base64_is_read_as_programs_write_it(kind: str):
+    assert decode_text(TEXTS[kind], LIMITS).tobytes() == decode(picture(77), LIMITS).tobytes()

@@ -11,7 +11,7 @@ import pytest
 from service.contract import RankResponse
 from service.ranking import strengths
 from service.ranking.strengths import Kind, Preference, Strengths
-from tests.service.conftest import World, picture
+from tests.service.conftest import LARGE_SIDE, World, decodes, picture
 from tests.service.test_http import assert_problem
 
 LEVELS = (10, 240, 90, 160, 30, 200)
@@ -134,16 +134,10 @@ def test_every_pair_has_seeds_of_its_own(world: World, run):
 
 
 def test_known_pairs_are_not_asked_again_and_images_are_decoded_once(world: World, run):
-    decoded, plain = [], world.service.decoder._decode
-
-    async def decode(data: bytes):
-        decoded.append(data)
-        return await plain(data)
-
-    world.service.decoder._decode = decode
-    first, second = ask(world, run, {"files": form(FILES)}, {"files": form(FILES)})
+    decoded, large = decodes(world), [picture(level, side=LARGE_SIDE) for level in LEVELS[:3]]
+    first, second = ask(world, run, {"files": form(large)}, {"files": form(large)})
     assert first == second
-    assert sorted(decoded) == sorted(FILES * 2)
+    assert len(decoded) == 2 * len(large)
     assert len(world.engine.asked) == 2 * first.comparisons
 
 
@@ -186,15 +180,16 @@ def test_what_cannot_be_ranked_is_refused(world: World, run, request_, code: str
 
 
 def test_more_pixels_than_the_service_has_memory_for_are_refused_at_once(make_world, run):
-    world = make_world(decoded_mib=1)
-    large = [picture(level, side=400) for level in (1, 2)]  # 640 kB decoded, each
+    world = make_world(decoded_mib=4)
+    large = [picture(level, side=LARGE_SIDE) for level in (1, 2, 3)]  # 1.4 MiB decoded, each
 
     async def story() -> None:
         async with world.public() as client:
-            for path in ("/v1/rank", "/v1/score/batch"):
-                refused = await client.post(path, files=form(large))
-                assert_problem(refused, 422, "invalid_request")
-                assert "1 MiB" in refused.json()["detail"]
+            refused = await client.post("/v1/rank", files=form(large))
+            assert_problem(refused, 422, "invalid_request")
+            assert "3 MiB" in refused.json()["detail"]
             assert (await client.post("/v1/score", files={"image": large[0]})).status_code == 200
+            batch = await client.post("/v1/score/batch", files=form(large))
+            assert [item["problem"] for item in batch.json()["results"]] == [None] * 3
 
     run(story())

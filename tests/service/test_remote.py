@@ -296,7 +296,7 @@ def test_a_fetched_image_is_scored_like_a_sent_one(make_world, run):
 
     async def story() -> list[httpx.Response]:
         async with Server(head(len(IMAGE)) + IMAGE).network() as network, world.public() as client:
-            world.service.decoder._remote._network = network
+            world.service.decoder.remote._network = network
             sources = (f"https://{HOST}/a.png", base64.b64encode(IMAGE).decode())
             return [await client.post("/v1/score", json={"image": source}) for source in sources]
 

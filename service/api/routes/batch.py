@@ -28,7 +28,6 @@ from service.contract import (
     ScoreBatchResponse,
     ScoreResponse,
 )
-from service.images.picture import Picture
 from service.judging.batch import Batch, Outcome
 from service.ranking.rank import rank
 
@@ -68,9 +67,8 @@ async def score_batch(request: Request, until_answered: UntilAnswered) -> Respon
     service = service_of(request)
     options, images = await read_body(request, ScoreBatchRequest, ("images",), MAX_BATCH)
     await charge(request, len(images))
-    pictures = await service.decoder.try_open(images)
-    await until_answered.enter_async_context(service.decoder.room([p for p in pictures if isinstance(p, Picture)]))
-    batch = await until_answered.enter_async_context(Batch(service.judge, pictures, options))
+    pictures = await until_answered.enter_async_context(service.decoder.tried(images))
+    batch = await until_answered.enter_async_context(Batch(service.judge, service.decoder, pictures, options))
     version = await batch.version()
     outcomes = batch.outcomes(deadline(request))
     if NDJSON in request.headers.get("accept", ""):

@@ -1,0 +1,179 @@
+"""Processes that read and decode image files, so that a hostile one can be ended at its deadline.
+
+Files and pixels travel in anonymous memory that both sides map, not through pipes. It needs no room in /dev/shm, and it
+goes with the service, even after a SIGKILL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import hashlib
+import io
+import mmap
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as TaskTimeout
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+from PIL import Image
+
+from service.errors import InvalidImage
+from service.images.picture import Limits, decode, from_text, read_size, take_heif
+
+GRACE_SECONDS = 0.5
+"""A decode whose request is given up may still end within this time: starting a new process costs more."""
+
+AT_ONCE_PIXELS = 512 * 512
+"""Pictures up to this size are decoded when their header is read, before memory is reserved for them."""
+
+_PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 32 * 2**20
+"""Memory that a process keeps: a third of the time at a megapixel would go into page faults."""
+
+T = TypeVar("T")
+
+
+class Address(NamedTuple):
+    """A block, for a worker to open. The inode tells it from a later block with the same path."""
+
+    path: str
+    inode: int
+
+    def open(self) -> io.FileIO:
+        """Opens the block. Raises OSError if it is closed."""
+        file = io.FileIO(os.open(self.path, os.O_RDWR), "r+")
+        if os.fstat(file.fileno()).st_ino != self.inode:
+            file.close()
+            raise FileNotFoundError(self.path)
+        return file
+
+
+class Block:
+    """Anonymous memory that workers can open too. It is freed once everyone has closed it."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        """Raises OSError."""
+        self._file = io.FileIO(os.memfd_create("evoquality"), "r+")
+        _overwrite(self._file, content)
+        descriptor = self._file.fileno()
+        self.address = Address(f"/proc/{os.getpid()}/fd/{descriptor}", os.fstat(descriptor).st_ino)
+
+    def image(self, width: int, height: int) -> Image.Image:
+        """A copy of the pixels as an RGB image."""
+        with mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ) as pixels, memoryview(pixels) as view:
+            return Image.frombytes("RGB", (width, height), view)
+
+    def close(self) -> None:
+        """Closes this side of the block."""
+        self._file.close()
+
+
+class Opened(NamedTuple):
+    """An image file that was read: its digest (sha256), and the size of its picture in pixels."""
+
+    digest: str
+    width: int
+    height: int
+    decoded: bool
+
+
+class Workers:
+    """A pool of `count` processes. A task that takes longer than `seconds` ends with its process."""
+
+    def __init__(self, count: int, heif: bool) -> None:
+        self.count = count
+        self._heif = heif
+        self._pool = self._started()
+
+    async def run(self, function: Callable[..., T], *arguments: Any, seconds: float) -> T:
+        """The result of a call in one of the processes. Raises what the call raises; InvalidImage if it was ended."""
+        try:
+            future = self._pool.schedule(function, arguments, timeout=seconds)
+        except RuntimeError:  # the pool broke: all of its processes were killed from outside
+            self._pool = self._started()
+            future = self._pool.schedule(function, arguments, timeout=seconds)
+        try:
+            return await asyncio.wrap_future(future)
+        except TaskTimeout:
+            raise InvalidImage(f"The image takes more than {seconds:g} s to decode.") from None
+        except (ProcessExpired, BrokenProcessPool, MemoryError):
+            raise InvalidImage("The image could not be decoded within the limits of this service.") from None
+
+    def _started(self) -> ProcessPool:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["service.cli", __name__])  # a new process imports nothing
+        pool = ProcessPool(self.count, initializer=_prepare, initargs=[self._heif], context=context)
+        for _ in range(self.count):
+            pool.schedule(_nothing)
+        return pool
+
+
+@cache
+def workers(count: int, heif: bool) -> Workers:
+    """The processes of this service, started at the first call."""
+    return Workers(count, heif)
+
+
+def read(file: Address, is_text: bool, pixels: Address, limits: Limits) -> Opened:
+    """Checks the header of a file, and decodes a small picture at once. Raises InvalidImage.
+
+    Base64 text and data: URLs are replaced by the bytes of their file.
+    """
+    with file.open() as source, pixels.open() as target:
+        data = source.readall()
+        if is_text:
+            data = from_text(data.decode("ascii", "replace"), limits)
+            _overwrite(source, data)
+        width, height = read_size(data, limits)
+        decoded = width * height <= AT_ONCE_PIXELS
+        if decoded:
+            width, height = _write_pixels(data, target, limits)
+        return Opened(hashlib.sha256(data).hexdigest(), width, height, decoded)
+
+
+def write_pixels(file: Address, pixels: Address, limits: Limits) -> tuple[int, int]:
+    """Decodes a file into a block of RGB pixels. Returns the width and height of the upright picture.
+
+    Raises InvalidImage.
+    """
+    with file.open() as source, pixels.open() as target:
+        return _write_pixels(source.readall(), target, limits)
+
+
+def _write_pixels(data: bytes, target: io.FileIO, limits: Limits) -> tuple[int, int]:
+    image = decode(data, limits)
+    _overwrite(target, image.tobytes())
+    return image.size
+
+
+def _overwrite(file: io.FileIO, content: bytes) -> None:
+    file.seek(0)
+    file.truncate()
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _prepare(heif: bool) -> None:
+    """Makes a process end with the service, go first when memory runs out, and keep memory between pictures."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if heif:
+        take_heif()
+
+
+def _nothing() -> None:
+    """Starts the pool."""
