@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.demo.replicas.table import HEADING, rows
-from trainer.evaluation.markdown import markdown
-from trainer.evaluation.readme_tables import Tables, write
+from tests.benchmarks.markdown import markdown
+from tests.benchmarks.replicas.table import HEADING, rows
+from tests.benchmarks.tables import Tables, write
 from trainer.files import read_json
 
 RESULTS = Path(__file__).with_name("results")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from docker.images import pip
-from docker.images.__main__ import TOOLS, missing
-from docker.images.container import Container, network
+from tests.deployment.images import pip
+from tests.deployment.images.__main__ import TOOLS, missing
+from tests.deployment.images.container import Container, network
 
 
 def may_make_namespaces() -> bool:

@@ -29,7 +29,7 @@ from tests.benchmarks.sizes.models import (
     trained_parameters,
     weightless,
 )
-from trainer.evaluation.readme_tables import fill
+from tests.benchmarks.tables import fill
 from trainer.files import read_json
 from trainer.training.full import FullPolicy
 from trainer.training.lora import LANGUAGE_LINEAR

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from trainer.demo.replicas.balancer import installed
-from trainer.demo.replicas.fleet import NAMES
-from trainer.demo.replicas.play import Play
+from tests.benchmarks.replicas.balancer import installed
+from tests.benchmarks.replicas.fleet import NAMES
+from tests.benchmarks.replicas.play import Play
 from trainer.progress import Stages
 
 pytestmark = [

@@ -13,20 +13,20 @@ import typer
 from safetensors.numpy import load_file
 from scipy.stats import ttest_rel
 
+from tests.benchmarks.ablations import runner, supervised, tables
+from tests.benchmarks.ablations.__main__ import main
+from tests.benchmarks.ablations.arms import ARMS, DOMAIN, OUT_OF_DOMAIN
+from tests.benchmarks.ablations.clock import seconds_left
+from tests.benchmarks.ablations.figures import FIGURES
+from tests.benchmarks.ablations.layout import ABLATIONS
+from tests.benchmarks.ablations.results import opinion
+from tests.benchmarks.ablations.study import run
+from tests.benchmarks.ablations.summary import difference, summarise
+from tests.benchmarks.ablations.trial import Scale, Trial, trials
 from trainer.demo.benchmarks import SETS as BENCHMARKS
 from trainer.demo.pictures import KINDS, make_pictures
 from trainer.demo.run import CHECKPOINT
 from trainer.errors import Collapsed, Unreachable
-from trainer.evaluation.ablations import runner, supervised, tables
-from trainer.evaluation.ablations.__main__ import main
-from trainer.evaluation.ablations.arms import ARMS, DOMAIN, OUT_OF_DOMAIN
-from trainer.evaluation.ablations.clock import seconds_left
-from trainer.evaluation.ablations.figures import FIGURES
-from trainer.evaluation.ablations.layout import ABLATIONS
-from trainer.evaluation.ablations.results import opinion
-from trainer.evaluation.ablations.study import run
-from trainer.evaluation.ablations.summary import difference, summarise
-from trainer.evaluation.ablations.trial import Scale, Trial, trials
 from trainer.files import write_json
 from trainer.progress import Stages
 from trainer.promotion import gate

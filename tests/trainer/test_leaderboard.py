@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tests.benchmarks import leaderboard_plot, tables
 from tests.benchmarks import readme_tables as speed
-from trainer.evaluation import leaderboard_plot, readme_tables
-from trainer.evaluation.leaderboard import DEMO, Leaderboard, Row, demo_rows
-from trainer.evaluation.leaderboard_table import demo_models
+from tests.benchmarks.leaderboard import DEMO, Leaderboard, Row, demo_rows
+from tests.benchmarks.leaderboard_table import demo_models
 from trainer.evaluation.metrics import measure
 from trainer.files import read_json, write_json
 
@@ -98,7 +98,7 @@ def test_the_demos_rows_are_those_of_its_evaluations(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_demo_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer.evaluation.leaderboard", "--run", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.benchmarks.leaderboard", "--run", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2
     assert "run `make demo` first" in " ".join(ended.stderr.split())
@@ -106,7 +106,7 @@ def test_a_folder_without_a_demo_is_refused_with_what_to_do(tmp_path: Path) -> N
 
 def test_the_readme_says_what_the_files_say() -> None:
     text = (REPOSITORY / "README.md").read_text()
-    assert readme_tables.fill(readme_tables.fill(text, readme_tables.tables()), speed.TABLES) == text
+    assert tables.fill(tables.fill(text, tables.tables()), speed.TABLES) == text
 
 
 def test_the_readmes_plot_is_of_the_tables_figures() -> None:
@@ -116,7 +116,7 @@ def test_the_readmes_plot_is_of_the_tables_figures() -> None:
 
     board = Leaderboard.load()
     (text, places), (drawn, expected) = (
-        parted(svg) for svg in ((REPOSITORY / readme_tables.PLOT).read_text(), leaderboard_plot.demo(board))
+        parted(svg) for svg in ((REPOSITORY / tables.PLOT).read_text(), leaderboard_plot.demo(board))
     )
     assert text == drawn
     assert places == pytest.approx(expected, abs=0.01)
@@ -126,14 +126,14 @@ def test_the_readmes_plot_is_of_the_tables_figures() -> None:
 
 def test_every_place_in_the_readme_has_a_table() -> None:
     places = re.findall(r"<!-- table:(\S+) -->", (REPOSITORY / "README.md").read_text())
-    assert Counter(places) == Counter([*readme_tables.tables(), *speed.TABLES])
+    assert Counter(places) == Counter([*tables.tables(), *speed.TABLES])
 
 
 def test_a_table_is_written_in_its_place_alone() -> None:
     text = "a\n<!-- table:x -->\nold\n<!-- /table:x -->\nb <!-- table:y -->\n"
-    assert readme_tables.fill(text, {"x": lambda: "new"}) == text.replace("old", "new")
+    assert tables.fill(text, {"x": lambda: "new"}) == text.replace("old", "new")
 
 
 def test_a_table_without_a_place_is_told() -> None:
     with pytest.raises(ValueError, match="<!-- table:x -->"):
-        readme_tables.fill("nothing\n", {"x": lambda: "new"})
+        tables.fill("nothing\n", {"x": lambda: "new"})

@@ -11,8 +11,8 @@ import pytest
 
 from service.client import calls
 from service.contract import ImageSize, ScoreBatchItem, ScoreBatchResponse, ScoreResponse
+from tests.benchmarks.replicas.answers import Answer, ask, read_answers
 from tests.service.conftest import picture
-from trainer.demo.replicas.answers import Answer, ask, read_answers
 
 IMAGES = (Path("a.png"), Path("b.png"))
 SIZE = ImageSize(width=28, height=28, seen_width=28, seen_height=28)

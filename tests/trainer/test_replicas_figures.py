@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from trainer.demo.replicas import fleet
-from trainer.demo.replicas.answers import Answer
-from trainer.demo.replicas.balancer import CONFIGURATION, installed
-from trainer.demo.replicas.change_figures import Change, Unloadable, of_change, of_unloadable
-from trainer.demo.replicas.fleet import Replica
-from trainer.demo.replicas.gates import Blackout, blackouts, overlapping
-from trainer.demo.replicas.traffic_figures import of_traffic
-from trainer.demo.replicas.watch import Event
+from tests.benchmarks.replicas import fleet
+from tests.benchmarks.replicas.answers import Answer
+from tests.benchmarks.replicas.balancer import CONFIGURATION, installed
+from tests.benchmarks.replicas.change_figures import Change, Unloadable, of_change, of_unloadable
+from tests.benchmarks.replicas.fleet import Replica
+from tests.benchmarks.replicas.gates import Blackout, blackouts, overlapping
+from tests.benchmarks.replicas.traffic_figures import of_traffic
+from tests.benchmarks.replicas.watch import Event
 
 OLD = {"a": 2.0, "b": 3.0}
 NEW = {"a": 2.1, "b": 3.1}

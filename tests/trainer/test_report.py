@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from trainer.evaluation.pseudo_labels.demo_table import table, taken
+from tests.benchmarks.demo_table import table, taken
 from trainer.evaluation.pseudo_labels.figures import beside_truth
 from trainer.files import append_jsonl, read_json, write_json, write_jsonl
 from trainer.pool.image import content_id

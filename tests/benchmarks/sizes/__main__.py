@@ -14,12 +14,12 @@ from typing import Annotated
 
 import typer
 
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.sizes import memory, rounds
 from tests.benchmarks.sizes.memory import GIB, GPUS, Kind
 from tests.benchmarks.sizes.models import PUBLISHED, parameters, weightless
 from tests.benchmarks.sizes.rounds import Round
-from trainer.evaluation.markdown import markdown
-from trainer.evaluation.readme_tables import Tables, write
+from tests.benchmarks.tables import Tables, write
 
 README = Path("k8s/README.md")
 KINDS: dict[Kind, str] = {"lora": "LoRA", "full": "all weights"}
