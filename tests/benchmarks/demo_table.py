@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from tests.benchmarks.markdown import markdown
-from trainer.evaluation.pseudo_labels.vote_table import cells
 from trainer.files import read_json, write_json
+from trainer.reporting.vote_table import cells
 
 FILE = Path(__file__).with_name("results") / "demo_votes.json"
 

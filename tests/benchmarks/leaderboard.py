@@ -16,8 +16,8 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.console import Console
 
-from trainer.evaluation.averages import relative_gain_percent, weighted_mean
 from trainer.files import read_json, write_text
+from trainer.reporting.averages import relative_gain_percent, weighted_mean
 
 FILE = Path(__file__).with_name("results") / "leaderboard.json"
 DEMO = "demo:"

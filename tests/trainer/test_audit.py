@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer.demo.audit import audit, audit_round, true_qualities
 from trainer.demo.truth import quality
-from trainer.evaluation.pseudo_labels.pool_audit import audit, audit_round, true_qualities
 from trainer.files import write_jsonl
 from trainer.pool.image import PoolImage
 from trainer.pool.pool import Pool

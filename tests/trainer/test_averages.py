@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.leaderboard import Leaderboard
-from trainer.evaluation.averages import relative_gain_percent, weighted_mean
+from trainer.reporting.averages import relative_gain_percent, weighted_mean
 
 BASE, ROUND_1, ROUND_2 = "paper:qwen2.5-vl-7b", "paper:evoquality-round1", "paper:evoquality-round2"
 

@@ -16,7 +16,6 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from tests.service.conftest import picture
-from trainer.evaluation.averages import relative_gain_percent
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.comparison.chance import Chance
 from trainer.evaluation.comparison.compare import compare
@@ -27,9 +26,10 @@ from trainer.evaluation.comparison.terminal import show
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.metrics import measure
 from trainer.evaluation.predictions import Prediction
-from trainer.evaluation.protocol import Protocol
 from trainer.evaluation.resampling import Interval
 from trainer.evaluation.significance import PairedTest, holm
+from trainer.reporting.averages import relative_gain_percent
+from trainer.settings.protocol import Protocol
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"<b>blur</b>": 60, "noise": 30, "tone": 40}

@@ -18,7 +18,7 @@ from tests.service.conftest import Listening, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.evaluation.evaluate import evaluate, measured
 from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.protocol import Protocol
+from trainer.settings.protocol import Protocol
 
 __all__ = ["listening", "make_listening"]
 

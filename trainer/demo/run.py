@@ -24,16 +24,16 @@ from rich.table import Table
 
 from service.client import Client
 from service.configuration.settings import operator_key
+from trainer.demo.audit import audit_round
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate, record
-from trainer.evaluation.protocol import Protocol
-from trainer.evaluation.pseudo_labels.pool_audit import audit_round
 from trainer.files import write_json
 from trainer.progress import Stages
 from trainer.reporting.report import write_report
 from trainer.serving import running, serving
+from trainer.settings.protocol import Protocol
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64

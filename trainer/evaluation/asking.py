@@ -14,7 +14,7 @@ from service.contract import ScoreOptions, ScoreResponse
 from trainer import termination
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.predictions import SETTINGS, Prediction, Predictions
-from trainer.evaluation.protocol import Protocol
+from trainer.settings.protocol import Protocol
 
 Advance = Callable[[int], object]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.protocol import Protocol
 from trainer.files import append_jsonl, read_jsonl
+from trainer.settings.protocol import Protocol
 
 SETTINGS = ("profile", "dtype", "min_pixels", "max_pixels")
 """What else than the weights a service's answers depend on, as `GET /v1/info` tells it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.benchmarks.ablations.arms import ARMS, DOMAIN, OUT_OF_DOMAIN
-from trainer.evaluation.averages import weighted_mean
+from trainer.reporting.averages import weighted_mean
 
 Row = Mapping[str, Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from tests.benchmarks.ablations.arms import ARMS, Start
 from tests.benchmarks.ablations.trial import Scale, Trial, trials
-from trainer.evaluation.averages import plcc_gain_percent
 from trainer.files import read_json
 from trainer.promotion import gate
 from trainer.promotion.behaviour import Behaviour
+from trainer.reporting.averages import plcc_gain_percent
 from trainer.reporting.rounds import of_round
 from trainer.settings.evolve import EvolveSettings
 

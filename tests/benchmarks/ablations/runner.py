@@ -10,14 +10,14 @@ from service.configuration.settings import operator_key
 from tests.benchmarks.ablations.arms import Start
 from tests.benchmarks.ablations.results import row, starting
 from tests.benchmarks.ablations.trial import Scale, Trial
+from trainer.demo.audit import audit_round
 from trainer.errors import Collapsed, GateRefused, Regressed
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.protocol import Protocol
-from trainer.evaluation.pseudo_labels.pool_audit import audit_round
 from trainer.evolve import evolve
 from trainer.files import write_json
 from trainer.progress import Stages
+from trainer.settings.protocol import Protocol
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from service.prompts import PROFILES
 from service.ranking.strengths import Preference, fit
 from tests.benchmarks.train.votes import demo_pool
 from tests.engine.running import Running
-from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
+from trainer.demo.audit import audit, true_qualities
 from trainer.pool.pool import Pool
 from trainer.training import scores
 from trainer.training.served import Served

@@ -20,8 +20,8 @@ from scipy.stats import binomtest
 
 from service.prompts import PROFILES
 from tests.engine.running import Running
+from trainer.demo.audit import audit, true_qualities
 from trainer.demo.contents import content
-from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.pool.variants import planned

@@ -12,7 +12,7 @@ from trainer.evaluation.benchmarks.files import locate
 from trainer.evaluation.benchmarks.layout import Labels
 from trainer.evaluation.benchmarks.layouts import Found, found
 from trainer.evaluation.benchmarks.splits import choose
-from trainer.evaluation.protocol import Split
+from trainer.settings.protocol import Split
 
 MOST_MISSING = 0.05
 """A benchmark that lacks more of its images than this share is another benchmark."""

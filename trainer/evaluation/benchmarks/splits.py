@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit
 
 from trainer.evaluation.benchmarks.layout import Labels
-from trainer.evaluation.protocol import Split
+from trainer.settings.protocol import Split
 
 TEST, VALIDATION = 0.2, 0.1
 """Shares of what is drawn, KonIQ-10k's own; the rest is `train`."""

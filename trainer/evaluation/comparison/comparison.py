@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from trainer.evaluation.averages import relative_gain_percent, weighted_mean
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.comparison.chance import Chance
 from trainer.evaluation.evaluate import Evaluation
@@ -14,6 +13,7 @@ from trainer.evaluation.intervals import NAMES, of_draws
 from trainer.evaluation.metrics import Array
 from trainer.evaluation.resampling import Interval, interval
 from trainer.evaluation.significance import PairedTest, holm
+from trainer.reporting.averages import relative_gain_percent, weighted_mean
 
 Cell = tuple[str, str]
 """Model and benchmark."""
