@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from trainer.demo.pictures import damage
 from trainer.demo.run import service
-from trainer.demo.truth import Damage
+from trainer.demo.truth import Damage, damage
 from trainer.progress import Stages
 
 SIDE = 224

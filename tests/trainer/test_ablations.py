@@ -24,8 +24,8 @@ from tests.benchmarks.ablations.study import run
 from tests.benchmarks.ablations.summary import difference, summarise
 from tests.benchmarks.ablations.trial import Scale, Trial, trials
 from trainer.demo.benchmarks import SETS as BENCHMARKS
-from trainer.demo.pictures import KINDS, make_pictures
 from trainer.demo.run import CHECKPOINT
+from trainer.demo.truth import KINDS, make_pictures
 from trainer.errors import Collapsed, Unreachable
 from trainer.files import write_json
 from trainer.progress import Stages

@@ -13,8 +13,7 @@ from PIL import Image
 from tests.trainer.votes import exact
 from trainer.cli import app
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.pseudo_labels.benchmark_audit import ask, figures
-from trainer.evaluation.pseudo_labels.questions import questions
+from trainer.evaluation.pseudo_labels.benchmark_audit import ask, figures, questions
 from trainer.files import read_json, write_json, write_jsonl
 from trainer.progress import Stages
 from trainer.reporting.audit import table, write_audit

@@ -17,17 +17,14 @@ from rich.console import Console
 
 from tests.service.conftest import picture
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.comparison.chance import Chance
-from trainer.evaluation.comparison.compare import compare
-from trainer.evaluation.comparison.comparison import AVERAGED, Comparison
-from trainer.evaluation.comparison.misses import worst
+from trainer.evaluation.bootstrap import Interval, PairedTest, holm
+from trainer.evaluation.comparison.comparison import AVERAGED, Chance, Comparison, compare
+from trainer.evaluation.comparison.page import worst
 from trainer.evaluation.comparison.run import write
-from trainer.evaluation.comparison.terminal import show
+from trainer.evaluation.comparison.tables import show
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.metrics import measure
 from trainer.evaluation.predictions import Prediction
-from trainer.evaluation.resampling import Interval
-from trainer.evaluation.significance import PairedTest, holm
 from trainer.reporting.averages import relative_gain_percent
 from trainer.settings.protocol import Protocol
 

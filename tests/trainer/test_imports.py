@@ -15,9 +15,9 @@ PURE = (
     "trainer.pool.distortions", "trainer.promotion.gate", "trainer.promotion.behaviour",
     "trainer.promotion.probe", "trainer.training.collapse", "trainer.workers.workers", "trainer.leftovers",
     "trainer.settings", "trainer.reporting.report",
-    "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.asking",
+    "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.predictions",
     "trainer.evaluation.predictions", "trainer.cli",
-    "trainer.evaluation.intervals", "trainer.evaluation.significance", "trainer.evaluation.comparison.run",
+    "trainer.evaluation.bootstrap", "trainer.evaluation.bootstrap", "trainer.evaluation.comparison.run",
 )  # fmt: skip
 
 

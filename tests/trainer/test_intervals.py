@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, pearsonr
 
-from trainer.evaluation.intervals import NAMES, draws, intervals, kind
+from trainer.evaluation.bootstrap import NAMES, draws, interval, intervals, kind, resample
 from trainer.evaluation.metrics import measure, pearson, spearman
-from trainer.evaluation.resampling import interval, resample
 
 Array = NDArray[np.float64]
 

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
+from trainer.evaluation.bootstrap import Interval, PairedTest, holm, paired_test
 from trainer.evaluation.metrics import pearson, spearman
-from trainer.evaluation.resampling import Interval
-from trainer.evaluation.significance import PairedTest, holm, paired_test
 
 Array = NDArray[np.float64]
 

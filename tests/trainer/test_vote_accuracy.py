@@ -10,11 +10,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from tests.trainer.votes import exact, one_order
 from trainer.evaluation.pseudo_labels import accuracy
-from trainer.evaluation.pseudo_labels.bins import equal_widths, quantiles
-from trainer.evaluation.pseudo_labels.changes import changes
+from trainer.evaluation.pseudo_labels.accuracy import changes, design_effect, equal_widths, judged, quantiles, rate
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
-from trainer.evaluation.pseudo_labels.judged import judged
-from trainer.evaluation.pseudo_labels.rates import design_effect, rate
 from trainer.voting.vote import PairVotes
 
 TRUTH = {"a": 5.0, "b": 4.0, "c": 4.0, "d": 1.0}

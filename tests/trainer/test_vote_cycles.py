@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.votes import exact
-from trainer.evaluation.pseudo_labels.cycles import Cycles, consistence, cycles, zeta
+from trainer.evaluation.pseudo_labels.consistency import Cycles, consistence, cycles, zeta
 from trainer.voting.vote import PairVotes, labels_of
 
 LETTERS = "abcdefghijk"

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.demo.truth import quality
-from trainer.evaluation.pseudo_labels.changes import changes
+from trainer.evaluation.pseudo_labels.accuracy import changes, judged, right
 from trainer.evaluation.pseudo_labels.figures import beside_truth
-from trainer.evaluation.pseudo_labels.judged import judged, right
 from trainer.pool.pool import Pool
 from trainer.voting.vote import Pair, PairVotes, load, margin
 

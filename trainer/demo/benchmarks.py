@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.demo.contents import content
-from trainer.demo.pictures import KINDS, damage
-from trainer.demo.truth import quality
+from trainer.demo.truth import KINDS, damage, quality
 from trainer.pool.distortions import FAMILIES, LEVELS
 
 CONTENTS, VARIANTS = 40, 4

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.color import rgb2lab
 
-from trainer.demo.contents import content
+from trainer.demo.contents import SIDE, Split, content
 from trainer.pool.distortions import LEVELS, TYPES, Pixels, distort, to_pixels
 
 Damage = tuple[str, int]
@@ -95,6 +97,65 @@ def _gradient(luma: NDArray[np.float32]) -> NDArray[np.float32]:
 def _colour_damage(distorted: Pixels, reference: Pixels) -> float:
     smooth = [ndimage.gaussian_filter(rgb2lab(pixels), (3, 3, 0)) for pixels in (distorted, reference)]
     return float(np.linalg.norm(smooth[0] - smooth[1], axis=-1).mean()) / 20
+
+
+VARIANTS = 12
+"""Pictures made from each content."""
+
+KINDS = list(TYPES)
+
+
+@dataclass(slots=True)
+class Pictures:
+    """N labelled pictures."""
+
+    pixels: NDArray[np.uint8]
+    """(N, 112, 112, 3)."""
+    quality: NDArray[np.float32]
+    """(N,), 1 to 5: the truth, see `truth.quality`."""
+    measured: NDArray[np.float32]
+    """(N,), 1 to 5: the full-reference measure of each picture itself."""
+    kinds: NDArray[np.bool_]
+    """(N, 35): which distortion types each picture has."""
+
+
+def damage(picture: Image.Image, damages: Sequence[Damage], rng: np.random.Generator) -> Image.Image:
+    """Applies distortions one after another."""
+    for kind, level in damages:
+        picture = distort(picture, kind, level, rng)
+    return picture
+
+
+def make_pictures(split: Split, contents: range, workers: int, kinds: Sequence[str] = KINDS) -> Pictures:
+    """`VARIANTS` pictures of each content: mostly one distortion of `kinds`, some mixtures, some untouched."""
+    with ProcessPoolExecutor(workers) as pool:
+        made = list(pool.map(partial(_variants, split, of=kinds), contents, chunksize=16))
+    return Pictures(
+        pixels=np.concatenate([pictures.pixels for pictures in made]),
+        quality=np.concatenate([pictures.quality for pictures in made]),
+        measured=np.concatenate([pictures.measured for pictures in made]),
+        kinds=np.concatenate([pictures.kinds for pictures in made]),
+    )
+
+
+def _variants(split: Split, index: int, of: Sequence[str]) -> Pictures:
+    reference, rng = content(split, index), np.random.default_rng((9, index))
+    pictures = Pictures(
+        pixels=np.zeros((VARIANTS, SIDE, SIDE, 3), np.uint8),
+        quality=np.zeros(VARIANTS, np.float32),
+        measured=np.zeros(VARIANTS, np.float32),
+        kinds=np.zeros((VARIANTS, len(KINDS)), np.bool_),
+    )
+    for variant in range(VARIANTS):
+        count = int(rng.choice([0, 1, 2, 3], p=[0.06, 0.74, 0.15, 0.05]))
+        kinds = [str(kind) for kind in rng.choice(of, count, replace=False)]
+        damages = [(kind, int(rng.integers(1, 6 if count < 2 else 4))) for kind in kinds]
+        damaged = damage(reference, damages, rng)
+        pictures.pixels[variant] = np.asarray(damaged)
+        pictures.quality[variant] = quality(damages)
+        pictures.measured[variant] = measured_quality(damaged, reference)
+        pictures.kinds[variant] = [kind in kinds for kind in KINDS]
+    return pictures
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from service import contract
 from service.client import Client
-from trainer.evaluation.asking import ask
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
-from trainer.evaluation.predictions import Prediction, Predictions, check_all, scores
+from trainer.evaluation.predictions import Prediction, Predictions, ask, check_all, scores
 from trainer.reporting.averages import weighted_mean
 from trainer.settings.protocol import Protocol
 

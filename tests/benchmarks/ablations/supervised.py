@@ -17,10 +17,10 @@ from rich.progress import Progress
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 from tests.benchmarks.ablations.arms import DOMAIN
-from trainer.demo import teach
 from trainer.demo.benchmarks import SETS
-from trainer.demo.pictures import make_pictures
+from trainer.demo.recipe import tune
 from trainer.demo.run import CHECKPOINT
+from trainer.demo.truth import make_pictures
 
 CONTENTS = range(7200, 7260)
 """Contents that no other step of the recipe has seen."""
@@ -36,7 +36,7 @@ def make(directory: Path, *, contents: range = CONTENTS, steps: int = STEPS, see
     processor = Qwen2_5_VLProcessor.from_pretrained(CHECKPOINT)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype="float32")
     with Progress() as progress:
-        teach.tune(
+        tune(
             model, processor, pictures, pictures.quality,
             steps=steps, learning_rate=LEARNING_RATE, pairs=False, seed=seed, progress=progress,
         )  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.files import numbers, read_csv, texts
 
 SCALE = Scale(0, 4.49, count=2982)
 COLUMNS = ("name", "mos_quality", "mos_align")

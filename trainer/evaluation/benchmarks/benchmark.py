@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,3 +32,80 @@ class Benchmark:
     def images(self) -> list[Path]:
         """(N,) Where the files are."""
         return [self.root / id for id in self.ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The labels as they were published: their extremes, and how many there are."""
+
+    low: float
+    high: float
+    count: int | None = None
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Something else that is known of the images and must rise with their labels: it tells their direction."""
+
+    name: str
+    values: NDArray[np.float64]
+    """(N,)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A whole label file, unchecked."""
+
+    name: str
+    file: Path
+    root: Path
+    folders: tuple[str, ...]
+    """Where images may lie, relative to `root`: patterns, tried in this order."""
+    images: list[str]
+    """(N,) As the file names them."""
+    values: NDArray[np.float64]
+    """(N,) As the file has them."""
+    scale: Scale | None = None
+    witness: Witness | None = None
+    references: list[str] | None = None
+    """(N,)"""
+    parts: list[str] | None = None
+    """(N,) The official split: `train`, `validation` or `test`."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def mos(self) -> NDArray[np.float64]:
+        """(N,) Higher is better: values that rise with damage are turned over within their published range."""
+        scale = self.scale
+        return scale.low + scale.high - self.values if scale and scale.lower_is_better else self.values
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which labelled images are distributed."""
+
+    title: str
+    places: tuple[str, ...]
+    """Where the label file lies in the set's folder, the preferred one first; in any case of letters."""
+    read: Callable[[Path, Path], Labels]
+    """Reads (label file, folder of the set). Raises ValueError where the file is not as published."""
+    columns: tuple[str, ...] = ()
+    """What the label file's header must have to be taken for it, where its name is a common one."""
+    named: tuple[str, ...] = ()
+    """Label files that are read only where the file itself is named, since their names say too little."""
+
+
+def damage_levels(images: Sequence[str]) -> Witness:
+    """Rises with damage: the last number of `I01_01_05.png`, `i01_01_5.bmp` or `1600.AWGN.5.png`."""
+    return Witness("the level of damage in the names", np.array([_level(image) for image in images]))
+
+
+def quality_levels(images: Sequence[str]) -> Witness:
+    """Rises with quality."""
+    return Witness("quality, by the level of damage in the names,", -damage_levels(images).values)
+
+
+def _level(image: str) -> float:
+    last = PurePosixPath(image).stem.replace(".", "_").rpartition("_")[2]
+    return float(last) if last.isdecimal() else 0.0

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from scipy.stats import spearmanr
 
-from trainer.evaluation.benchmarks.layout import Labels, Scale
+from trainer.evaluation.benchmarks.benchmark import Labels, Scale
 
 ROUNDING = 0.02
 """Published extremes are rounded: labels may leave their range by this share of it."""

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.evaluation.benchmarks import levels
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
-from trainer.evaluation.benchmarks.tables import numbers, read_excel, read_text, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, damage_levels
+from trainer.evaluation.benchmarks.files import numbers, read_excel, read_text, texts
 
 SCALE = Scale(0, 1, count=866, lower_is_better=True)
 FOLDERS = ("dst_imgs/*", "dst_imgs", "dst_imgs_all")
@@ -31,7 +30,7 @@ def read(file: Path, root: Path) -> Labels:
         images=images,
         values=numbers(dmos),
         scale=SCALE,
-        witness=levels.damage(images),
+        witness=damage_levels(images),
         references=[image.partition(".")[0] for image in images],
     )
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.evaluation.benchmarks import koniq10k, levels, livec
+from trainer.evaluation.benchmarks import koniq10k, livec
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, damage_levels, quality_levels
 from trainer.evaluation.benchmarks.checks import direction
 from trainer.evaluation.benchmarks.files import ancestor_with
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
 from trainer.evaluation.benchmarks.splits import NAMES
 
 
@@ -59,7 +59,7 @@ def read(file: Path, root: Path) -> Labels:
         folders=(".",),
         images=images,
         values=np.array([float(entry["gt_score"]) for entry in entries]),
-        witness=levels.quality(images) if known.has_levels else None,
+        witness=quality_levels(images) if known.has_levels else None,
         references=[name.partition(known.separator)[0].upper() for name in names] if known.separator else None,
         parts=parts,
         notes=[f"DeQA-Score's list {file.name}", *_about(known.name, images, parts)],
@@ -96,7 +96,7 @@ def _parts(file: Path, count: int) -> list[str] | None:
 def _turned(labels: Labels) -> Labels:
     scale = Scale(float(labels.values.min()), float(labels.values.max()), lower_is_better=True)
     note = "its gt_score rises with damage"
-    return replace(labels, scale=scale, witness=levels.damage(labels.images), notes=[*labels.notes, note])
+    return replace(labels, scale=scale, witness=damage_levels(labels.images), notes=[*labels.notes, note])
 
 
 LAYOUT = Layout("DeQA-Score's list", ("metas/test_*.json",), read, named=("*.json",))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks import levels
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, quality_levels
+from trainer.evaluation.benchmarks.files import numbers, read_csv, texts
 
 SCALE = Scale(1, 4.93, count=10_125)
 
@@ -26,7 +25,7 @@ def read(file: Path, root: Path) -> Labels:
         images=images,
         values=numbers(table["dmos"]),
         scale=SCALE,
-        witness=levels.quality(images),
+        witness=quality_levels(images),
         references=texts(table["ref_img"]),
     )
 

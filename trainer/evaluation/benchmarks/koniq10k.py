@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trainer.evaluation.benchmarks.files import find
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.files import find, numbers, read_csv, texts
 from trainer.evaluation.benchmarks.splits import official
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 SCALE = Scale(3.91, 88.39, count=10_073)
 TEST = 2015

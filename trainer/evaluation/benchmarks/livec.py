@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import scipy.io
 
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale
 from trainer.evaluation.benchmarks.files import find
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
 
 SCALE = Scale(3.42, 92.43, count=1162)
 _TRAINING = re.compile(r"t\d+\.bmp", re.IGNORECASE)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
-from trainer.evaluation.benchmarks.tables import numbers, read_text, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale
+from trainer.evaluation.benchmarks.files import numbers, read_text, texts
 
 SCALE = Scale(917, 1836, count=23_200)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout
+from trainer.evaluation.benchmarks.files import numbers, read_csv, texts
 from trainer.evaluation.benchmarks.splits import official
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 NAME = "labels.csv"
 

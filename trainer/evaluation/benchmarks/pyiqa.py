@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.evaluation.benchmarks import csiq, kadid10k, koniq10k, levels, livec, pipal, spaq, tid2013
-from trainer.evaluation.benchmarks.files import ancestor_with, ancestors, find
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks import csiq, kadid10k, koniq10k, livec, pipal, spaq, tid2013
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness, damage_levels, quality_levels
+from trainer.evaluation.benchmarks.files import ancestor_with, ancestors, find, numbers, read_csv, texts
 from trainer.evaluation.benchmarks.splits import official
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def _place(file: Path, known: _Set, images: Sequence[str]) -> tuple[Path, str]:
 def _witness(known: _Set, images: Sequence[str]) -> Witness | None:
     if not known.has_levels:
         return None
-    return levels.damage(images) if known.scale and known.scale.lower_is_better else levels.quality(images)
+    return damage_levels(images) if known.scale and known.scale.lower_is_better else quality_levels(images)
 
 
 LAYOUT = Layout("pyiqa's list", (), read, named=("meta_info_*.csv",))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
-from trainer.evaluation.benchmarks.tables import numbers, read_excel, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.files import numbers, read_excel, texts
 
 SCALE = Scale(2, 96, count=11_125)
 _FILE = "MOS and Image attribute scores.xlsx"

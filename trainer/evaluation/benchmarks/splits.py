@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit
 
-from trainer.evaluation.benchmarks.layout import Labels
+from trainer.evaluation.benchmarks.benchmark import Labels
 from trainer.settings.protocol import Split
 
 TEST, VALIDATION = 0.2, 0.1

@@ -1,19 +1,86 @@
-"""Several models on the same benchmarks: metrics with intervals, tests against the first of them, averages."""
+"""What chance may have done to one model's metrics on one benchmark."""
 
 from __future__ import annotations
 
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
+
+from joblib import Parallel, cpu_count, delayed
 
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.comparison.chance import Chance
+from trainer.evaluation.bootstrap import NAMES, Interval, PairedTest, draws, holm, interval, of_draws, paired_test
 from trainer.evaluation.evaluate import Evaluation
-from trainer.evaluation.intervals import NAMES, of_draws
 from trainer.evaluation.metrics import Array
-from trainer.evaluation.resampling import Interval, interval
-from trainer.evaluation.significance import PairedTest, holm
 from trainer.reporting.averages import relative_gain_percent, weighted_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """How the bootstrap is drawn."""
+
+    level: float = 0.95
+    resamples: int = 1000
+    seed: int = 0
+
+    def seed_of(self, benchmark: str) -> int:
+        """Benchmarks are drawn independently, and none otherwise because another one is there."""
+        return (self.seed + zlib.crc32(benchmark.encode())) % 2**32
+
+    def resamples_of_tests(self, tests: int) -> int:
+        """So many that the smallest p there is, 2 / (resamples + 1), is well below 1 - level after Holm's correction
+        for the number of tests: a fourth of it."""
+        return max(self.resamples, math.ceil(8 * tests / (1 - self.level)))
+
+
+class Question(NamedTuple):
+    """One model on one benchmark."""
+
+    benchmark: Benchmark
+    scores: Array
+    """(N,) of the model."""
+    baseline: Array | None
+    """(N,) of the model to test against."""
+
+
+class Drawn(NamedTuple):
+    """What was found."""
+
+    metrics: Array | None
+    """(metrics, resamples), see `intervals.draws`."""
+    test: PairedTest | None
+    """Of SRCC, against the baseline."""
+    why: str | None
+    """Why one of them is missing."""
+
+
+def draw_all(questions: Iterable[Question], chance: Chance) -> Iterator[Drawn]:
+    """Answers in the order of the questions, as they come; on all processors that this process may use."""
+    asked = list(questions)
+    resamples = chance.resamples_of_tests(sum(one.baseline is not None for one in asked))
+    processes = Parallel(n_jobs=min(cpu_count(), len(asked)), return_as="generator")
+    yield from processes(delayed(draw)(one, chance, resamples) for one in asked)
+
+
+def draw(question: Question, chance: Chance, resamples_of_tests: int) -> Drawn:
+    """Nothing is raised where there is nothing to draw from, as of a single reference: the metrics are there anyway."""
+    one, metrics, test = question.benchmark, None, None
+    seed = chance.seed_of(one.name)
+    try:
+        metrics = draws(question.scores, one.mos, references=one.references, resamples=chance.resamples, seed=seed)
+        if question.baseline is not None:
+            test = paired_test(
+                question.baseline, question.scores, one.mos, references=one.references, resamples=resamples_of_tests,
+                level=chance.level, seed=seed,
+            )  # fmt: skip
+    except ValueError as why:
+        return Drawn(metrics, test, str(why))
+    return Drawn(metrics, test, None)
+
 
 Cell = tuple[str, str]
 """Model and benchmark."""
@@ -133,3 +200,32 @@ class Comparison:
 
     def _test(self, cell: Cell) -> dict[str, Any]:
         return {"metric": "srcc", **asdict(self.tests[cell]), "p_corrected": self.corrected[cell]}
+
+
+def compare(
+    benchmarks: Sequence[Benchmark],
+    evaluations: dict[str, Evaluation],
+    chance: Chance,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Comparison:
+    """Adds what chance may have done. `advance` is told of every model's benchmark that is done."""
+    baseline = next(iter(evaluations))
+    cells = list(product(evaluations, benchmarks))
+    questions = [
+        Question(one, evaluations[model].scores(one.name), _rival(model, baseline, evaluations, one))
+        for model, one in cells
+    ]
+    drawn, tests, notes = {}, {}, {one.name: list(one.notes) for one in benchmarks}
+    for (model, one), found in zip(cells, draw_all(questions, chance), strict=True):
+        if found.metrics is not None:
+            drawn[model, one.name] = found.metrics
+        if found.test is not None:
+            tests[model, one.name] = found.test
+        if found.why:  # the metrics are there: there is nothing to draw from
+            notes[one.name].append(f"no intervals or test for {model}: {found.why}")
+        advance(1)
+    return Comparison(list(benchmarks), evaluations, chance, drawn, tests, notes)
+
+
+def _rival(model: str, baseline: str, evaluations: dict[str, Evaluation], one: Benchmark) -> Array | None:
+    return None if model == baseline else evaluations[baseline].scores(one.name)

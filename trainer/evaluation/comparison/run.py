@@ -8,18 +8,15 @@ from pathlib import Path
 from rich.console import Console
 
 from service.client import Client
-from trainer.evaluation.asking import ask
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.comparison import tables
-from trainer.evaluation.comparison.chance import Chance
-from trainer.evaluation.comparison.compare import compare
-from trainer.evaluation.comparison.comparison import Comparison
+from trainer.evaluation.comparison.comparison import Chance, Comparison, compare
 from trainer.evaluation.comparison.page import render
-from trainer.evaluation.comparison.terminal import show
+from trainer.evaluation.comparison.tables import show
 from trainer.evaluation.evaluate import Evaluation, measured, record
 from trainer.evaluation.models import Model, find
-from trainer.evaluation.predictions import Predictions, check_all
+from trainer.evaluation.predictions import Predictions, ask, check_all
 from trainer.files import write_json, write_text
 from trainer.leftovers import alone_in
 from trainer.progress import Stages

@@ -1,35 +1,76 @@
-"""How right votes on labelled benchmarks are: a running service is asked about pairs of their images, as in a round.
-
-    settings.json                     what decides the votes: every version audited in the folder is asked alike
-    <benchmark>/pairs.json            groups of images, and their truth
-    <benchmark>/votes/<version>.jsonl the votes, appended as they come
-
-Killed and started again it goes on where it stopped; without anything left to ask it only counts again.
-"""
+"""Which pairs of a benchmark's images are voted on: random groups, all-paired, as in a round."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from service.contract import InfoResponse
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.pseudo_labels.changes import changes
+from trainer.evaluation.pseudo_labels.accuracy import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
-from trainer.evaluation.pseudo_labels.questions import Questions, kept, questions
 from trainer.files import read_json, write_json
 from trainer.leftovers import alone_in
+from trainer.pool.image import PoolImage, content_id
+from trainer.pool.pool import Pool
 from trainer.progress import Stages
 from trainer.settings.evaluate import AuditSettings
 from trainer.voting import voter
 from trainer.voting.cast import cast
-from trainer.voting.pairs import pairs_of
+from trainer.voting.pairs import Group, pairs_of, random_groups
 from trainer.voting.vote import load
 from trainer.workers.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Images by their content ids."""
+
+    groups: list[Group]
+    truth: dict[str, float]
+    """The images' mean opinion scores; higher is better."""
+    images: dict[str, str]
+    """Their ids in the benchmark."""
+    notes: list[str]
+    """The benchmark's own: what a reader of the results must know."""
+
+    def pool(self, benchmark: Benchmark) -> Pool:
+        """The images, as a round's originals."""
+        return Pool([PoolImage(image, str(benchmark.root / id), image) for image, id in self.images.items()])
+
+
+def questions(benchmark: Benchmark, file: Path, *, groups: int, size: int, seed: int) -> Questions:
+    """Those kept in `file`; they are drawn the first time. Raises ValueError where two images cannot be compared."""
+    if not file.exists():
+        write_json(file, asdict(_drawn(benchmark, groups, size, seed)))
+    return kept(file)
+
+
+def kept(file: Path) -> Questions:
+    """Those that were drawn."""
+    return Questions(**read_json(file))
+
+
+def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
+    """No more images than the groups have places; a set smaller than a group is one."""
+    rows = np.random.default_rng((seed, 4)).permutation(len(benchmark.ids))[: count * size].tolist()
+    contents = {content_id((benchmark.root / benchmark.ids[row]).read_bytes()): row for row in rows}
+    if len(contents) < 2:
+        raise ValueError(f"{benchmark.name} has fewer than two different images: there is no pair to vote on")
+    pool = Pool([PoolImage(content, "", content) for content in contents])
+    return Questions(
+        groups=random_groups(pool, count, min(size, len(contents)), seed),
+        truth={content: float(benchmark.mos[row]) for content, row in contents.items()},
+        images={content: benchmark.ids[row] for content, row in contents.items()},
+        notes=list(benchmark.notes),
+    )
+
 
 DECIDING = (
     "split", "groups", "group_size", "seed", "votes_by", "votes", "permute", "tie_margin", "vote_error",

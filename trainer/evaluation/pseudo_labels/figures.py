@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.evaluation.pseudo_labels import accuracy, position
-from trainer.evaluation.pseudo_labels.cycles import COIN_FLIPS, Cycles, consistence, cycles
-from trainer.evaluation.pseudo_labels.judged import judged, majority
+from trainer.evaluation.pseudo_labels import accuracy
+from trainer.evaluation.pseudo_labels.accuracy import judged, majority
+from trainer.evaluation.pseudo_labels.consistency import (
+    COIN_FLIPS,
+    Cycles,
+    consistence,
+    cycles,
+    position_bias,
+    position_by_difference,
+)
 from trainer.voting.full_vote import expected_agreement
 from trainer.voting.pairs import Group
 from trainer.voting.vote import PairVotes, margin
@@ -17,7 +24,7 @@ from trainer.voting.vote import PairVotes, margin
 def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[str, Any]:
     """What the votes tell of themselves: how many and how decided, cycles, consistence of the groups, position bias."""
     majorities = [majority(vote) for vote in votes]
-    found = position.position(votes)
+    found = position_bias(votes)
     return {
         **_counts(votes),
         "cycles": {
@@ -40,7 +47,7 @@ def beside_truth(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> dict
             "by_difference": [asdict(row) for row in accuracy.by_difference(pairs)],
             "calibration": asdict(accuracy.calibration(pairs)),
         },
-        "position_by_difference": [asdict(row) for row in position.by_difference(votes, truth)],
+        "position_by_difference": [asdict(row) for row in position_by_difference(votes, truth)],
     }
 
 

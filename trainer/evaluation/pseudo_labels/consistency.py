@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -10,7 +10,7 @@ from math import comb
 import numpy as np
 from scipy.sparse import csr_array
 
-from trainer.evaluation.pseudo_labels.rates import numbered
+from trainer.evaluation.pseudo_labels.accuracy import PARTS, Array, Rate, equal_widths, numbered, rate
 from trainer.voting.pairs import Group
 from trainer.voting.vote import PairVotes, labels_of
 
@@ -75,3 +75,56 @@ def _graph(edges: np.ndarray, size: int) -> csr_array:
 def _walks(graph: csr_array, back: csr_array) -> int:
     """Walks of three edges that end where they began: the trace of the graph's third power if `back` turns it round."""
     return int((graph @ graph).multiply(back).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class PositionBias:
+    """Pairs with a readable vote in both orders."""
+
+    shown_first: Rate
+    """The mean preference for the image shown first: of each pair that of both orders. Without a bias a half."""
+    flips: Rate
+    """How often the two orders contradict each other: another image wins when they change places. Few samples in each
+    order do so by chance, too."""
+    to_first: float | None
+    """Of the flips, the share in which it is the image shown first that wins; None without flips."""
+
+
+@dataclass(frozen=True, slots=True)
+class BiasRow:
+    """The pairs of one part of the range of true differences."""
+
+    mean: float
+    """Of the true differences."""
+    position: PositionBias
+
+
+def position_bias(votes: Sequence[PairVotes]) -> PositionBias | None:
+    """Over all pairs that were asked in both orders; None if there are none."""
+    asked = [vote for vote in votes if sum(vote.forward) > 0 and sum(vote.backward) > 0]
+    if not asked:
+        return None
+    forward, backward = (_shares([getattr(vote, order) for vote in asked]) for order in ("forward", "backward"))
+    dyads = numbered([(vote.first, vote.second) for vote in asked])
+    flips = (forward - 0.5) * (backward - 0.5) < 0
+    first, contradicted = rate((forward + 1 - backward) / 2, dyads), rate(flips.astype(float), dyads)
+    assert first and contradicted
+    return PositionBias(first, contradicted, float((forward[flips] > 0.5).mean()) if flips.any() else None)
+
+
+def position_by_difference(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> list[BiasRow]:
+    """From alike to far apart, in equal widths up to the largest true difference; ties of the truth included."""
+    known = [vote for vote in votes if vote.first in truth and vote.second in truth]
+    differences = np.array([abs(truth[vote.first] - truth[vote.second]) for vote in known], float)
+    found = []
+    for part in equal_widths(differences, PARTS, 0, differences.max(initial=0)):
+        of_part = position_bias([known[place] for place in np.flatnonzero(part)])
+        if of_part:
+            found.append(BiasRow(float(differences[part].mean()), of_part))
+    return found
+
+
+def _shares(orders: list[list[float]]) -> Array:
+    """(P,) The first image's share of each order's readable votes."""
+    votes = np.array(orders, float)
+    return np.asarray(votes[:, 0] / votes.sum(1))

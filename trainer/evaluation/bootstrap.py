@@ -1,0 +1,203 @@
+"""The bootstrap: what a statistic would have been on other draws of the images, or of the originals they show."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import DegenerateDataWarning, bootstrap
+from statsmodels.stats.multitest import multipletests
+
+from trainer.evaluation.metrics import Array, FitWarning, Metrics, measure, pearson, require_variation, spearman
+
+Rows = NDArray[np.int64]
+
+
+class Interval(NamedTuple):
+    """A percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13)."""
+
+    low: float
+    high: float
+
+
+def resample(
+    statistic: Callable[[Rows], ArrayLike], n: int, references: Sequence[str] | None, *, resamples: int, seed: int
+) -> Array:
+    """(resamples,) or, of a statistic of S values, (S, resamples): the statistic of rows drawn with replacement.
+
+    Images of one reference resemble each other, so where there are (N,) references they are drawn, each with all of
+    its images (the cluster bootstrap: Field & Welsh 2007); drawing images would give intervals that are too narrow.
+
+    Raises:
+        ValueError: there is one reference alone, so nothing to draw from.
+    """
+    if references is not None:
+        require_references(references)
+    groups = None if references is None else _groups(references)
+    drawn_from = np.arange(n if groups is None else len(groups))
+
+    def of_drawn(drawn: Rows) -> ArrayLike:
+        return statistic(drawn if groups is None else np.concatenate([groups[number] for number in drawn]))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval; see `interval`
+        found = bootstrap(
+            (drawn_from,), of_drawn, vectorized=False, method="percentile", n_resamples=resamples, batch=100,
+            rng=np.random.default_rng(seed),
+        )  # fmt: skip
+    return np.asarray(found.bootstrap_distribution)
+
+
+def require_references(references: Sequence[str]) -> None:
+    """Raises ValueError where all images are of one reference."""
+    if len(set(references)) < 2:
+        raise ValueError("all images are of one reference: how much chance is in their metrics cannot be told")
+
+
+def interval(distribution: Array, level: float) -> Interval:
+    """The middle `level` of resampled values; those of resamples that have no such value (NaN) are left out."""
+    low, high = np.nanquantile(distribution, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _groups(references: Sequence[str]) -> list[Rows]:
+    """The rows of each reference."""
+    _, numbers = np.unique(np.asarray(references), return_inverse=True)
+    return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
+
+
+NAMES = [field.name for field in fields(Metrics) if field.name != "n"]
+LEVEL, RESAMPLES = 0.95, 1000
+
+
+def intervals(
+    predicted: Array,
+    truth: Array,
+    *,
+    references: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """The percentile bootstrap interval of each metric of (N,) predictions. Takes and raises what `draws` does."""
+    return of_draws(draws(predicted, truth, references=references, resamples=resamples, seed=seed), level)
+
+
+def of_draws(drawn: Array, level: float = LEVEL) -> dict[str, Interval]:
+    """The interval of each metric of (metrics, resamples) draws."""
+    return {name: interval(values, level) for name, values in zip(NAMES, drawn, strict=True)}
+
+
+def draws(
+    predicted: Array,
+    truth: Array,
+    *,
+    references: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Array:
+    """(metrics, resamples): every metric, in the order of `NAMES`, of (N,) predictions on each resample; NaN where a
+    resample has none. The same for the same seed.
+
+    References are resampled, where there are (N,) of them, else images, unreadable ones among them, so that the draws
+    of two versions with one seed are of the same images; metrics leave unreadable ones out. Every metric is computed
+    anew on each resample, the fit included, though at a tolerance of 1e-6, which moves a fitted PLCC by 0.0001 and
+    saves nine tenths of the time: 1,000 resamples take one to two seconds for 160 images, 10 for 10,000. With few
+    references the intervals are too narrow: with 25 (TID2013) and much in common among a reference's images, those of
+    95 % held the truth in 86 % of 400 simulated sets (intervals over images: in 54 %).
+
+    Raises:
+        ValueError: nothing to correlate (see `metrics.require_variation`), or a single reference.
+    """
+    readable = np.isfinite(predicted)
+    require_variation(predicted[readable], truth[readable])
+    if references is not None:
+        require_references([name for name, known in zip(references, readable, strict=True) if known])
+
+    def of(rows: Rows) -> Array:
+        try:
+            return np.array(astuple(measure(predicted[rows], truth[rows], tolerance=1e-6))[:-1])
+        except ValueError:  # a resample that does not vary
+            return np.full(len(NAMES), np.nan)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        return resample(of, len(truth), references, resamples=resamples, seed=seed)
+
+
+def kind(references: Sequence[str] | None, *, resamples: int = RESAMPLES, level: float = LEVEL) -> str:
+    """What the intervals are, for those who read them."""
+    drawn = "images" if references is None else f"{len(set(references))} references"
+    return f"{level:.0%} percentile bootstrap intervals, {resamples:,} resamples of the {drawn}"
+
+
+_CORRELATIONS = {"plcc": pearson, "srcc": spearman}
+
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """The second version's correlation minus the first's, on the images that both could be read on."""
+
+    difference: float
+    interval: Interval
+    p: float
+    """Two-sided, of the hypothesis that there is no difference."""
+    n: int
+
+
+def paired_test(
+    first: Array,
+    second: Array,
+    truth: Array,
+    *,
+    metric: Literal["plcc", "srcc"] = "srcc",
+    references: Sequence[str] | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> PairedTest:
+    """The bootstrap test of the difference between two (N,) predictions of the same images.
+
+    Both versions are judged on the same resamples of images, or of references where there are (N,) of them, and p is
+    that of the percentile interval that just reaches zero (Efron & Tibshirani 1993, section 15.4; counted with the
+    observed sample, as Phipson & Smyth 2010 ask, so never 0). A permutation test would swap scores between versions:
+    it asks whether they are interchangeable, which two of different spread are not even where they order equally well,
+    and gives no interval of the difference. With 25 references (TID2013) that share much, p <= 0.05 came up in 8 % of
+    400 simulated cases without a difference (58 % over images).
+
+    Raises:
+        ValueError: nothing to correlate (see `metrics.require_variation`), or a single reference.
+    """
+    both = np.isfinite(first) & np.isfinite(second)
+    first, second, truth = first[both], second[both], truth[both]
+    kept = None if references is None else [name for name, known in zip(references, both, strict=True) if known]
+    require_variation(first, truth)
+    require_variation(second, truth)
+    correlation = _CORRELATIONS[metric]
+
+    def difference(rows: Rows) -> float:
+        return correlation(second[rows], truth[rows]) - correlation(first[rows], truth[rows])
+
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample that does not vary
+        found = resample(difference, len(truth), kept, resamples=resamples, seed=seed)
+    observed = difference(np.arange(len(truth)))
+    return PairedTest(observed, interval(found, level), _p(found), len(truth))
+
+
+def holm(tests: Mapping[Key, PairedTest]) -> dict[Key, float]:
+    """The tests' p-values corrected for their number (Holm 1979)."""
+    corrected = multipletests([test.p for test in tests.values()], method="holm")[1]
+    return dict(zip(tests, map(float, corrected), strict=True))
+
+
+def _p(differences: Array) -> float:
+    known = differences[np.isfinite(differences)]
+    beyond = min(np.sum(known <= 0), np.sum(known >= 0))
+    return float(min(1.0, 2 * (beyond + 1) / (len(known) + 1)))
