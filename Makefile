@@ -17,7 +17,7 @@ demo-seeds: install ## The demo with three trainer seeds; prints the median gain
 
 replicas: install ## Three replicas behind HAProxy follow promotions and a rollback under traffic (three minutes)
 	@$(HAPROXY)
-	@$(BIN)/python -m tests.benchmarks.replicas
+	@$(BIN)/python -m tests.benchmarks.replicas.scenario
 
 ablations: install ## The paper's ablations on the embedded model, three seeds each; runs/ablations (over an hour)
 	@$(BIN)/python -m tests.benchmarks.ablations
@@ -53,14 +53,11 @@ reference: install ## Write service/REFERENCE.md and the OpenAPI documents from 
 alerts: install ## Write the cluster's alert rules from docker/monitoring/alerts.yaml
 	@$(BIN)/python -m tests.deployment.rules
 
-leaderboard: install ## Take the last demo's results into the leaderboard and the README's table of votes
+leaderboard: install ## Copy the last demo's figures into tests/benchmarks/results
 	@$(BIN)/python -m tests.benchmarks.leaderboard
-	@$(BIN)/python -m tests.benchmarks.demo_table
 
-tables: install ## Write the tables of README.md and k8s/README.md, and the plot of the demo
+tables: install ## Write the tables of all READMEs, and the plot of the demo, from tests/benchmarks/results
 	@$(BIN)/python -m tests.benchmarks.tables
-	@$(BIN)/python -m tests.benchmarks.readme_tables
-	@$(BIN)/python -m tests.benchmarks.sizes
 
 bench: bench-serve bench-train ## All benchmarks: ratios against named baselines (20 minutes)
 

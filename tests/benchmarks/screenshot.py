@@ -1,4 +1,4 @@
-"""`make screenshot`: the page of the real service on the embedded checkpoint, for the README.
+"""`make screenshot`: photographs the page of the real service on the embedded checkpoint for the README.
 
     python -m tests.benchmarks.screenshot [service/web/screenshot.png]
 
@@ -26,7 +26,7 @@ from trainer.progress import Stages
 
 SIDE = 224
 COLOURS = 200
-"""Few enough for a small file."""
+"""Palette size, for a small file."""
 
 PICTURES: dict[str, tuple[str, list[Damage]]] = {
     "cat.png": ("chelsea", []),
@@ -34,11 +34,11 @@ PICTURES: dict[str, tuple[str, list[Damage]]] = {
     "coffee.png": ("coffee", []),
     "flower, few pixels.png": ("flower.jpg", [("pixelate", 4)]),
 }
-"""File name -> the photograph, and the damage done to it."""
+"""File name -> photograph and damage."""
 
 
 def main(target: Path) -> None:
-    """Starts the service, has it score the pictures, and photographs what the page shows."""
+    """Starts the service, lets the page score the pictures, and takes a screenshot."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("Chromium is needed for a screenshot (apt-get install chromium)")

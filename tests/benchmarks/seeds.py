@@ -19,10 +19,10 @@ from trainer.files import read_json, write_json
 
 
 def main(
-    count: Annotated[int, typer.Option(help="How many seeds, from 0.")] = 3,
-    runs: Annotated[Path, typer.Option(help="Folder of the runs, one a seed.")] = Path("runs/demo-seeds"),
+    count: Annotated[int, typer.Option(help="Number of seeds, from 0.")] = 3,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs, one per seed.")] = Path("runs/demo-seeds"),
 ) -> None:
-    """Runs the demo once a seed and prints what each gained."""
+    """Runs the demo once per seed and prints the gains."""
     reports = []
     for seed in range(count):
         folder = runs / f"seed-{seed}"
@@ -42,7 +42,7 @@ def main(
 
 
 def worst_change(report: dict[str, list[dict[str, dict[str, dict[str, float]]]]]) -> float:
-    """The smallest change of a benchmark's raw PLCC from the base to the last round."""
+    """Smallest change of a benchmark's raw PLCC from the base to the last round."""
     first, last = report["rounds"][0]["benchmarks"], report["rounds"][-1]["benchmarks"]
     return min(last[name]["plcc"] - first[name]["plcc"] for name in first)
 

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.ablations [--runs runs/ablations] [--seeds 3] [--arms hard,soft] [--tables-only]
 
-All arms with the first seed, then all with the next: stopped early there is something in every table. Started again it
-goes on where it was.
+Runs all arms with the first seed, then with the next, so that an interrupted study has every table. Run it again to
+resume.
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ import typer
 from rich.console import Console
 
 from tests.benchmarks.ablations.arms import ARMS, Arm
-from tests.benchmarks.ablations.results import collect
-from tests.benchmarks.ablations.summary import summarise
-from tests.benchmarks.ablations.tables import FILE, page, show
-from tests.benchmarks.ablations.trial import Scale, trials
+from tests.benchmarks.ablations.summary import FILE, page, show, summarise
+from tests.benchmarks.ablations.trial import Scale, collect, trials
 from trainer.cli import in_sentences
 from trainer.files import write_json, write_text
 
 
 def main(
-    study: Annotated[Path, typer.Option("--runs", help="Folder of everything; give it again to go on.")] = Path(
+    study: Annotated[Path, typer.Option("--runs", help="Output folder; name it again to resume.")] = Path(
         "runs/ablations"
     ),
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of the trainer, from 0.")] = 3,
-    arms: Annotated[str, typer.Option(help="Which arms to run, separated by commas.")] = ",".join(ARMS),
-    groups: Annotated[int, typer.Option(help="Groups of 12 pictures a round: steps of its training.")] = 30,
-    samples: Annotated[int, typer.Option(help="Scores sampled a picture and step.")] = 12,
-    tables_only: Annotated[bool, typer.Option("--tables-only", help="Run nothing; show what there is so far.")] = False,
-    publish: Annotated[bool, typer.Option("--publish", help=f"Also write {FILE.name}, for the README.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainer seeds, from 0.")] = 3,
+    arms: Annotated[str, typer.Option(help="Arms to run, separated by commas.")] = ",".join(ARMS),
+    groups: Annotated[int, typer.Option(help="Groups of 12 pictures in a round; one training step each.")] = 30,
+    samples: Annotated[int, typer.Option(help="Scores sampled per picture and step.")] = 12,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Run nothing; show the results so far.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help=f"Also write {FILE.name} for `make tables`.")] = False,
 ) -> None:
-    """Runs every arm with every seed and shows what came of them."""
+    """Runs every arm with every seed and shows the results."""
     planned = trials(study, _chosen(arms), seeds)
     if not tables_only:
         from tests.benchmarks.ablations.study import run
@@ -52,7 +50,7 @@ def _chosen(names: str) -> list[Arm]:
     wanted = [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in ARMS]
     if unknown:
-        raise typer.BadParameter(f"no arm is called {', '.join(unknown)}; there are {', '.join(ARMS)}")
+        raise typer.BadParameter(f"unknown arms {', '.join(unknown)}; known: {', '.join(ARMS)}")
     return [ARMS[name] for name in wanted]
 
 

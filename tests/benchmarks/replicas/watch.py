@@ -1,18 +1,22 @@
-"""What each replica says of itself on its operators' port, read at short intervals: its version and its readiness."""
+"""Polls each replica's operators' port for its version and readiness, and reads swaps from the replicas' logs."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import httpx
 
 from tests.benchmarks.replicas.fleet import Replica
+from trainer.files import read_jsonl
 
 INTERVAL_SECONDS = 0.1
 _VERSION = re.compile(r'^iqa_model_info\{.*version="([^"]+)".*\} 1\.0$', re.MULTILINE)
@@ -23,7 +27,7 @@ What = Literal["version", "state"]
 
 @dataclass(frozen=True)
 class Event:
-    """From `time` on (seconds since the epoch) a replica said this: a version's id, `ready` or an error's code."""
+    """A change seen at `time` (seconds since the epoch). `value`: a version's id, `ready` or an error code."""
 
     time: float
     replica: str
@@ -33,17 +37,17 @@ class Event:
 
 @dataclass
 class Watch:
-    """All that was seen so far, changes alone, in the order of time."""
+    """All changes seen so far, in order of time."""
 
     replicas: Sequence[Replica]
     events: list[Event] = field(default_factory=list)
 
     def now(self, what: What) -> dict[str, str]:
-        """What each replica said last."""
+        """Replica -> its latest value."""
         return {event.replica: event.value for event in self.events if event.what == what}
 
     def wait(self, what: What, value: str, seconds: float) -> bool:
-        """Until all replicas say it. Returns whether they did in time."""
+        """Waits until all replicas report `value`. Returns False after `seconds`."""
         until = time.monotonic() + seconds
         wanted = {replica.name: value for replica in self.replicas}
         while self.now(what) != wanted:
@@ -55,7 +59,7 @@ class Watch:
 
 @contextmanager
 def watching(replicas: Sequence[Replica]) -> Iterator[Watch]:
-    """Watches the replicas until the block ends."""
+    """Polls the replicas until the block ends."""
     watch, done = Watch(replicas), threading.Event()
     kinds: dict[What, Callable[[httpx.Client], str]] = {"version": _version, "state": _state}
     threads = [
@@ -103,3 +107,39 @@ def _text(client: httpx.Client, path: str) -> str:
         return client.get(path).text
     except httpx.TransportError:
         return ""
+
+
+_SWAPPED = re.compile(r"swapped to (\S+), gate closed for (\d+) ms")
+
+
+@dataclass(frozen=True)
+class Blackout:
+    """A swap to `version`: the times at which requests were held and released, in seconds since the epoch."""
+
+    replica: str
+    version: str
+    closed: float
+    opened: float
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.opened - self.closed
+
+
+def blackouts(replicas: Iterable[Replica]) -> list[Blackout]:
+    """All swaps in the replicas' logs so far."""
+    return [blackout for replica in replicas for blackout in _swaps(replica.name, replica.log)]
+
+
+def _swaps(name: str, log: Path) -> Iterator[Blackout]:
+    for line in read_jsonl(log):
+        found = _SWAPPED.match(line["message"])
+        if found:
+            opened = datetime.fromisoformat(line["timestamp"]).timestamp()
+            yield Blackout(name, found[1], opened - int(found[2]) / 1000, opened)
+
+
+def overlapping(found: Iterable[Blackout]) -> int:
+    """Number of pairs of blackouts that overlap in time."""
+    return sum(one.closed < other.opened and other.closed < one.opened for one, other in combinations(list(found), 2))

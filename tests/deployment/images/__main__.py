@@ -1,9 +1,9 @@
 """`make images`: builds the CPU images from Debian's packages, without an image registry, and tries them.
 
-Takes a Linux machine, root, buildah and debootstrap; elsewhere `docker build -f docker/service.Dockerfile .` does. The
-service answers under its own user with a read-only root, an image is scored over HTTP, and the trainer runs a tiny
-round against it. What it took is in runs/images/images.json; the images stay in runs/images/storage, so that the next
-time only what changed is built again.
+Needs Linux, root, buildah and debootstrap; elsewhere use `docker build -f docker/service.Dockerfile .`. The service
+runs under its own user with a read-only root, a picture is scored over HTTP, and the trainer runs a tiny round against
+it. Measurements go to runs/images/images.json; the images stay in runs/images/storage, so that the next build reuses
+them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from tests.deployment.images.containers import try_images
 from tests.deployment.images.storage import BASE, REPOSITORY, Storage
-from tests.deployment.images.trial import try_images
 
 FOLDER = REPOSITORY / "runs/images"
 IMAGES = {name: f"localhost/evoquality/{name}:0.1.0-cpu" for name in ("service", "trainer")}
@@ -28,7 +28,7 @@ TOOLS = ("buildah", "debootstrap", "ip", "nsenter", "unshare", "setpriv")
 
 
 def main() -> None:
-    """Builds, tries, reports."""
+    """Builds and tries the images, and reports."""
     if lacking := missing():
         sys.exit(lacking)
     with Storage(FOLDER / "storage") as storage:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def built(storage: Storage) -> dict[str, object]:
-    """How long each image took; the base is made where it is missing."""
+    """Seconds that each image took; makes the base image if it is missing."""
     took: dict[str, object] = {"base_seconds": None if storage.has(BASE) else seconds(storage.make_base)}
     for name, image in IMAGES.items():
         print(f"Building {image} (the first time some minutes) ...", flush=True)
@@ -47,7 +47,7 @@ def built(storage: Storage) -> dict[str, object]:
 
 
 def tried(storage: Storage) -> dict[str, object]:
-    """What the images did. Ends the program, with what the failed command said, if they fail."""
+    """Tries the images. Exits with the output of the failed command if they fail."""
     try:
         return try_images(storage, IMAGES, FOLDER)
     except subprocess.CalledProcessError as failure:
@@ -57,7 +57,7 @@ def tried(storage: Storage) -> dict[str, object]:
 
 
 def missing() -> str | None:
-    """What this machine lacks, and what to do."""
+    """What this machine lacks and the remedy, or None."""
     if os.geteuid() != 0:
         return f"Only root may build and mount images here: sudo make images. {ELSEWHERE}"
     if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
@@ -66,7 +66,7 @@ def missing() -> str | None:
 
 
 def seconds(step: Callable[[], None]) -> float:
-    """How long a step takes. Ends the program if a tool that it runs fails; the tool has said why."""
+    """Seconds that a step takes. Exits if a tool fails, which has printed the reason."""
     start = time.monotonic()
     try:
         step()

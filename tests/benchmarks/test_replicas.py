@@ -1,21 +1,84 @@
-"""The figures of `make replicas` would show what must not happen."""
+"""A caller of `make replicas` takes a refusal for a failure, and reads every version that an answer names."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
+from service.client import calls
+from service.contract import ImageSize, ScoreBatchItem, ScoreBatchResponse, ScoreResponse
 from tests.benchmarks.replicas import fleet
-from tests.benchmarks.replicas.answers import Answer
-from tests.benchmarks.replicas.balancer import CONFIGURATION, installed
-from tests.benchmarks.replicas.change_figures import Change, Unloadable, of_change, of_unloadable
-from tests.benchmarks.replicas.fleet import Replica
-from tests.benchmarks.replicas.gates import Blackout, blackouts, overlapping
-from tests.benchmarks.replicas.traffic_figures import of_traffic
-from tests.benchmarks.replicas.watch import Event
+from tests.benchmarks.replicas.figures import Change, Unloadable, of_change, of_traffic, of_unloadable
+from tests.benchmarks.replicas.fleet import CONFIGURATION, Replica, installed
+from tests.benchmarks.replicas.traffic import Answer, ask, read_answers
+from tests.benchmarks.replicas.watch import Blackout, Event, blackouts, overlapping
+from tests.service.conftest import picture
+
+IMAGES = (Path("a.png"), Path("b.png"))
+SIZE = ImageSize(width=28, height=28, seen_width=28, seen_height=28)
+
+
+def score(version: str, value: float | None = 3.0) -> ScoreResponse:
+    return ScoreResponse(
+        score=value, std=0.1, entropy=1.0, mode="expected", samples=None, unreadable=0, distribution=None,
+        answers=None, image=SIZE, model="m", version=version,
+    )  # fmt: skip
+
+
+def batch(*scores: ScoreResponse) -> str:
+    items = [ScoreBatchItem(index=index, result=result, problem=None) for index, result in enumerate(scores)]
+    return ScoreBatchResponse(results=items, model="m", version="v1").model_dump_json()
+
+
+def asked(status: int, body: str) -> tuple[Answer, int]:
+    """What a caller makes of an answer, and how often it asked for it."""
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(status, text=body, headers={"X-Replica": "replica-2", "Retry-After": "0"})
+
+    async def once() -> Answer:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://balancer") as client:
+            return await ask(client, calls.score_batch([picture(1), picture(2)]), IMAGES)
+
+    return asyncio.run(once()), len(requests)
+
+
+def test_a_batch_has_a_value_an_image_and_names_its_version() -> None:
+    found, _ = asked(200, batch(score("v1", 3.0), score("v1", 4.0)))
+    assert (found.versions, found.values, found.error) == (["v1"], {"a": 3.0, "b": 4.0}, None)
+    assert found.replica == "replica-2"
+    assert found.received >= found.sent
+
+
+def test_every_version_that_a_batch_names_is_read() -> None:
+    assert asked(200, batch(score("v1"), score("v2")))[0].versions == ["v1", "v2"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(503, "swapping"), (200, "{}"), (200, batch(score("v1"), score("v1", None))), (200, batch(score("v1")))],
+    ids=["refused", "no answer", "no value", "an image without an answer"],
+)
+def test_anything_else_is_a_failure_and_is_not_asked_again(status: int, body: str) -> None:
+    found, times = asked(status, body)
+    assert found.error
+    assert times == 1
+
+
+def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    written = Answer(sent=1, received=2, replica="replica-1", versions=["v1"], values={"a": 3.0})
+    (tmp_path / "answers.jsonl").write_text(written.line())
+    assert list(read_answers(tmp_path / "answers.jsonl")) == [written]
+    assert json.loads(written.line())["error"] is None
+
 
 OLD = {"a": 2.0, "b": 3.0}
 NEW = {"a": 2.1, "b": 3.1}
@@ -30,7 +93,7 @@ USUAL = [answer(["v1"], OLD)] * 3 + [answer(["v2"], NEW)] * 3
 
 def test_answers_that_are_their_versions_are_not_mixed() -> None:
     found = of_traffic(USUAL)
-    assert (found["requests"], found["failed"], found["mixed"], found["told_apart"]) == (6, 0, 0, 1.0)
+    assert (found["requests"], found["failed"], found["mixed"], found["distinguishable"]) == (6, 0, 0, 1.0)
     assert found["by_replica"] == {"replica-1": {"v1": 3, "v2": 3}}
     assert found["largest_ms"] == pytest.approx(500)
 
@@ -48,8 +111,8 @@ def test_an_answer_of_two_versions_is_counted(wrong: Answer) -> None:
     assert of_traffic([*USUAL, wrong])["mixed"] == 1
 
 
-def test_versions_that_answer_alike_are_not_told_apart() -> None:
-    assert of_traffic([answer(["v1"], OLD), answer(["v2"], OLD)])["told_apart"] == 0
+def test_versions_that_answer_alike_are_not_distinguishable() -> None:
+    assert of_traffic([answer(["v1"], OLD), answer(["v2"], OLD)])["distinguishable"] == 0
 
 
 def test_a_refusal_is_a_failure() -> None:
@@ -113,9 +176,9 @@ def test_haproxy_takes_its_configuration_which_names_every_replica() -> None:
     assert all(text.count(f"server {name} ") == 2 for name in fleet.NAMES)
 
 
-@pytest.mark.skipif(not fleet.cannot_write(Path("/tmp")), reason="this user may not mount")
+@pytest.mark.skipif(not fleet.read_only(Path("/tmp")), reason="this user may not mount")
 def test_replicas_cannot_write_the_store_and_others_can(tmp_path: Path) -> None:
-    within = fleet.cannot_write(tmp_path)
+    within = fleet.read_only(tmp_path)
     refused = subprocess.run([*within, "touch", str(tmp_path / "x")], capture_output=True, text=True, check=False)
     assert "Read-only file system" in refused.stderr
     (tmp_path / "y").touch()

@@ -8,8 +8,15 @@ from math import comb
 import numpy as np
 import pytest
 
-from tests.trainer.votes import exact
-from trainer.evaluation.pseudo_labels.consistency import Cycles, consistence, cycles, zeta
+from tests.trainer.votes import exact, one_order
+from trainer.evaluation.pseudo_labels.consistency import (
+    Cycles,
+    consistence,
+    cycles,
+    position_bias,
+    position_by_difference,
+    zeta,
+)
 from trainer.voting.vote import PairVotes, labels_of
 
 LETTERS = "abcdefghijk"
@@ -72,3 +79,32 @@ def test_a_tie_and_a_pair_that_nobody_asked_about_make_no_cycle() -> None:
     assert cycles(circle) == Cycles(1, 0, 0)
     assert cycles(circle[:2]) == Cycles(0, 0, 0)
     assert consistence(circle, [["a", "b", "c"]]) is None
+
+
+def test_the_preference_for_the_first_position_is_the_mean_of_both_orders() -> None:
+    found = position_bias([exact("ab", 0.9, 0.3), exact("cd", 0.6, 0.6)])
+    assert found
+    assert found.shown_first.share == pytest.approx(((0.9 + 0.7) / 2 + 0.5) / 2)
+
+
+def test_orders_contradict_each_other_where_another_image_wins() -> None:
+    to_first, to_second = exact("ab", 0.9, 0.3), exact("cd", 0.2, 0.8)
+    found = position_bias([to_first, to_first, to_second, exact("ef", 0.9, 0.6), exact("gh", 0.5, 0.9)])
+    assert found
+    assert (found.flips.share, found.flips.pairs, found.to_first) == (3 / 5, 5, pytest.approx(2 / 3))
+    alike = position_bias([exact("ab", 0.9)])
+    assert alike
+    assert (alike.flips.share, alike.to_first) == (0, None)
+
+
+def test_pairs_that_were_asked_or_could_be_read_in_one_order_say_nothing_of_it() -> None:
+    half = PairVotes("a", "b", [3, 1], [0, 0], 4, "v1")
+    assert position_bias([one_order("ab", 0.9), half]) is None
+
+
+def test_bias_is_told_by_how_far_apart_the_images_truly_are() -> None:
+    truth = {"a": 1.0, "b": 1.0, "c": 5.0}
+    found = position_by_difference(
+        [exact("ab", 0.9, 0.2), exact("ac", 0.1), exact("bc", 0.1), exact("xa", 0.9, 0.2)], truth
+    )
+    assert [(row.mean, row.position.flips.share, row.position.flips.pairs) for row in found] == [(0, 1, 1), (4, 0, 2)]

@@ -13,16 +13,13 @@ import typer
 from safetensors.numpy import load_file
 from scipy.stats import ttest_rel
 
-from tests.benchmarks.ablations import runner, supervised, tables
+from tests.benchmarks.ablations import study as studies
+from tests.benchmarks.ablations import summary as tables
 from tests.benchmarks.ablations.__main__ import main
-from tests.benchmarks.ablations.arms import ARMS, DOMAIN, OUT_OF_DOMAIN
-from tests.benchmarks.ablations.clock import seconds_left
-from tests.benchmarks.ablations.figures import FIGURES
-from tests.benchmarks.ablations.layout import ABLATIONS
-from tests.benchmarks.ablations.results import opinion
+from tests.benchmarks.ablations.arms import ABLATIONS, ARMS, DOMAIN, FIGURES, OUT_OF_DOMAIN
 from tests.benchmarks.ablations.study import run
 from tests.benchmarks.ablations.summary import difference, summarise
-from tests.benchmarks.ablations.trial import Scale, Trial, trials
+from tests.benchmarks.ablations.trial import Scale, Trial, gate_opinion, seconds_left, trials
 from trainer.demo.benchmarks import SETS as BENCHMARKS
 from trainer.demo.run import CHECKPOINT
 from trainer.demo.truth import KINDS, make_pictures
@@ -53,8 +50,8 @@ def evaluation(plcc: float) -> dict[str, Any]:
 
 def row(arm: str, seed: int, number: int, plcc: float) -> dict[str, Any]:
     vote = {"accuracy_on_audit": 0.75, "ties": 20, "pairs": 80, "share_for_the_image_shown_first": 0.46}
-    told = {"arm": arm, "seed": seed, "round": number, "relative_gain_percent": 30.0, "gate": {"passed": seed > 0}}
-    return {**told, "vote": vote, **evaluation(plcc)}
+    known = {"arm": arm, "seed": seed, "round": number, "relative_gain_percent": 30.0, "gate": {"passed": seed > 0}}
+    return {**known, "vote": vote, **evaluation(plcc)}
 
 
 def results(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +94,7 @@ def test_all_arms_have_one_seed_before_any_has_two(study: Path) -> None:
 
 def test_a_study_goes_on_at_the_scale_it_began_with_only(study: Path) -> None:
     write_json(Trial(study, ARMS["default"], 0).folder / "settings.json", {"groups": 30, "samples": 12})
-    with pytest.raises(ValueError, match="begun with --groups 30 --samples 12; go on with those"):
+    with pytest.raises(ValueError, match="started with --groups 30 --samples 12; use the same"):
         run(study, [], Scale(groups=60, samples=12))
     run(study, [], SCALE)
 
@@ -141,10 +138,10 @@ def ending(study: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception]
         def evolve(settings: EvolveSettings) -> None:
             raise end
 
-        monkeypatch.setattr(runner, "evolve", evolve)
-        monkeypatch.setattr(runner.Runner, "_serve", lambda *_: None)
+        monkeypatch.setattr(studies, "evolve", evolve)
+        monkeypatch.setattr(studies.Runner, "_serve", lambda *_: None)
         trial = Trial(study, ARMS["default"], 0)
-        runner.Runner(study, SCALE, Stages(), "public", "operator", {"embedded": "v1"}).run_round(trial, 1)
+        studies.Runner(study, SCALE, Stages(), "public", "operator", {"embedded": "v1"}).run_round(trial, 1)
         return trial
 
     return run
@@ -184,7 +181,7 @@ def test_the_gate_stops_nothing_but_its_opinion_is_kept(study: Path) -> None:
     settings = Trial(study, ARMS["default"], 0).settings(1, SCALE, "x")
     verdict = gate.judge(before, after, settings)
     assert verdict.passed
-    found = opinion(verdict.as_dict())
+    found = gate_opinion(verdict.as_dict())
     assert not found["passed"]
     assert len(found["reasons"]) == 4
 
@@ -269,7 +266,7 @@ def test_the_readme_gets_the_published_table(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_supervised_checkpoint_differs_in_its_weights_alone(tmp_path: Path) -> None:
-    supervised.make(tmp_path, contents=range(7200, 7201), steps=1)
+    studies.make_supervised(tmp_path, contents=range(7200, 7201), steps=1)
     for file in tmp_path.iterdir():
         same = file.read_bytes() == (CHECKPOINT / file.name).read_bytes()
         assert same == (file.name != "model.safetensors"), file.name

@@ -12,8 +12,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks.gpu_step import random_model, tiny_config, true_config
-from tests.benchmarks.train.flops import Prefix, forward_flops
-from tests.benchmarks.train.ways import ANSWER, PROMPT, VISUAL_TOKENS, random_answers, random_prompt, repeated, shared
+from tests.benchmarks.train.passes import (
+    ANSWER,
+    PROMPT,
+    VISUAL_TOKENS,
+    Prefix,
+    forward_flops,
+    random_answers,
+    random_prompt,
+    repeated,
+    shared,
+)
 from trainer.training.logprobs import AnswerLogprobs
 
 SHAPE = {"patches": 4 * VISUAL_TOKENS, "prompt": PROMPT, "answer": ANSWER}
