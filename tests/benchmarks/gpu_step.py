@@ -85,12 +85,26 @@ def tiny_config() -> Qwen2_5_VLConfig:
     """The same architecture at toy dimensions, for a test on a CPU."""
     config = true_config()
     text, vision = config.text_config.to_dict(), config.vision_config.to_dict()
-    text |= {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-             "num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": None,
-             "bos_token_id": None, "eos_token_id": None}  # fmt: skip
+    text |= {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
     text["rope_parameters"] |= {"mrope_section": [2, 3, 3]}
-    vision |= {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 4, "out_hidden_size": 64,
-               "fullatt_block_indexes": [1]}  # fmt: skip
+    vision |= {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_heads": 4,
+        "out_hidden_size": 64,
+        "fullatt_block_indexes": [1],
+    }
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **TINY_IDS, tie_word_embeddings=False)
 
 

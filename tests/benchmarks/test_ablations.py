@@ -219,8 +219,9 @@ def test_failed_trials_are_counted_in_the_lines_they_did_not_reach() -> None:
     rows = [row("soft", 0, 1, 0.6), row("soft", 0, 2, 0.6), row("soft", 1, 1, 0.6), failed]
     lines = summarise(results(*rows))["tables"]["labels"]["lines"]
     assert [(line["label"], line["seeds"], line["failed"]) for line in lines] == [
-        ("probabilistic, round 1", 2, 0), ("probabilistic, round 2", 1, 1),
-    ]  # fmt: skip
+        ("probabilistic, round 1", 2, 0),
+        ("probabilistic, round 2", 1, 1),
+    ]
 
 
 def test_a_line_that_all_seeds_failed_to_reach_says_so() -> None:

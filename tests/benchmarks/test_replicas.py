@@ -26,9 +26,18 @@ SIZE = ImageSize(width=28, height=28, seen_width=28, seen_height=28)
 
 def score(version: str, value: float | None = 3.0) -> ScoreResponse:
     return ScoreResponse(
-        score=value, std=0.1, entropy=1.0, mode="expected", samples=None, unreadable=0, distribution=None,
-        answers=None, image=SIZE, model="m", version=version,
-    )  # fmt: skip
+        score=value,
+        std=0.1,
+        entropy=1.0,
+        mode="expected",
+        samples=None,
+        unreadable=0,
+        distribution=None,
+        answers=None,
+        image=SIZE,
+        model="m",
+        version=version,
+    )
 
 
 def batch(*scores: ScoreResponse) -> str:

@@ -28,9 +28,17 @@ PAPERS_SETS = ["koniq10k", "spaq", "agiqa3k", "livec", "kadid10k", "pipal", "tid
 
 def row(**changes: Any) -> Row:
     known = {
-        "model": "mine", "version": "v1", "benchmark": "csiq", "n": 866, "plcc": 0.7, "plcc_fitted": 0.71,
-        "srcc": 0.69, "krcc": 0.5, "rmse": 0.2, "source": "by hand",
-    }  # fmt: skip
+        "model": "mine",
+        "version": "v1",
+        "benchmark": "csiq",
+        "n": 866,
+        "plcc": 0.7,
+        "plcc_fitted": 0.71,
+        "srcc": 0.69,
+        "krcc": 0.5,
+        "rmse": 0.2,
+        "source": "by hand",
+    }
     return Row(**{**known, **changes})
 
 
@@ -49,8 +57,17 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     board.save(tmp_path / "board.json")
     assert Leaderboard.load(tmp_path / "board.json") == board
     assert set(read_json(tmp_path / "board.json")["rows"][0]) == {
-        "model", "version", "benchmark", "n", "plcc", "plcc_fitted", "srcc", "krcc", "rmse", "source",
-    }  # fmt: skip
+        "model",
+        "version",
+        "benchmark",
+        "n",
+        "plcc",
+        "plcc_fitted",
+        "srcc",
+        "krcc",
+        "rmse",
+        "source",
+    }
 
 
 def test_a_demo_takes_the_place_of_the_one_before_and_leaves_nothing_of_it() -> None:
@@ -90,8 +107,10 @@ def test_the_demos_rows_are_those_of_its_evaluations(tmp_path: Path) -> None:
     write_json(tmp_path / "seconds.json", {"total": 300})
     rows = demo_rows(tmp_path)
     assert [(one.model, one.version) for one in rows] == [
-        ("demo:base", "v0"), ("demo:round9", "v9"), ("demo:round10", "v10"),
-    ]  # fmt: skip
+        ("demo:base", "v0"),
+        ("demo:round9", "v9"),
+        ("demo:round10", "v10"),
+    ]
     base = rows[0]
     assert (base.n, base.plcc, base.krcc, base.rmse) == (30, found.plcc, found.krcc, found.rmse)
     assert base.source == "python -m trainer.demo.run --seed 4 --policy full"
@@ -208,8 +227,15 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_serving(results: Path) -> None:
-    sides = [("direct", "k1"), ("direct", "k8"), ("service", "k1"), ("service", "k8"), ("service", "expected"),
-             ("vllm_serve", "k1"), ("vllm_serve", "k8")]  # fmt: skip
+    sides = [
+        ("direct", "k1"),
+        ("direct", "k8"),
+        ("service", "k1"),
+        ("service", "k8"),
+        ("service", "expected"),
+        ("vllm_serve", "k1"),
+        ("vllm_serve", "k8"),
+    ]
     taken = {(*side, callers): [Measurement(callers + 0.5, 20, 30)] * 3 for side in sides for callers in (1, 16, 64)}
     beside = BesideRollouts([Measurement(1, 1, 1)], [Measurement(1, 1, 2)], [200.0])
     write_json(results / "serve.json", _summary(taken, beside))

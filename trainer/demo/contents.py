@@ -21,10 +21,21 @@ Split = Literal["train", "pool", "benchmark"]
 SIDE = 112
 
 PHOTOGRAPHS = (
-    "astronaut.png", "brick.png", "camera.png", "chelsea.png", "china.jpg", "coffee.png", "coins.png", "flower.jpg",
-    "grass.png", "gravel.png", "ihc.png", "motorcycle_left.png", "page.png",
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "china.jpg",
+    "coffee.png",
+    "coins.png",
+    "flower.jpg",
+    "grass.png",
+    "gravel.png",
+    "ihc.png",
+    "motorcycle_left.png",
+    "page.png",
     "text.png",
-)  # fmt: skip
+)
 BOUNDARY = 0.62
 """Where a photograph is cut: `train` and `pool` see the part left of it, `benchmark` the part right of it."""
 LEAST_DETAIL = 0.03

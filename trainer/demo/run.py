@@ -109,9 +109,16 @@ def _serving(run: Path, name: str, stages: Stages, *flags: str) -> Iterator[tupl
 def traffic(run: Path, public: str) -> Iterator[None]:
     """The client that keeps asking."""
     command = [
-        sys.executable, "-m", "trainer.demo.traffic", "--url", public, "--images", str(run / "pool"),
-        "--out", str(run / "traffic.jsonl"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "trainer.demo.traffic",
+        "--url",
+        public,
+        "--images",
+        str(run / "pool"),
+        "--out",
+        str(run / "traffic.jsonl"),
+    ]
     with running(command, run / "traffic.log"):
         yield
 
@@ -119,10 +126,24 @@ def traffic(run: Path, public: str) -> Iterator[None]:
 def _evolve(run: Path, number: int, seed: int, operator: str, flags: list[str]) -> None:
     """The trainer up to round `number`: what is done already it passes over."""
     command = [
-        sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(run / "pool"), "--run", str(run),
-        "--store", str(run / "store"), "--operator", operator, "--rounds", str(number),
-        "--seed", str(seed), *flags,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "trainer.cli",
+        "evolve",
+        "--pool",
+        str(run / "pool"),
+        "--run",
+        str(run),
+        "--store",
+        str(run / "store"),
+        "--operator",
+        operator,
+        "--rounds",
+        str(number),
+        "--seed",
+        str(seed),
+        *flags,
+    ]
     code = subprocess.run(command, check=False).returncode
     if code:
         CONSOLE.print(f"the trainer ended with exit code {code}; see {run}", style="red")

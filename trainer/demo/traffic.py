@@ -55,9 +55,12 @@ async def _caller(
 
 async def _ask(client: AsyncClient, images: tuple[Path, ...]) -> dict[str, object]:
     row: dict[str, object] = {
-        "time": time.time(), "question": "+".join(image.stem for image in images),
-        "version": "", "answer": "", "error": None,
-    }  # fmt: skip
+        "time": time.time(),
+        "question": "+".join(image.stem for image in images),
+        "version": "",
+        "answer": "",
+        "error": None,
+    }
     began = time.perf_counter()
     try:
         if len(images) == 1:

@@ -46,9 +46,14 @@ def resample(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval; see `interval`
         found = bootstrap(
-            (drawn_from,), of_drawn, vectorized=False, method="percentile", n_resamples=resamples, batch=100,
+            (drawn_from,),
+            of_drawn,
+            vectorized=False,
+            method="percentile",
+            n_resamples=resamples,
+            batch=100,
             rng=np.random.default_rng(seed),
-        )  # fmt: skip
+        )
     return np.asarray(found.bootstrap_distribution)
 
 

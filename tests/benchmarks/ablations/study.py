@@ -51,9 +51,16 @@ def make_supervised(directory: Path, *, contents: range = CONTENTS, steps: int =
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype="float32")
     with Progress() as progress:
         tune(
-            model, processor, pictures, pictures.quality,
-            steps=steps, learning_rate=LEARNING_RATE, pairs=False, seed=seed, progress=progress,
-        )  # fmt: skip
+            model,
+            processor,
+            pictures,
+            pictures.quality,
+            steps=steps,
+            learning_rate=LEARNING_RATE,
+            pairs=False,
+            seed=seed,
+            progress=progress,
+        )
     model.save_pretrained(directory)
     for file in CHECKPOINT.glob("*.json"):  # a hot swap replaces only weights
         shutil.copy(file, directory)

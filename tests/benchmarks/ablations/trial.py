@@ -18,10 +18,19 @@ from trainer.reporting.rounds import of_round
 from trainer.settings.evolve import EvolveSettings
 
 OPEN: dict[str, Any] = {
-    "gate_unreadable": 1, "gate_agreement_loss": 1, "gate_spread": 0, "gate_largest_spread": 100, "gate_drift": 4,
-    "gate_position_bias": 1, "regression_drift": 4, "collapse_entropy": 0.001, "collapse_spread": 0.001,
-    "collapse_constant": 1, "collapse_unreadable": 0.9, "collapse_kl": 30,
-}  # fmt: skip
+    "gate_unreadable": 1,
+    "gate_agreement_loss": 1,
+    "gate_spread": 0,
+    "gate_largest_spread": 100,
+    "gate_drift": 4,
+    "gate_position_bias": 1,
+    "regression_drift": 4,
+    "collapse_entropy": 0.001,
+    "collapse_spread": 0.001,
+    "collapse_constant": 1,
+    "collapse_unreadable": 0.9,
+    "collapse_kl": 30,
+}
 """Limits that stop only a broken model: an ablation is judged by its metrics, not by the gate."""
 
 
@@ -54,9 +63,18 @@ class Trial:
     def settings(self, rounds: int, scale: Scale, operator: str) -> EvolveSettings:
         """Settings of its first `rounds` rounds. Raises pydantic.ValidationError if the arm's are invalid."""
         return EvolveSettings(
-            pool=self.study / "pool", run=self.folder, store=self.study / "store", operator=operator, rounds=rounds,
-            seed=self.seed, groups=scale.groups, samples=scale.samples, tensorboard=False, **OPEN, **self.arm.settings,
-        )  # fmt: skip
+            pool=self.study / "pool",
+            run=self.folder,
+            store=self.study / "store",
+            operator=operator,
+            rounds=rounds,
+            seed=self.seed,
+            groups=scale.groups,
+            samples=scale.samples,
+            tensorboard=False,
+            **OPEN,
+            **self.arm.settings,
+        )
 
     def round(self, number: int) -> Path:
         """Folder of a round."""

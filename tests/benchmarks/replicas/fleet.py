@@ -40,9 +40,16 @@ def fleet(store: Path, folder: Path, follow_seconds: float, spread_seconds: floa
     Raises ChildProcessError, with the end of the log, if a replica ends before it is ready.
     """
     flags = (
-        "--follow", "--follow-seconds", str(follow_seconds), "--follow-spread-seconds", str(spread_seconds),
-        "--log-format", "json", "--cache-entries", "0",
-    )  # fmt: skip
+        "--follow",
+        "--follow-seconds",
+        str(follow_seconds),
+        "--follow-spread-seconds",
+        str(spread_seconds),
+        "--log-format",
+        "json",
+        "--cache-entries",
+        "0",
+    )
     within = read_only(store)
     with ExitStack() as alive:
         services = [

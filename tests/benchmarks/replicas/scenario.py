@@ -118,9 +118,16 @@ class Scenario:
         for index in range(IMAGES):
             content("benchmark", index).save(images / f"{index:02d}.png")
         command = [
-            sys.executable, "-m", "tests.benchmarks.replicas.traffic", "--url", balanced.url, "--images", str(images),
-            "--out", str(self._answers),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "tests.benchmarks.replicas.traffic",
+            "--url",
+            balanced.url,
+            "--images",
+            str(images),
+            "--out",
+            str(self._answers),
+        ]
         with running(command, log) as process:
             time.sleep(2 * CALM_SECONDS)
             yield

@@ -143,10 +143,21 @@ async def service(folder: Path) -> AsyncIterator[Served]:
     """`evoquality serve`, with multipart requests."""
     port, operator_port = _free_port(), _free_port()
     command = [
-        str(Path(sys.executable).with_name("evoquality")), "serve", "--checkpoint", str(CHECKPOINT),
-        "--store", str(folder / "store"), "--port", str(port), "--operator-port", str(operator_port),
-        "--max-model-len", str(LENGTH), "--max-num-seqs", str(AT_ONCE),
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("evoquality")),
+        "serve",
+        "--checkpoint",
+        str(CHECKPOINT),
+        "--store",
+        str(folder / "store"),
+        "--port",
+        str(port),
+        "--operator-port",
+        str(operator_port),
+        "--max-model-len",
+        str(LENGTH),
+        "--max-num-seqs",
+        str(AT_ONCE),
+    ]
     url = f"http://127.0.0.1:{port}"
     with _running(command, f"{url}/health/ready", folder / "service.log"):
         async with _session() as session:
@@ -180,11 +191,27 @@ async def vllm_serve(folder: Path) -> AsyncIterator[Mapping[str, Ask]]:
     """
     port = _free_port()
     command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(CHECKPOINT), "--port", str(port),
-        "--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH), "--max-num-seqs", str(AT_ONCE),
-        "--limit-mm-per-prompt", '{"image": 2, "video": 0}', "--served-model-name", "iqa",
-        "--uvicorn-log-level", "warning",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(CHECKPOINT),
+        "--port",
+        str(port),
+        "--dtype",
+        "float32",
+        "--enforce-eager",
+        "--max-model-len",
+        str(LENGTH),
+        "--max-num-seqs",
+        str(AT_ONCE),
+        "--limit-mm-per-prompt",
+        '{"image": 2, "video": 0}',
+        "--served-model-name",
+        "iqa",
+        "--uvicorn-log-level",
+        "warning",
+    ]
     url = f"http://127.0.0.1:{port}"
     with _running(command, f"{url}/health", folder / "vllm.log"):
         async with _session() as session:

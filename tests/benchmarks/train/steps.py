@@ -194,13 +194,35 @@ def ours(setting: Setting, served: Running) -> Steps:
     out, since in steady state the rollouts of the next step overlap.
     """
     command = [
-        str(Path(sys.executable).with_name("evoquality-trainer")), "evolve",
-        "--pool", str(setting.pictures), "--run", str(setting.run), "--store", str(served.store.root),
-        "--operator", served.operator_url, "--rounds", "1",
-        "--group-size", str(IMAGES), "--samples", str(SAMPLES), "--rank", str(RANK), "--beta", str(BETA),
-        "--gamma", str(GAMMA), "--learning-rate", str(LEARNING_RATE), "--clip-low", str(CLIP_LOW),
-        "--clip-high", str(CLIP_HIGH),
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("evoquality-trainer")),
+        "evolve",
+        "--pool",
+        str(setting.pictures),
+        "--run",
+        str(setting.run),
+        "--store",
+        str(served.store.root),
+        "--operator",
+        served.operator_url,
+        "--rounds",
+        "1",
+        "--group-size",
+        str(IMAGES),
+        "--samples",
+        str(SAMPLES),
+        "--rank",
+        str(RANK),
+        "--beta",
+        str(BETA),
+        "--gamma",
+        str(GAMMA),
+        "--learning-rate",
+        str(LEARNING_RATE),
+        "--clip-low",
+        str(CLIP_LOW),
+        "--clip-high",
+        str(CLIP_HIGH),
+    ]
     log, wanted, ended = setting.run / "round-1" / "train" / "steps.jsonl", len(setting.groups) - 1, []
     with _process(command, setting.folder / "ours.log", threads=1) as process:
         while len(ended) < wanted and process.poll() is None:

@@ -73,9 +73,15 @@ class _Bench:
     async def sampled(self, temperature: float) -> dict[str, dict[str, float]]:
         """Early-stopped, exact and repeated full votes, each against the full vote at a temperature."""
         voter = SampledVoter(
-            self.pool, self.workers, self.version, PROFILES["plain"], _field("votes"), _field("vote_error"),
-            temperature, seed=0,
-        )  # fmt: skip
+            self.pool,
+            self.workers,
+            self.version,
+            PROFILES["plain"],
+            _field("votes"),
+            _field("vote_error"),
+            temperature,
+            seed=0,
+        )
         full, again = await self._full(voter), await self._full(replace(voter, seed=1))
         others = {
             "full": full,

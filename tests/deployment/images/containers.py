@@ -100,10 +100,33 @@ CHECKPOINT = "EVOQUALITY_CHECKPOINT=/opt/evoquality/checkpoint"
 READY_SECONDS = 300
 PICTURES = 12
 ROUND = (
-    "--rounds", "1", "--variants", "2", "--groups", "2", "--group-size", "4", "--held-back-groups", "1",
-    "--samples", "4", "--rank", "8", "--gate-unreadable", "1", "--gate-agreement-loss", "1", "--gate-spread", "0",
-    "--gate-largest-spread", "100", "--gate-drift", "4", "--gate-position-bias", "1",
-)  # fmt: skip
+    "--rounds",
+    "1",
+    "--variants",
+    "2",
+    "--groups",
+    "2",
+    "--group-size",
+    "4",
+    "--held-back-groups",
+    "1",
+    "--samples",
+    "4",
+    "--rank",
+    "8",
+    "--gate-unreadable",
+    "1",
+    "--gate-agreement-loss",
+    "1",
+    "--gate-spread",
+    "0",
+    "--gate-largest-spread",
+    "100",
+    "--gate-drift",
+    "4",
+    "--gate-position-bias",
+    "1",
+)
 """The smallest possible round, with an open gate: improvement is not tested here."""
 
 

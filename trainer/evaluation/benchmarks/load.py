@@ -36,9 +36,16 @@ LAYOUTS: tuple[Layout, ...] = tuple(
 )
 """The plain one is last: any CSV that is named fits it."""
 BROKEN = (
-    BadZipFile, EmptyDataError, JSONDecodeError, LookupError, MatReadError, OSError, ParserError, TypeError,
+    BadZipFile,
+    EmptyDataError,
+    JSONDecodeError,
+    LookupError,
+    MatReadError,
+    OSError,
+    ParserError,
+    TypeError,
     UnicodeDecodeError,
-)  # fmt: skip
+)
 """What the libraries say of a damaged workbook, MATLAB file, table or list, or of one that may not be read."""
 DEPTH = 2
 """Levels of folders that may lie around a benchmark: archives often bring one of their own."""

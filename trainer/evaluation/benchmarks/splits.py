@@ -14,10 +14,15 @@ from trainer.settings.protocol import Split
 TEST, VALIDATION = 0.2, 0.1
 """Shares of what is drawn, KonIQ-10k's own; the rest is `train`."""
 NAMES = {
-    "train": "train", "training": "train", "0": "train",
-    "val": "validation", "validation": "validation", "1": "validation",
-    "test": "test", "2": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "0": "train",
+    "val": "validation",
+    "validation": "validation",
+    "1": "validation",
+    "test": "test",
+    "2": "test",
+}
 """What label files call the parts; the numbers are pyiqa's."""
 
 

@@ -74,9 +74,14 @@ def draw(question: Question, chance: Chance, resamples_of_tests: int) -> Drawn:
         metrics = draws(question.scores, one.mos, references=one.references, resamples=chance.resamples, seed=seed)
         if question.baseline is not None:
             test = paired_test(
-                question.baseline, question.scores, one.mos, references=one.references, resamples=resamples_of_tests,
-                level=chance.level, seed=seed,
-            )  # fmt: skip
+                question.baseline,
+                question.scores,
+                one.mos,
+                references=one.references,
+                resamples=resamples_of_tests,
+                level=chance.level,
+                seed=seed,
+            )
     except ValueError as why:
         return Drawn(metrics, test, str(why))
     return Drawn(metrics, test, None)

@@ -13,9 +13,13 @@ from trainer.evaluation.bootstrap import NAMES, Interval
 from trainer.evaluation.comparison.comparison import AVERAGED, Comparison
 
 TITLES = {
-    "plcc": "PLCC", "plcc_fitted": "PLCC (fitted)", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE",
+    "plcc": "PLCC",
+    "plcc_fitted": "PLCC (fitted)",
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
     "pairwise_accuracy": "pairwise accuracy",
-}  # fmt: skip
+}
 WEIGHTED = "weighted"
 
 

@@ -73,9 +73,17 @@ def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
 
 
 DECIDING = (
-    "split", "groups", "group_size", "seed", "votes_by", "votes", "permute", "tie_margin", "vote_error",
+    "split",
+    "groups",
+    "group_size",
+    "seed",
+    "votes_by",
+    "votes",
+    "permute",
+    "tie_margin",
+    "vote_error",
     "vote_temperature",
-)  # fmt: skip
+)
 """The settings that decide which votes are cast."""
 
 
@@ -146,9 +154,14 @@ async def _cast(
 ) -> None:
     pairs = pairs_of(asked.groups)
     chosen = await voter.choose(
-        settings, asked.pool(benchmark), workers.asynchronous, version=info.version, profile=PROFILES[info.profile],
-        seed=settings.seed, probe=pairs[0],
-    )  # fmt: skip
+        settings,
+        asked.pool(benchmark),
+        workers.asynchronous,
+        version=info.version,
+        profile=PROFILES[info.profile],
+        seed=settings.seed,
+        probe=pairs[0],
+    )
     await cast(pairs, chosen, votes, advance=advance)
 
 
