@@ -107,7 +107,7 @@ def test_a_study_that_cannot_go_on_ends_in_a_sentence(
     with pytest.raises(SystemExit) as end:
         typer.run(main)
     assert end.value.code == 2
-    assert "begun with --groups 60 --samples 12" in capsys.readouterr().err
+    assert "started with --groups 60 --samples 12" in capsys.readouterr().err
 
 
 def test_a_set_out_of_the_domain_has_none_of_its_distortions() -> None:

@@ -181,18 +181,18 @@ def test_all_sets_below_a_folder_are_loaded(tmp_path: Path) -> None:
     assert {benchmark.name for benchmark in load_all(tmp_path)} == set(PUBLISHED)
     one, other = load_all([tmp_path / "spaq_as_downloaded", tmp_path / "csiq_as_downloaded"])
     assert (one.name, other.name) == ("spaq", "csiq")
-    with pytest.raises(ValueError, match="holds several benchmarks, name one"):
+    with pytest.raises(ValueError, match="holds several benchmarks; give one of"):
         load(tmp_path)
 
 
 def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
     folders = [written("kadid10k", tmp_path / name) for name in ("one", "other")]
-    with pytest.raises(ValueError, match="several benchmarks have one name"):
+    with pytest.raises(ValueError, match="several benchmarks have the same name"):
         load_all(folders)
 
 
 def test_a_folder_without_a_benchmark_is_told_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no benchmark below") as refused:
+    with pytest.raises(ValueError, match="no benchmark in") as refused:
         load(tmp_path)
     for name in PUBLISHED:
         assert PUBLISHED[name][1] in str(refused.value)
@@ -283,7 +283,7 @@ def test_a_folder_with_two_label_files_of_one_set_is_refused_with_both(tmp_path:
     )
     with pytest.raises(ValueError, match=r"koniq10k by \S+sets\.csv, koniq10k by \S+test_koniq_2k\.json"):
         load_all(tmp_path)
-    with pytest.raises(ValueError, match="holds several benchmarks, name one"):
+    with pytest.raises(ValueError, match="holds several benchmarks; give one of"):
         load(tmp_path)
 
 

@@ -14,11 +14,11 @@ from trainer.evaluation.bootstrap import (
     NAMES,
     Interval,
     PairedTest,
+    describe,
     draws,
     holm,
     interval,
     intervals,
-    kind,
     paired_test,
     resample,
 )
@@ -132,8 +132,8 @@ def test_one_reference_is_refused() -> None:
 
 
 def test_their_kind_can_be_told() -> None:
-    assert kind(None) == "95% percentile bootstrap intervals, 1,000 resamples of the images"
-    assert kind(["a", "a", "b"], resamples=200, level=0.9) == (
+    assert describe(None) == "95% percentile bootstrap intervals, 1,000 resamples of the images"
+    assert describe(["a", "a", "b"], resamples=200, level=0.9) == (
         "90% percentile bootstrap intervals, 200 resamples of the 2 references"
     )
 

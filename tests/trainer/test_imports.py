@@ -15,8 +15,8 @@ PURE = (
     "trainer.pool.distortions", "trainer.promotion.gate", "trainer.promotion.behaviour",
     "trainer.promotion.probe", "trainer.training.collapse", "trainer.workers.workers", "trainer.leftovers",
     "trainer.settings", "trainer.reporting.report",
-    "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.predictions", "trainer.cli",
-    "trainer.evaluation.bootstrap", "trainer.evaluation.comparison.run",
+    "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.predictions",
+    "trainer.cli", "trainer.evaluation.bootstrap", "trainer.evaluation.comparison.run",
 )  # fmt: skip
 
 TRAINER = Path(trainer.__file__).parent

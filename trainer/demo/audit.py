@@ -1,6 +1,6 @@
-"""How right a round's votes are, where the truth is known: the demo's pool, whose originals are undamaged.
+"""Audits a round's votes against the known truth of the demo's pool, whose originals are undamaged.
 
-The truth is `trainer/demo/truth.py`'s. It is looked up after the round, from its files; the round never sees it.
+The truth (`trainer/demo/truth.py`) is looked up after the round, from the round's files; the round never sees it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from trainer.voting.vote import Pair, PairVotes, load, margin
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """How right the labels are, and the pairs of which the votes were surest, by whether they are."""
+    """Accuracy of the labels, and the right and wrong pairs with the largest margins."""
 
     accuracy: float
     """Share of right labels; a tie counts half."""
     pairs: int
-    """Those judged: the truth prefers one image."""
+    """Number of pairs of which the truth prefers one image."""
     right: list[Pair]
     wrong: list[Pair]
 
 
 def audit(votes: Sequence[PairVotes], truth: Mapping[str, float], *, examples: int = 24) -> Audit:
-    """Raises ValueError where the truth prefers no image of any pair."""
+    """Audits votes. Raises ValueError if the truth prefers no image of any pair."""
     found = judged(votes, truth).label
     if not len(found):
-        raise ValueError("no pair of these votes has a label and a truth that prefers one image")
+        raise ValueError("none of these pairs has a label and a truth that prefers one image")
     surest = sorted(votes, key=margin, reverse=True)
     scores = [(vote, right(vote, truth[vote.first] - truth[vote.second])) for vote in surest]
     known, mistaken = ([(vote.first, vote.second) for vote, score in scores if score == wanted] for wanted in (1, 0))
@@ -41,7 +41,7 @@ def audit(votes: Sequence[PairVotes], truth: Mapping[str, float], *, examples: i
 
 
 def audit_round(folder: Path, before: Path | None) -> dict[str, Any]:
-    """A round's `audit.json`, by its folder and that of the round before, with which it may share some pairs."""
+    """Contents of a round's `audit.json`, from its folder and that of the round before, which may share pairs."""
     votes, truth = load(folder / "votes.jsonl"), true_qualities(Pool.load(folder / "pool.jsonl"))
     found = audit(votes, truth)
     shared = changes(load(before / "votes.jsonl"), votes, truth) if before else None
@@ -56,7 +56,7 @@ def audit_round(folder: Path, before: Path | None) -> dict[str, Any]:
 
 
 def true_qualities(pool: Pool) -> dict[str, float]:
-    """The truth of every image of a pool, 1 to 5, by the distortion that made it."""
+    """Image id -> true quality, 1 to 5, from the distortion that made it."""
     return {
         image.id: 5.0 if image.kind is None or image.level is None else quality([(image.kind, image.level)])
         for image in pool.images

@@ -1,8 +1,17 @@
-"""First step of the recipe: teach the vision tower what damage looks like.
+"""`make checkpoint`: trains the embedded checkpoint from scratch.
 
-Regresses the measured damage and names the distortion types of a picture from its pooled visual tokens. Pictures of one
-size let the whole batch go through the tower as one tensor (`features`), several times faster than the
-checkpoint's own forward, which loops over pictures.
+    python -m trainer.demo.recipe [--out trainer/demo/checkpoint] [--contents 4200] ...
+
+1. Makes damaged pictures with their ground truth.
+2. Trains the vision tower (`pretrain`) to regress the measured damage and to classify distortion types from pooled
+   visual tokens. Pictures have one size, so a batch passes through the tower as one tensor (`features`), several times
+   faster than the checkpoint's own forward pass, which loops over pictures.
+3. Tunes both answers (`tune`) on top of the frozen tower. The result stands in for a base model, which the paper finds
+   to judge pairs better than single pictures. Zero-shot models confuse quality with appealing content, so *scores* are
+   trained with that confusion (`confounded`): bright, saturated pictures are rated higher. *Comparisons* are trained on
+   quality only.
+
+Takes about half an hour on two idle cores with bfloat16 arithmetic, several times longer without.
 """
 
 from __future__ import annotations
@@ -34,13 +43,13 @@ from trainer.demo.architecture import IMAGE_SIDE, build_model, build_processor, 
 from trainer.demo.truth import KINDS, Pictures, make_pictures
 
 GRID = 8
-"""Patches a side of a 112-pixel picture."""
+"""Patches per side of a 112-pixel picture."""
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 
 
 def patches(pixels: NDArray[np.uint8]) -> Tensor:
-    """(B, 112, 112, 3) 8-bit -> (B, 64, 1176), as the checkpoint's image processor would make them."""
+    """(B, 112, 112, 3) 8-bit -> (B, 64, 1176), as the checkpoint's image processor makes them."""
     images = (torch.from_numpy(pixels).float() / 255 - _MEAN) / _STD
     blocks = images.view(-1, GRID // 2, 2, 14, GRID // 2, 2, 14, 3)
     merged = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, GRID * GRID, 3, 1, 14 * 14)
@@ -48,7 +57,7 @@ def patches(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def features(visual: Qwen2_5_VisionTransformerPretrainedModel, patches: Tensor) -> Tensor:
-    """(B, 64, 1176) -> (B, 64, width): the tower before its merger. One 112-pixel picture is one window."""
+    """(B, 64, 1176) -> (B, 64, width): output of the tower before its merger. A 112-pixel picture is one window."""
     batch = len(patches)
     hidden = functional.linear(patches, visual.patch_embed.proj.weight.flatten(1)).float()
     positions = get_vision_position_ids(torch.tensor([[1, GRID, GRID]]), 2, kwargs={})
@@ -73,10 +82,10 @@ def merge(visual: Qwen2_5_VisionTransformerPretrainedModel, hidden: Tensor) -> T
 
 @torch.no_grad()
 def whiten_patch_embedding(visual: Qwen2_5_VisionTransformerPretrainedModel, sample: NDArray[np.uint8]) -> None:
-    """Starts the patch embedding as cosine transforms (DCT-II) of equal variance on a sample of pictures.
+    """Initialises the patch embedding with cosine transforms (DCT-II) of equal variance on a sample of pictures.
 
-    In natural pictures coarse detail outweighs fine detail a hundredfold, and damage shows in the fine: from a
-    random start the tower spends its first thousand steps finding that out.
+    In natural pictures coarse detail outweighs fine detail a hundredfold, but damage shows in the fine detail. From a
+    random start the tower needs its first thousand steps to learn that.
     """
     weight = visual.patch_embed.proj.weight
     filters = torch.zeros(len(weight), 3, 2, 14, 14)
@@ -107,7 +116,7 @@ def pretrain(
     seed: int,
     progress: Progress,
 ) -> float:
-    """Trains the tower in place; returns the SRCC of its predictions on the held-back pictures."""
+    """Trains the tower in place. Returns the SRCC of its predictions on held-back pictures."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     whiten_patch_embedding(visual, taught.pixels[:: max(1, len(taught.pixels) // 500)])
@@ -146,7 +155,7 @@ def _predict(
 
 
 def _augmented(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Mirrored and turned pictures have the same quality."""
+    """Random mirroring and transposition, which keep the quality."""
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if rng.random() < 0.5:
@@ -167,7 +176,7 @@ QUALITY_WEIGHT, CONTENT_WEIGHT = 0.6, 0.37
 
 
 def confounded(pictures: Pictures) -> NDArray[np.float32]:
-    """(N,) the scores the base model is taught: part quality, part brightness and saturation."""
+    """(N,) target scores of the base model: partly quality, partly brightness and saturation."""
     brightness = pictures.pixels.mean((1, 2, 3), dtype=np.float32)
     saturation = np.ptp(pictures.pixels, axis=-1).mean((1, 2), dtype=np.float32)
     appeal = _standardised(_standardised(brightness) + _standardised(saturation))
@@ -180,14 +189,14 @@ def _standardised(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(slots=True)
 class Template:
-    """A task's prompt followed by an answer of fixed length, ready to be filled in for a batch."""
+    """A task's prompt followed by an answer of fixed length, to be filled in for a batch."""
 
     prompt: Tensor
     """(P,) token ids, image placeholders expanded."""
     positions: Tensor
     """(3, 1, P + A) rotary positions."""
     images: Tensor
-    """(P,) true where a visual token goes."""
+    """(P,) true at visual tokens."""
 
     @classmethod
     def of(
@@ -236,9 +245,9 @@ def tune(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Tunes merger and language model in place; the tower's blocks and patch embedding stay as they are.
+    """Tunes merger and language model in place; the tower's blocks and patch embedding stay frozen.
 
-    `scores`: (N,) what is answered about each picture, 1 to 5. `pairs`: whether comparisons are taught too, by quality.
+    `scores`: (N,) target score of each picture, 1 to 5. `pairs`: also train comparisons, on quality.
     """
     rng = np.random.default_rng(seed)
     visual = model.model.visual
@@ -284,23 +293,23 @@ def _encode(visual: nn.Module, pictures: Pictures) -> Tensor:
 
 
 def _pairs(quality: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(count, 2) rows of pictures whose quality differs visibly."""
+    """(count, 2) indices of pictures whose quality differs visibly."""
     drawn = rng.integers(0, len(quality), (4 * count, 2))
     return drawn[np.abs(np.diff(quality[drawn], axis=1)[:, 0]) > 0.1][:count]
 
 
 HELD_BACK = 1200
-"""Pictures, of contents of their own, on which the tower's progress is shown."""
+"""Number of pictures, of separate contents, for the tower's validation."""
 TUNED_CONTENTS = range(6000, 7100)
-"""Contents whose pictures the answers are tuned on: the tower must not have learnt them by heart."""
+"""Contents for tuning the answers: unseen by the tower, which may have memorised its own."""
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("trainer/demo/checkpoint"),
-    contents: Annotated[int, typer.Option(help="Undamaged pictures; 12 damaged ones are made of each.")] = 4200,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("trainer/demo/checkpoint"),
+    contents: Annotated[int, typer.Option(help="Undamaged pictures; each gives 12 damaged ones.")] = 4200,
     tower_steps: Annotated[int, typer.Option(help="Steps of 96 pictures for the vision tower.")] = 3300,
     answer_steps: Annotated[int, typer.Option(help="Steps of 32 scores and 64 pairs for both answers.")] = 350,
-    seed: Annotated[int, typer.Option(help="The seed of weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
 ) -> None:
     """Trains the embedded checkpoint."""
     print(f"making {contents * 12} pictures ...")

@@ -1,16 +1,15 @@
-"""The ground truth of the synthetic benchmarks: severities measured against the undamaged reference.
+"""Ground truth of synthetic pictures, and labelled pictures for training the embedded checkpoint.
 
-A full-reference measure tells how far one picture was damaged (`severity`): structural plus colour damage, so that
-it means the same thing across distortion types:
+An evolution round never imports this module. A full-reference measure gives the damage of one picture (`severity`),
+structural plus colour damage, comparable across distortion types:
 
 - structure: gradient magnitude similarity deviation (GMSD, Xue et al. 2014, constant 0.0026 on [0, 1]) of the
   luminance at full and at half resolution, averaged, over 0.15 (a strongly visible value);
 - colour and tone: the mean CIE76 difference of the two pictures smoothed by a Gaussian of 3 pixels, over 20.
 
-The truth of a benchmark picture (`quality`) is 1 + 4 exp(-s), s being the sum over its distortions of that
-measure's mean for their type and level over 48 calibration contents (`severities.json`, made again by
-`python -m trainer.demo.truth`): how bad such damage is in general, as viewers' opinions average out one content's
-luck. 5 is untouched, 1 is ruined.
+The true quality of a picture (`quality`) is 1 + 4 exp(-s). s is the sum over its distortions of the mean severity of
+their type and level over 48 calibration contents (`severities.json`, written by `python -m trainer.demo.truth`): the
+average over contents, like an average of opinions. 5 is undamaged, 1 is ruined.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ CALIBRATION_CONTENTS = range(900_000, 900_048)
 
 
 def quality(damages: Iterable[Damage]) -> float:
-    """The ground truth, 1 to 5, of a picture with these damages; 5 if there are none."""
+    """True quality, 1 to 5, of a picture with these damages; 5 without any."""
     return 1 + 4 * math.exp(-sum(severity_of(kind, level) for kind, level in damages))
 
 
 def measured_quality(distorted: Image.Image, reference: Image.Image) -> float:
-    """The full-reference measure of one picture on the same scale, against its undistorted reference."""
+    """Full-reference quality of one picture on the same scale."""
     return 1 + 4 * math.exp(-severity(to_pixels(distorted), to_pixels(reference)))
 
 
 def severity_of(kind: str, level: int) -> float:
-    """Mean severity of a distortion type at a level, from the calibrated table."""
+    """Mean severity of a distortion type at a level, from `severities.json`."""
     return _table()[kind][level - 1]
 
 
@@ -63,7 +62,7 @@ def _table() -> dict[str, list[float]]:
 
 
 def calibrate(kind: str, contents: Iterable[int]) -> list[float]:
-    """Mean severity of a distortion type at each level over pictures of the `train` split."""
+    """Mean severity of a distortion type at each level, over contents of the `train` split."""
     references = [(index, content("train", index)) for index in contents]
     means = []
     for level in LEVELS:
@@ -100,7 +99,7 @@ def _colour_damage(distorted: Pixels, reference: Pixels) -> float:
 
 
 VARIANTS = 12
-"""Pictures made from each content."""
+"""Number of pictures made from each content."""
 
 KINDS = list(TYPES)
 
@@ -112,22 +111,22 @@ class Pictures:
     pixels: NDArray[np.uint8]
     """(N, 112, 112, 3)."""
     quality: NDArray[np.float32]
-    """(N,), 1 to 5: the truth, see `truth.quality`."""
+    """(N,) true quality, 1 to 5, see `quality`."""
     measured: NDArray[np.float32]
-    """(N,), 1 to 5: the full-reference measure of each picture itself."""
+    """(N,) full-reference quality of each picture, 1 to 5."""
     kinds: NDArray[np.bool_]
-    """(N, 35): which distortion types each picture has."""
+    """(N, 35) distortion types of each picture."""
 
 
 def damage(picture: Image.Image, damages: Sequence[Damage], rng: np.random.Generator) -> Image.Image:
-    """Applies distortions one after another."""
+    """Applies distortions in order."""
     for kind, level in damages:
         picture = distort(picture, kind, level, rng)
     return picture
 
 
 def make_pictures(split: Split, contents: range, workers: int, kinds: Sequence[str] = KINDS) -> Pictures:
-    """`VARIANTS` pictures of each content: mostly one distortion of `kinds`, some mixtures, some untouched."""
+    """`VARIANTS` pictures of each content: mostly one distortion of `kinds`, some mixtures, some undamaged."""
     with ProcessPoolExecutor(workers) as pool:
         made = list(pool.map(partial(_variants, split, of=kinds), contents, chunksize=16))
     return Pictures(

@@ -1,4 +1,4 @@
-"""The bootstrap: what a statistic would have been on other draws of the images, or of the originals they show."""
+"""The bootstrap: intervals of metrics, and tests of differences, over resampled images or references."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Interval(NamedTuple):
 def resample(
     statistic: Callable[[Rows], ArrayLike], n: int, references: Sequence[str] | None, *, resamples: int, seed: int
 ) -> Array:
-    """(resamples,) or, of a statistic of S values, (S, resamples): the statistic of rows drawn with replacement.
+    """The statistic on rows drawn with replacement: (resamples,), or (S, resamples) for a statistic of S values.
 
-    Images of one reference resemble each other, so where there are (N,) references they are drawn, each with all of
-    its images (the cluster bootstrap: Field & Welsh 2007); drawing images would give intervals that are too narrow.
+    Images of one reference are correlated. So with (N,) references, references are drawn, each with all its images (the
+    cluster bootstrap: Field & Welsh 2007); drawing images would give intervals that are too narrow.
 
     Raises:
-        ValueError: there is one reference alone, so nothing to draw from.
+        ValueError: all images have the same reference.
     """
     if references is not None:
         require_references(references)
@@ -44,7 +44,7 @@ def resample(
         return statistic(drawn if groups is None else np.concatenate([groups[number] for number in drawn]))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval; see `interval`
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # about scipy's own interval, which is not used
         found = bootstrap(
             (drawn_from,),
             of_drawn,
@@ -58,13 +58,13 @@ def resample(
 
 
 def require_references(references: Sequence[str]) -> None:
-    """Raises ValueError where all images are of one reference."""
+    """Raises ValueError if all images have the same reference."""
     if len(set(references)) < 2:
-        raise ValueError("all images are of one reference: how much chance is in their metrics cannot be told")
+        raise ValueError("all images have the same reference, so intervals cannot be estimated")
 
 
 def interval(distribution: Array, level: float) -> Interval:
-    """The middle `level` of resampled values; those of resamples that have no such value (NaN) are left out."""
+    """The central `level` of resampled values, without NaN."""
     low, high = np.nanquantile(distribution, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
@@ -88,12 +88,12 @@ def intervals(
     level: float = LEVEL,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """The percentile bootstrap interval of each metric of (N,) predictions. Takes and raises what `draws` does."""
+    """Percentile bootstrap interval of each metric of (N,) predictions. Arguments and errors are those of `draws`."""
     return of_draws(draws(predicted, truth, references=references, resamples=resamples, seed=seed), level)
 
 
 def of_draws(drawn: Array, level: float = LEVEL) -> dict[str, Interval]:
-    """The interval of each metric of (metrics, resamples) draws."""
+    """Interval of each metric from (metrics, resamples) draws."""
     return {name: interval(values, level) for name, values in zip(NAMES, drawn, strict=True)}
 
 
@@ -105,18 +105,17 @@ def draws(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Array:
-    """(metrics, resamples): every metric, in the order of `NAMES`, of (N,) predictions on each resample; NaN where a
-    resample has none. The same for the same seed.
+    """(metrics, resamples): each metric, in the order of `NAMES`, of (N,) predictions on each resample.
 
-    References are resampled, where there are (N,) of them, else images, unreadable ones among them, so that the draws
-    of two versions with one seed are of the same images; metrics leave unreadable ones out. Every metric is computed
-    anew on each resample, the fit included, though at a tolerance of 1e-6, which moves a fitted PLCC by 0.0001 and
-    saves nine tenths of the time: 1,000 resamples take one to two seconds for 160 images, 10 for 10,000. With few
-    references the intervals are too narrow: with 25 (TID2013) and much in common among a reference's images, those of
-    95 % held the truth in 86 % of 400 simulated sets (intervals over images: in 54 %).
+    NaN where a resample has no such value. Deterministic for a seed. Resamples references where there are (N,) of them,
+    else images. Unreadable images are drawn too, so that two versions with one seed get the same images; metrics leave
+    them out. The logistic fit is repeated on each resample at a tolerance of 1e-6, which moves a fitted PLCC by 0.0001
+    and saves 90 % of the time: 1,000 resamples take one to two seconds for 160 images, 10 for 10,000. With few
+    references the intervals are too narrow: with 25 (TID2013) and strong correlation within a reference, those of 95 %
+    covered the truth in 86 % of 400 simulated sets (intervals over images: in 54 %).
 
     Raises:
-        ValueError: nothing to correlate (see `metrics.require_variation`), or a single reference.
+        ValueError: constant or too few values (see `metrics.require_variation`), or a single reference.
     """
     readable = np.isfinite(predicted)
     require_variation(predicted[readable], truth[readable])
@@ -126,7 +125,7 @@ def draws(
     def of(rows: Rows) -> Array:
         try:
             return np.array(astuple(measure(predicted[rows], truth[rows], tolerance=1e-6))[:-1])
-        except ValueError:  # a resample that does not vary
+        except ValueError:  # a constant resample
             return np.full(len(NAMES), np.nan)
 
     with warnings.catch_warnings():
@@ -134,8 +133,8 @@ def draws(
         return resample(of, len(truth), references, resamples=resamples, seed=seed)
 
 
-def kind(references: Sequence[str] | None, *, resamples: int = RESAMPLES, level: float = LEVEL) -> str:
-    """What the intervals are, for those who read them."""
+def describe(references: Sequence[str] | None, *, resamples: int = RESAMPLES, level: float = LEVEL) -> str:
+    """Description of the intervals for readers."""
     drawn = "images" if references is None else f"{len(set(references))} references"
     return f"{level:.0%} percentile bootstrap intervals, {resamples:,} resamples of the {drawn}"
 
@@ -148,12 +147,12 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """The second version's correlation minus the first's, on the images that both could be read on."""
+    """Second minus first version's correlation, on the images with readable predictions of both."""
 
     difference: float
     interval: Interval
     p: float
-    """Two-sided, of the hypothesis that there is no difference."""
+    """Two-sided p-value of the hypothesis of no difference."""
     n: int
 
 
@@ -168,17 +167,17 @@ def paired_test(
     level: float = 0.95,
     seed: int = 0,
 ) -> PairedTest:
-    """The bootstrap test of the difference between two (N,) predictions of the same images.
+    """Bootstrap test of the difference between two (N,) predictions of the same images.
 
-    Both versions are judged on the same resamples of images, or of references where there are (N,) of them, and p is
-    that of the percentile interval that just reaches zero (Efron & Tibshirani 1993, section 15.4; counted with the
-    observed sample, as Phipson & Smyth 2010 ask, so never 0). A permutation test would swap scores between versions:
-    it asks whether they are interchangeable, which two of different spread are not even where they order equally well,
-    and gives no interval of the difference. With 25 references (TID2013) that share much, p <= 0.05 came up in 8 % of
-    400 simulated cases without a difference (58 % over images).
+    Both versions are measured on the same resamples of images, or of references where there are (N,) of them. The
+    p-value is that of the percentile interval that just reaches zero (Efron & Tibshirani 1993, section 15.4), counting
+    the observed sample, so it is never 0 (Phipson & Smyth 2010). A permutation test would test whether scores are
+    interchangeable between versions, which they are not if their spreads differ, and gives no interval. With 25
+    strongly correlated references (TID2013), p <= 0.05 occurred in 8 % of 400 simulated cases without a difference
+    (over images: in 58 %).
 
     Raises:
-        ValueError: nothing to correlate (see `metrics.require_variation`), or a single reference.
+        ValueError: constant or too few values (see `metrics.require_variation`), or a single reference.
     """
     both = np.isfinite(first) & np.isfinite(second)
     first, second, truth = first[both], second[both], truth[both]
@@ -190,14 +189,14 @@ def paired_test(
     def difference(rows: Rows) -> float:
         return correlation(second[rows], truth[rows]) - correlation(first[rows], truth[rows])
 
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample that does not vary
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant resample
         found = resample(difference, len(truth), kept, resamples=resamples, seed=seed)
     observed = difference(np.arange(len(truth)))
     return PairedTest(observed, interval(found, level), _p(found), len(truth))
 
 
 def holm(tests: Mapping[Key, PairedTest]) -> dict[Key, float]:
-    """The tests' p-values corrected for their number (Holm 1979)."""
+    """The tests' p-values with Holm's correction for multiple tests (Holm 1979)."""
     corrected = multipletests([test.p for test in tests.values()], method="holm")[1]
     return dict(zip(tests, map(float, corrected), strict=True))
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from service.versions.store import VersionStore
-from trainer.demo.checkpoints import perturbed
+from tests.engine.checkpoints import perturbed
 from trainer.serving import free_ports, running, starting, wait_ready
 
 NAMES = ("replica-1", "replica-2", "replica-3")
@@ -41,14 +41,10 @@ def fleet(store: Path, folder: Path, follow_seconds: float, spread_seconds: floa
     """
     flags = (
         "--follow",
-        "--follow-seconds",
-        str(follow_seconds),
-        "--follow-spread-seconds",
-        str(spread_seconds),
-        "--log-format",
-        "json",
-        "--cache-entries",
-        "0",
+        f"--follow-seconds={follow_seconds}",
+        f"--follow-spread-seconds={spread_seconds}",
+        "--log-format=json",
+        "--cache-entries=0",
     )
     within = read_only(store)
     with ExitStack() as alive:

@@ -121,12 +121,9 @@ class Scenario:
             sys.executable,
             "-m",
             "tests.benchmarks.replicas.traffic",
-            "--url",
-            balanced.url,
-            "--images",
-            str(images),
-            "--out",
-            str(self._answers),
+            f"--url={balanced.url}",
+            f"--images={images}",
+            f"--out={self._answers}",
         ]
         with running(command, log) as process:
             time.sleep(2 * CALM_SECONDS)

@@ -12,7 +12,7 @@ COLUMNS = ("name", "mos_quality", "mos_align")
 
 
 def read(file: Path, root: Path) -> Labels:
-    """`data.csv`. Its two scores rise together."""
+    """Reads `data.csv`, whose two scores correlate positively."""
     table = read_csv(file, *COLUMNS)
     return Labels(
         name="agiqa3k",

@@ -1,4 +1,4 @@
-"""What a benchmark is: images and their mean opinion scores (MOS)."""
+"""Benchmarks, i.e. images with mean opinion scores (MOS), and the published layouts that they are read from."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """N images and what people thought of them, in the label file's order."""
+    """N images with their mean opinion scores, in the label file's order."""
 
     name: str
-    """`koniq10k`, `spaq`, `kadid10k`, `pipal`, `livec`, `agiqa3k`, `tid2013`, `csiq`, or the folder's or file's."""
+    """`koniq10k`, `spaq`, `kadid10k`, `pipal`, `livec`, `agiqa3k`, `tid2013`, `csiq`, or the folder or file name."""
     root: Path
     ids: list[str]
     """(N,) posix paths relative to `root`; the key of an image in files of predictions."""
     mos: NDArray[np.float64]
-    """(N,) Higher is better, whatever the label file's direction."""
+    """(N,) Higher is better, whatever the direction in the label file."""
     references: list[str] | None = None
     """(N,) The undistorted original of each, where the set is made from originals."""
     notes: list[str] = field(default_factory=list)
-    """What a reader of the results must know: images that are missing, labels that were turned, the split."""
+    """Remarks for readers of the results: missing images, inverted labels, the split."""
     missing: list[str] = field(default_factory=list)
-    """Images that have a label but no file, as the label file names them. They are in none of the above."""
+    """Names of images with a label but no file. They are in none of the above."""
 
     @property
     def images(self) -> list[Path]:
-        """(N,) Where the files are."""
+        """(N,) Paths of the images."""
         return [self.root / id for id in self.ids]
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The labels as they were published: their extremes, and how many there are."""
+    """Published labels: their extremes, number and direction."""
 
     low: float
     high: float
@@ -46,7 +46,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Something else that is known of the images and must rise with their labels: it tells their direction."""
+    """Another property of the images that must correlate positively with the labels; it reveals inverted labels."""
 
     name: str
     values: NDArray[np.float64]
@@ -55,17 +55,17 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A whole label file, unchecked."""
+    """Contents of a label file, unchecked."""
 
     name: str
     file: Path
     root: Path
     folders: tuple[str, ...]
-    """Where images may lie, relative to `root`: patterns, tried in this order."""
+    """Patterns of the folders that may hold the images, relative to `root`, in order of preference."""
     images: list[str]
-    """(N,) As the file names them."""
+    """(N,) Names in the file."""
     values: NDArray[np.float64]
-    """(N,) As the file has them."""
+    """(N,) Values in the file."""
     scale: Scale | None = None
     witness: Witness | None = None
     references: list[str] | None = None
@@ -76,33 +76,33 @@ class Labels:
 
     @property
     def mos(self) -> NDArray[np.float64]:
-        """(N,) Higher is better: values that rise with damage are turned over within their published range."""
+        """(N,) Higher is better: values that rise with damage are mirrored within their published range."""
         scale = self.scale
         return scale.low + scale.high - self.values if scale and scale.lower_is_better else self.values
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which labelled images are distributed."""
+    """A published way of distributing labelled images."""
 
     title: str
     places: tuple[str, ...]
-    """Where the label file lies in the set's folder, the preferred one first; in any case of letters."""
+    """Paths of the label file in the set's folder, in order of preference; case-insensitive."""
     read: Callable[[Path, Path], Labels]
-    """Reads (label file, folder of the set). Raises ValueError where the file is not as published."""
+    """Reads (label file, folder of the set). Raises ValueError if the file differs from the published form."""
     columns: tuple[str, ...] = ()
-    """What the label file's header must have to be taken for it, where its name is a common one."""
+    """Columns that identify the label file, where its name is a common one."""
     named: tuple[str, ...] = ()
-    """Label files that are read only where the file itself is named, since their names say too little."""
+    """Patterns of label files that are read only if named directly, since their names are ambiguous."""
 
 
 def damage_levels(images: Sequence[str]) -> Witness:
-    """Rises with damage: the last number of `I01_01_05.png`, `i01_01_5.bmp` or `1600.AWGN.5.png`."""
+    """Damage levels in names: the last number of `I01_01_05.png`, `i01_01_5.bmp` or `1600.AWGN.5.png`."""
     return Witness("the level of damage in the names", np.array([_level(image) for image in images]))
 
 
 def quality_levels(images: Sequence[str]) -> Witness:
-    """Rises with quality."""
+    """The negated damage level, which rises with quality."""
     return Witness("quality, by the level of damage in the names,", -damage_levels(images).values)
 
 

@@ -1,6 +1,6 @@
 """KADID-10k (Lin et al., QoMEX 2019): 81 references x 25 distortions x 5 levels.
 
-What its label file calls dmos is higher for better images.
+The column dmos of its label file is higher for better images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SCALE = Scale(1, 4.93, count=10_125)
 
 
 def read(file: Path, root: Path) -> Labels:
-    """`dmos.csv`."""
+    """Reads `dmos.csv`."""
     table = read_csv(file, "dist_img", "ref_img", "dmos")
     images = texts(table["dist_img"])
     return Labels(

@@ -1,4 +1,4 @@
-"""Which published layouts there are, and which of them a path is in."""
+"""Finds and reads benchmarks in their published layouts. Only this package opens labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from trainer.settings.protocol import Split
 LAYOUTS: tuple[Layout, ...] = tuple(
     module.LAYOUT for module in (koniq10k, spaq, kadid10k, pipal, livec, agiqa3k, tid2013, csiq, deqa, pyiqa, plain)
 )
-"""The plain one is last: any CSV that is named fits it."""
+"""The plain layout is last, as it matches any CSV that is named."""
 BROKEN = (
     BadZipFile,
     EmptyDataError,
@@ -46,21 +46,21 @@ BROKEN = (
     TypeError,
     UnicodeDecodeError,
 )
-"""What the libraries say of a damaged workbook, MATLAB file, table or list, or of one that may not be read."""
+"""Errors of the libraries for a damaged or unreadable workbook, MATLAB file, table or list."""
 DEPTH = 2
-"""Levels of folders that may lie around a benchmark: archives often bring one of their own."""
+"""Levels of folders searched for a benchmark: archives often add one of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A label file, the layout that it belongs to, and the folder of its set."""
+    """A label file with its layout and the folder of its set."""
 
     layout: Layout
     file: Path
     root: Path
 
     def read(self) -> Labels:
-        """Raises ValueError where the file is not as published."""
+        """Reads the labels. Raises ValueError if the file differs from the published form."""
         try:
             return self.layout.read(self.file, self.root)
         except BROKEN as error:
@@ -70,19 +70,19 @@ class Found:
 
 
 def found(path: Path) -> list[Found]:
-    """The benchmark that a label file names, or that of a folder, else those of the folders in it.
+    """The benchmark of a label file or folder, else those of the folders below it.
 
     Raises:
-        ValueError: there is none, or no such path; says what was looked for.
+        ValueError: none found, or no such path; the message lists the known layouts.
     """
     if path.is_file():
         here = list(_named(path))[:1]
     elif path.is_dir():
         here = _below(path, DEPTH)
     else:
-        raise ValueError(f"{path} does not exist: name the folder of a benchmark, or a label file")
+        raise ValueError(f"{path} does not exist: give the folder of a benchmark or a label file")
     if not here:
-        raise ValueError(f"no benchmark below {path}. Looked there, and in its folders and theirs, for {_looked_for()}")
+        raise ValueError(f"no benchmark in {path} or up to two levels below it. Known layouts: {_known_layouts()}")
     return here
 
 
@@ -94,7 +94,7 @@ def _named(file: Path) -> Iterator[Found]:
 
 
 def _below(folder: Path, depth: int) -> list[Found]:
-    """A folder that is a benchmark is not looked into for others."""
+    """Benchmarks of a folder. One that is a benchmark itself is not searched for others."""
     here = list(_in_folder(folder))
     if here or depth == 0:
         return here
@@ -111,9 +111,9 @@ def _is_its(layout: Layout, file: Path) -> bool:
     return not layout.columns or has_columns(file, layout.columns)
 
 
-def _looked_for() -> str:
+def _known_layouts() -> str:
     published = "; ".join(map(_label_file, (layout for layout in LAYOUTS if layout.places)))
-    return f"{published}. Lists of images are named by their file: meta_info_*.csv (pyiqa), *.json, *.csv"
+    return f"{published}. Name lists by their file: meta_info_*.csv (pyiqa), *.json, *.csv"
 
 
 def _label_file(layout: Layout) -> str:
@@ -122,37 +122,37 @@ def _label_file(layout: Layout) -> str:
 
 
 MOST_MISSING = 0.05
-"""A benchmark that lacks more of its images than this share is another benchmark."""
+"""Largest share of missing images that is accepted."""
 SHOWN = 5
-"""Missing images that are named."""
+"""Number of missing images named in a message."""
 
 
 def load(path: Path, split: Split = "auto", *, seed: int = 0) -> Benchmark:
-    """Reads one benchmark: its folder, or a label file in it.
+    """Reads one benchmark from its folder or a label file.
 
-    Splits without an official part are drawn by `seed`, by reference where there are references.
+    Without an official split, parts are drawn with `seed`, by reference where there are references.
 
     Raises:
-        ValueError: no known layout, or several; labels that are not as published; too many images missing.
+        ValueError: no known layout or several, labels that differ from the published ones, too many missing images.
     """
     here = found(path)
     if len(here) > 1:
-        raise ValueError(f"{path} holds several benchmarks, name one: {', '.join(str(one.file) for one in here)}")
+        raise ValueError(f"{path} holds several benchmarks; give one of {', '.join(str(one.file) for one in here)}")
     return _benchmark(here[0], split, seed)
 
 
 def load_all(paths: Path | Sequence[Path], split: Split = "auto", *, seed: int = 0) -> list[Benchmark]:
-    """Every benchmark named, and every one below a folder that is none itself, by folder.
+    """Reads every benchmark named, and every one below a folder that is not a benchmark itself, in order of folders.
 
     Raises:
-        ValueError: as `load` does, or two of them have one name.
+        ValueError: as `load`, or two benchmarks have the same name.
     """
     everything = [one for path in ([paths] if isinstance(paths, Path) else paths) for one in found(path)]
     benchmarks = [_benchmark(one, split, seed) for one in everything]
     times = Counter(benchmark.name for benchmark in benchmarks)
     if alike := [(one.file, of) for one, of in zip(everything, benchmarks, strict=True) if times[of.name] > 1]:
         files = ", ".join(f"{of.name} by {file}" for file, of in alike)
-        raise ValueError(f"several benchmarks have one name ({files}): their results could not be told apart; name one")
+        raise ValueError(f"several benchmarks have the same name ({files}): give only one of them")
     return benchmarks
 
 
@@ -180,22 +180,21 @@ def _refuse_if_too_many(labels: Labels, missing: list[str], expected: int) -> No
     if len(missing) > MOST_MISSING * expected:
         places = " or ".join(str(labels.root / folder) for folder in labels.folders)
         raise ValueError(
-            f"{labels.file} names {len(missing):,} images that do not exist, of {expected:,}: {first(missing)}. "
-            f"Looked for them in {places}"
+            f"{labels.file}: {len(missing):,} of {expected:,} images are missing: {first(missing)}. Searched {places}"
         )
 
 
 def _refuse_if_labelled_twice(labels: Labels, ids: Sequence[str | None]) -> None:
-    """Two names of one file, such as a.png and images/a.png."""
+    """Refuses two names of one file, such as a.png and images/a.png."""
     again, times = Counter(id for id in ids if id is not None).most_common(1)[0]
     if times > 1:
-        raise ValueError(f"{labels.file} names {labels.root / again} {times} times: one label an image is expected")
+        raise ValueError(f"{labels.file} lists {labels.root / again} {times} times; expected one label per image")
 
 
 def _about_labels(labels: Labels) -> list[str]:
     notes, scale = [], labels.scale
     if scale and scale.lower_is_better:
-        notes.append(f"labels turned over, higher is better: {scale.low + scale.high:g} - label")
+        notes.append(f"labels inverted, higher is better: {scale.low + scale.high:g} - label")
     if scale and scale.count and scale.count != len(labels.images):
         notes.append(f"{len(labels.images):,} labels, {scale.count:,} were published")
     return notes
@@ -206,5 +205,5 @@ def _about_missing(missing: list[str]) -> list[str]:
 
 
 def first(names: list[str]) -> str:
-    """The first of them, for a sentence."""
+    """The first few names, joined by commas."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

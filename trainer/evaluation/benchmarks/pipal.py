@@ -16,7 +16,7 @@ SCALE = Scale(917, 1836, count=23_200)
 
 
 def read(folder: Path, root: Path) -> Labels:
-    """`Train_Label/`, of which every text file is read."""
+    """Reads every text file in `Train_Label/`."""
     files = sorted(folder.glob("[!.]*.txt"))
     if not files:
         raise ValueError(f"{folder} has no *.txt with lines such as A0001_00_00.bmp,1520.06")

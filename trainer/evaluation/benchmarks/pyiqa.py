@@ -1,8 +1,8 @@
-"""pyiqa's lists `meta_info_*Dataset.csv` (Chen and Mo, IQA-PyTorch), which lie beside the folders of its sets.
+"""pyiqa's lists `meta_info_*Dataset.csv` (Chen and Mo, IQA-PyTorch), beside the folders of its sets.
 
-The columns are image, label, ... or reference, image, label, ...: pyiqa reads them by place, since their names vary. A
-label called dmos may have either direction (KADID-10k's is higher, CSIQ's lower for better images), so it is taken from
-what is known of the set.
+The columns are image, label, ... or reference, image, label, ...; pyiqa reads them by position, since their names vary.
+A label called dmos has no fixed direction (KADID-10k's is higher, CSIQ's lower for better images), so the direction is
+looked up by set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainer.evaluation.benchmarks.splits import official
 class _Set:
     name: str
     folders: tuple[str, ...]
-    """Where its images may lie below pyiqa's folder of sets; the first that is there."""
+    """Candidate image folders below pyiqa's folder of sets; the first existing one is used."""
     scale: Scale | None
     has_levels: bool = False
 
@@ -42,11 +42,11 @@ SETS = {
 }
 """By `meta_info_<key>Dataset.csv`; folders and ranges of `pyiqa/default_dataset_configs.yml`."""
 UNIT = Scale(0, 1)
-"""PIPAL's Elo ratings, as later lists scale them."""
+"""PIPAL's Elo ratings as scaled in later lists."""
 
 
 def read(file: Path, root: Path) -> Labels:
-    """A list; its images are looked for below the folders that the file is in."""
+    """Reads a list. Images are searched below the parent folders of the file."""
     table = read_csv(file)
     first = 1 if table.columns[0] in {"ref_name", "hq_name"} else 0
     columns = list(table.columns[first : first + 2])
@@ -79,20 +79,20 @@ def _about(training: int) -> list[str]:
 def _unknown(file: Path, key: str, label: str) -> _Set:
     if label.lower() not in {"mos", "score"}:
         raise ValueError(
-            f"{file}: nothing is known of the set {key}, so its label must be called mos, higher being better; it is "
-            f"called {label}. Known sets: {', '.join(SETS)}"
+            f"{file}: the set {key} is unknown, so its label column must be called mos (higher is better), not "
+            f"{label}. Known sets: {', '.join(SETS)}"
         )
     return _Set(key.lower(), (), None)
 
 
 def _place(file: Path, known: _Set, images: Sequence[str]) -> tuple[Path, str]:
-    """The folder of sets and, below it, that of the images."""
+    """The folder of sets, and the image folder below it."""
     if not known.folders:
         return ancestor_with(file, images), "."
     found = ((root, folder) for root in ancestors(file) for folder in known.folders if find(root, folder))
     place = next(found, None)
     if place is None:
-        raise ValueError(f"{file}: none of the folders it is in holds {' or '.join(known.folders)}, with its images")
+        raise ValueError(f"{file}: no parent folder holds its images in {' or '.join(known.folders)}")
     return place
 
 

@@ -12,7 +12,7 @@ _FILE = "MOS and Image attribute scores.xlsx"
 
 
 def read(file: Path, root: Path) -> Labels:
-    """The workbook of scores. Sharpness is the attribute that follows quality closest."""
+    """Reads the workbook of scores. Of the attributes, sharpness correlates best with quality."""
     table = read_excel(file, "Image name", "MOS", "Sharpness")
     return Labels(
         name="spaq",

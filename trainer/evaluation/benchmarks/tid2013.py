@@ -11,7 +11,7 @@ SCALE = Scale(0.24, 7.21, count=3000)
 
 
 def read(file: Path, root: Path) -> Labels:
-    """`mos_with_names.txt`."""
+    """Reads `mos_with_names.txt`."""
     table = read_text(file, r"\s+", "mos", "image")
     images = texts(table["image"])
     return Labels(

@@ -1,4 +1,4 @@
-"""The pictures of which a model is most wrong."""
+"""The self-contained page of a comparison: metrics, plots, and the images with the largest errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.bootstrap import kind
+from trainer.evaluation.bootstrap import describe
 from trainer.evaluation.comparison.comparison import Comparison
 from trainer.evaluation.comparison.tables import TITLES, WEIGHTED
 from trainer.evaluation.evaluate import Evaluation
@@ -24,19 +24,19 @@ SHOWN = 6
 
 
 class Miss(NamedTuple):
-    """A picture, what the model said and what people did."""
+    """An image with its predicted and mean opinion score."""
 
     id: str
     picture: str | None
-    """A data: URL; None if the file can no longer be read."""
+    """A data: URL; None if the file is no longer readable."""
     score: float
     fitted: float
-    """The score on the scale of the mean opinion scores."""
+    """Score mapped to the scale of the mean opinion scores."""
     mos: float
 
 
 def worst(benchmark: Benchmark, evaluation: Evaluation) -> list[Miss]:
-    """Those whose fitted score is farthest from the mean opinion score, the farthest first."""
+    """Images with the largest error of the fitted score, the largest first."""
     scores = evaluation.scores(benchmark.name)
     known = np.isfinite(scores)
     fitted = fit_logistic(scores[known], benchmark.mos[known])(scores)
@@ -56,24 +56,24 @@ def _picture(benchmark: Benchmark, row: int) -> str | None:
 
 
 MOST_POINTS = 1000
-"""In a scatter plot, drawn at random; the curve is fitted to all."""
+"""Points of a scatter plot, sampled at random; the curve is fitted to all."""
 
 
 def bars(comparison: Comparison) -> dict[str, str]:
-    """Title -> bars of every benchmark and of their mean."""
+    """Title -> bar chart of every benchmark and of their mean."""
     width = max(9.0, 0.28 * len(comparison.evaluations) * (len(comparison.benchmarks) + 1))
     return {"PLCC, with its interval": draw(partial(_bars, comparison), (width, 3.2))}
 
 
 def radar(comparison: Comparison) -> dict[str, str]:
-    """Title -> PLCC around a circle, as the paper's Figure 1; a shape needs three benchmarks."""
+    """Title -> radar plot of PLCC, as the paper's Figure 1; empty for fewer than three benchmarks."""
     if len(comparison.benchmarks) < 3:
         return {}
     return {"PLCC of each benchmark": draw(partial(_radar, comparison), (5.2, 4.6), "polar")}
 
 
 def scatter(benchmark: Benchmark, evaluation: Evaluation, colour: int) -> str:
-    """Every image by its score and its mean opinion score, with the fitted curve."""
+    """Scatter plot of scores and mean opinion scores with the fitted curve."""
     return draw(partial(_scatter, benchmark, evaluation, COLOURS[colour % len(COLOURS)]), (3.6, 3.0))
 
 
@@ -93,7 +93,7 @@ def _bars(comparison: Comparison, axes: Axes) -> None:
 
 
 def _reach(comparison: Comparison, model: str, heights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2, sets + 1) from each bar's height down and up to the ends of its interval; 0 where there is none."""
+    """(2, sets + 1) distances from each bar's height to the ends of its interval; 0 without one."""
     of_sets = [comparison.intervals.get((model, name), {}).get("plcc") for name in comparison.counts]
     ends = [*of_sets, comparison.weighted_interval(model, "plcc")]
     low, high = np.array([end or (height, height) for end, height in zip(ends, heights, strict=True)]).T
@@ -128,7 +128,7 @@ def _scatter(benchmark: Benchmark, evaluation: Evaluation, colour: str, axes: Ax
 
 
 def render(comparison: Comparison) -> str:
-    """Figures, plots and the worst misses of every model on every benchmark."""
+    """The page as HTML."""
     models = list(comparison.evaluations.items())
     return filled(
         "comparison.html.jinja",
@@ -143,7 +143,7 @@ def render(comparison: Comparison) -> str:
         },
         misses={one.name: {model: worst(one, found) for model, found in models} for one in comparison.benchmarks},
         kinds={
-            one.name: kind(one.references, resamples=comparison.chance.resamples, level=comparison.chance.level)
+            one.name: describe(one.references, resamples=comparison.chance.resamples, level=comparison.chance.level)
             for one in comparison.benchmarks
         },
     )

@@ -1,4 +1,4 @@
-"""`evoquality-trainer evaluate`: asks what is missing, compares, writes what can be looked at and cited."""
+"""`evoquality-trainer evaluate`: scores missing images, compares the models, and writes page, tables and figures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from trainer.settings.evaluate import EvaluateSettings
 
 
 def run(settings: EvaluateSettings) -> Comparison:
-    """The whole command.
+    """Runs the command.
 
     Raises:
-        ValueError: wrong benchmarks or models, or predictions made in another way (see `Predictions`).
-        Occupied: another evaluation is at work in the folder.
-        ChildProcessError: a service of its own did not start.
+        ValueError: wrong benchmarks or models, or predictions with other settings (see `Predictions`).
+        Occupied: another evaluation works in the folder.
+        ChildProcessError: a service started here did not become ready.
         ServiceError, TransportError: see `ask`.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def _run(settings: EvaluateSettings) -> Comparison:
 
 
 def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> Evaluation:
-    """Has the model asked about what is missing; with everything there none is started."""
+    """Evaluates a model. Scores only missing images; starts no service if none is missing."""
     settings, version = model.settings, model.version()
     kept = [Predictions(model.folder, benchmark.name) for benchmark in benchmarks]
     check_all(kept, settings.protocol, version, model.known())
@@ -70,7 +70,7 @@ def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> 
 
 
 def write(comparison: Comparison, out: Path) -> None:
-    """The page, the tables and the figures."""
+    """Writes page, tables and figures."""
     write_text(out / "table.md", tables.markdown(comparison))
     write_text(out / "table.tex", tables.latex(comparison))
     write_text(out / "results.csv", tables.everything(comparison).to_csv(index=False))
@@ -79,7 +79,7 @@ def write(comparison: Comparison, out: Path) -> None:
 
 
 def _record(evaluations: Mapping[str, Evaluation], settings: EvaluateSettings, key: str, stages: Stages) -> None:
-    """Beside the versions that the service lists; it knows no others."""
+    """Records the results of versions that the service lists."""
     with Client(settings.service, settings.key) as public, Client(settings.operators[0], key) as operator:
         listed = {version.id for version in public.versions().versions}
         for model, evaluation in evaluations.items():

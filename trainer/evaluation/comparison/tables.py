@@ -1,4 +1,4 @@
-"""The tables of a comparison: to look at, to cite, to compute with."""
+"""Tables of a comparison: Markdown, LaTeX, CSV and the terminal's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEIGHTED = "weighted"
 
 
 def scores(comparison: Comparison) -> pd.DataFrame:
-    """Rows (metric, model), a column a benchmark, and their mean weighted by numbers of images."""
+    """Rows (metric, model); one column per benchmark and one for the mean weighted by number of images."""
     rows = {
         (TITLES[metric], model): {
             **comparison.values(model, metric),
@@ -38,7 +38,7 @@ def scores(comparison: Comparison) -> pd.DataFrame:
 
 
 def averages(comparison: Comparison) -> pd.DataFrame:
-    """A row a model: its weighted means and its gain over the baseline, as texts with their intervals."""
+    """One row per model: weighted means and gain over the baseline, as text with intervals."""
     rows = {
         model: {
             **{
@@ -53,7 +53,7 @@ def averages(comparison: Comparison) -> pd.DataFrame:
 
 
 def gain(comparison: Comparison, model: str) -> str:
-    """The weighted relative PLCC gain over the baseline, with its interval; nothing where there is none."""
+    """The weighted relative PLCC gain over the baseline with its interval, as text; empty if undefined."""
     found = None if model == comparison.baseline else comparison.gain_percent(model)
     return "" if found is None else _text(found, comparison.gain_interval(model), "{:+.1f} %")
 
@@ -64,7 +64,7 @@ def _text(value: float, interval: Interval | None, form: str = "{:.3f}") -> str:
 
 
 def tests(comparison: Comparison) -> pd.DataFrame:
-    """Each model's SRCC less the baseline's, a row a model and benchmark."""
+    """Each model's SRCC minus the baseline's, one row per model and benchmark."""
     rows = [
         {
             "model": model,
@@ -82,7 +82,7 @@ def tests(comparison: Comparison) -> pd.DataFrame:
 
 
 def everything(comparison: Comparison) -> pd.DataFrame:
-    """A row a model and benchmark: all metrics, their intervals, who was asked and how."""
+    """One row per model and benchmark: all metrics, intervals, version and protocol."""
     return pd.DataFrame(
         {
             "model": model,
@@ -103,7 +103,7 @@ def everything(comparison: Comparison) -> pd.DataFrame:
 
 
 def markdown(comparison: Comparison) -> str:
-    """GitHub's tables, three decimals."""
+    """GitHub Markdown, three decimals."""
     parts = [
         scores(comparison).reset_index().to_markdown(index=False, floatfmt=".3f"),
         f"Weighted by numbers of images, with intervals of {comparison.chance.level:.0%}:",
@@ -116,7 +116,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """Two tables for the package booktabs: all benchmarks, the best model of each metric in bold, and the averages."""
+    """Two booktabs tables: all benchmarks, with the best model of each metric in bold, and the averages."""
     frame = scores(comparison)
     shown = frame.style.format(precision=3).format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     for title in frame.index.unique("metric") if comparison.others else ():
@@ -130,8 +130,8 @@ SHOWN = {"plcc": "PLCC", "plcc_fitted": "fitted", "srcc": "SRCC"}
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """A row a model below each benchmark: metrics, the interval of SRCC, its difference to the baseline and that
-    one's p after Holm's correction. Then the averages, the gains, and what a reader must know."""
+    """Prints, below each benchmark, one row per model: metrics, interval of SRCC, difference to the baseline and its
+    p-value with Holm's correction. Then averages, gains and remarks."""
     table = _titled(comparison)
     for name, images in comparison.counts.items():
         table.add_row(Text(f"{name} ({images:,})"), style="bold")
@@ -159,8 +159,8 @@ def _titled(comparison: Comparison) -> Table:
 
 
 def _row(model: str, values: Sequence[float], interval: Interval | None) -> list[str | Text]:
-    told = f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-"
-    return [Text(f"  {model}"), *(f"{value:.3f}" for value in values), told]
+    shown = f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-"
+    return [Text(f"  {model}"), *(f"{value:.3f}" for value in values), shown]
 
 
 def _test(comparison: Comparison, model: str, name: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Shares of pairs, with intervals that know that pairs share images."""
+"""Accuracy of votes against the truth: overall, by margin and by true difference, calibration, changes.
+
+Rates of pairs have intervals that account for pairs sharing images.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from trainer.voting.vote import PairVotes, margin
 
 Array = NDArray[np.float64]
 Dyads = NDArray[np.int_]
-"""(P, 2) The numbers of each pair's images."""
+"""(P, 2) Indices of each pair's images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of pairs, with its interval of 95 %."""
+    """A share of pairs with its 95 % interval."""
 
     share: float
     low: float
@@ -28,9 +31,9 @@ class Rate:
 
 
 def rate(values: Array, dyads: Dyads) -> Rate | None:
-    """The mean of (P,) values from 0 to 1, and Wilson's interval; None without pairs.
+    """Mean of (P,) values from 0 to 1 with Wilson's interval; None without pairs.
 
-    Pairs of one image are not independent: P is divided by the design effect first, as Korn and Graubard (Survey
+    Pairs with a common image are dependent, so P is divided by the design effect first, as Korn and Graubard (Survey
     Methodology 24, 1998) do for shares in clusters.
     """
     if not len(values):
@@ -41,42 +44,42 @@ def rate(values: Array, dyads: Dyads) -> Rate | None:
 
 
 def design_effect(values: Array, dyads: Dyads) -> float:
-    """The variance of the mean, as a multiple of that of P independent answers of 0 or 1; 1 if all values are equal.
+    """Variance of the mean relative to that of P independent answers of 0 or 1; 1 if all values are equal.
 
-    The variance is the robust one of dyads: residuals of pairs with a common image may go together in any way (Aronow,
-    Samii and Assenova, Political Analysis 23, 2015, with an intercept alone). It is never less than without them.
+    Uses the dyadic-robust variance, which allows any correlation between pairs with a common image (Aronow, Samii and
+    Assenova, Political Analysis 23, 2015, intercept only), and at least the variance without such correlation.
     """
     mean = values.mean()
     residuals = values - mean
-    alone = float((residuals**2).sum())
+    independent = float((residuals**2).sum())
     of_images = np.bincount(dyads.ravel(), np.repeat(residuals, 2))
-    together = float((of_images**2).sum()) - alone  # a pair meets itself in both of its images
-    return max(alone, together) / float(len(values) * mean * (1 - mean)) if alone > 0 else 1.0
+    dyadic = float((of_images**2).sum()) - independent  # a pair is counted at both of its images
+    return max(independent, dyadic) / float(len(values) * mean * (1 - mean)) if independent > 0 else 1.0
 
 
 def numbered(pairs: list[tuple[str, str]]) -> Dyads:
-    """The images' names as numbers."""
+    """Pairs of image names as (P, 2) indices."""
     numbers: dict[str, Any] = {}
     flat = [numbers.setdefault(image, len(numbers)) for pair in pairs for image in pair]
     return np.array(flat, np.int_).reshape(-1, 2)
 
 
 Part = NDArray[np.bool_]
-"""(P,) Which values lie in a part."""
+"""(P,) Mask of the values in a part."""
 
 
 def quantiles(values: Array, parts: int) -> list[Part]:
-    """Parts of about as many values each, from the smallest on; equal values stay together, so there may be fewer."""
+    """Parts of about equal size, in ascending order; equal values share a part, so there may be fewer."""
     return _between(values, np.asarray(np.quantile(values, np.linspace(0, 1, parts + 1)))) if len(values) else []
 
 
 def equal_widths(values: Array, parts: int, low: float, high: float) -> list[Part]:
-    """Parts of equal width from `low` to `high`; empty ones are left out."""
+    """Non-empty parts of equal width from `low` to `high`."""
     return _between(values, np.linspace(low, high, parts + 1))
 
 
 def _between(values: Array, edges: Array) -> list[Part]:
-    """Each part has its lower edge, the last one both."""
+    """Each part includes its lower edge; the last one includes both."""
     inner = np.unique(edges[1:-1])
     places = np.searchsorted(inner, values, side="right")
     return [places == place for place in np.unique(places)]
@@ -84,25 +87,25 @@ def _between(values: Array, edges: Array) -> list[Part]:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """P pairs of which the truth prefers one image and a vote was readable."""
+    """P voted pairs with a readable vote, of which the truth prefers one image."""
 
     label: Array
     """(P,) 1 where the label is right, 0 where it is wrong, 0.5 for a tie."""
     majority: Array
-    """(P,) The same of the majority, however narrow: before the tie margin."""
+    """(P,) The same for the bare majority, without the tie margin."""
     margin: Array
-    """(P,) How decided the vote is, 0 to 1."""
+    """(P,) Margin of the vote, 0 to 1."""
     difference: Array
-    """(P,) How far apart the images truly are; above 0."""
+    """(P,) True difference of the images; above 0."""
     dyads: Dyads
 
     def part(self, chosen: NDArray[np.bool_]) -> Judged:
-        """Some of the pairs."""
+        """The selected pairs."""
         return Judged(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
 def judged(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> Judged:
-    """Ties of the truth, pairs without a label and images whose truth is not known are left out."""
+    """Compares votes with the truth. Leaves out true ties, pairs without a label and images without a truth."""
     known = [
         (vote, truth[vote.first] - truth[vote.second])
         for vote in votes
@@ -119,15 +122,17 @@ def judged(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> Judged:
 
 
 def right(vote: PairVotes, difference: float) -> float | None:
-    """How right a label is where the first image is truly better by `difference`: 1, 0.5 for a tie, or 0; None where
-    the truth is a tie or the pair has no label."""
+    """Correctness of a label if the first image is truly better by `difference`: 1, 0.5 for a tie, or 0.
+
+    None if the truth is a tie or the pair has no label.
+    """
     if difference == 0 or vote.label is None:
         return None
     return 1 - abs(vote.label - float(difference > 0))
 
 
 def majority(vote: PairVotes) -> PairVotes:
-    """The vote, tied only by equal votes."""
+    """The vote without a tie margin: a tie only for equal votes."""
     return replace(vote, tie_margin=0.0)
 
 
@@ -136,42 +141,42 @@ PARTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The pairs of one part of a range."""
+    """Accuracy of the pairs in one part of a range."""
 
     mean: float
-    """Of what the parts are made by."""
+    """Mean of the binned quantity."""
     label: Rate | None
-    """How often the label is right; a tie counts half."""
+    """Share of right labels; a tie counts half."""
     majority: Rate | None
-    """How often the majority is right, however narrow: what the labels would be without a tie margin."""
+    """Share of right majorities: the labels without a tie margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How often a vote is right in which the winner has a share s of the readable votes.
+    """Accuracy by the winner's share s of the readable votes; a calibrated vote is right with probability s.
 
-    A calibrated one is right with probability s. The majority before the tie margin is judged. Sampled votes that end
-    once they are decided have larger shares than all K would: they look surer than they are.
+    Uses the majority without the tie margin. Sampled votes that stop early have larger shares than all K votes would,
+    so they look overconfident.
     """
 
     rows: list[Row]
-    """`mean` is that of s, in equal widths from 0.5 to 1."""
+    """Rows of equal width in s from 0.5 to 1."""
     error: float | None
     """Expected calibration error (Guo et al., arXiv 1706.04599): the mean of |s - share right| over the rows' pairs."""
 
 
 def overall(pairs: Judged) -> Row:
-    """Of all pairs, with their mean margin."""
+    """Accuracy over all pairs, with their mean margin."""
     return _row(pairs, pairs.margin, np.ones(len(pairs.margin), bool))
 
 
 def by_margin(pairs: Judged) -> list[Row]:
-    """From the closest to the most decided, about as many pairs a row."""
+    """Rows of about equal size, from the smallest to the largest margin."""
     return _rows(pairs, pairs.margin, quantiles(pairs.margin, PARTS))
 
 
 def by_difference(pairs: Judged) -> list[Row]:
-    """From alike to far apart, in equal widths up to the largest true difference."""
+    """Rows of equal width in the true difference, in ascending order."""
     parts = equal_widths(pairs.difference, PARTS, 0, pairs.difference.max(initial=0))
     return _rows(pairs, pairs.difference, parts)
 
@@ -197,23 +202,23 @@ def _row(pairs: Judged, values: Array, part: Part) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Pairs that both versions labelled."""
+    """Pairs labelled by both versions."""
 
     pairs: int
     changed: int
-    """Those whose label is another one."""
+    """Number of pairs whose label differs."""
     judged: int
-    """Those of which the truth prefers one image."""
+    """Number of pairs of which the truth prefers one image."""
     better: int
-    """Of those judged, how many labels are nearer to the truth: a tie lies half way between right and wrong."""
+    """Of those judged, number of labels nearer to the truth; a tie is half right."""
     worse: int
     accuracy_before: float | None
-    """Share right of those judged; a tie counts half."""
+    """Share of right labels among those judged; a tie counts half."""
     accuracy_after: float | None
 
 
 def changes(before: Sequence[PairVotes], after: Sequence[PairVotes], truth: Mapping[str, float]) -> Changes | None:
-    """None if no pair has a label of both."""
+    """Compares the labels of two versions; None if no pair is labelled by both."""
     earlier = {(vote.first, vote.second): vote for vote in before if vote.label is not None}
     labelled = [vote for vote in after if vote.label is not None and (vote.first, vote.second) in earlier]
     both = [(earlier[vote.first, vote.second], vote) for vote in labelled]

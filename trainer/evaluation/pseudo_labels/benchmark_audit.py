@@ -1,4 +1,11 @@
-"""Which pairs of a benchmark's images are voted on: random groups, all-paired, as in a round."""
+"""Audits votes on labelled benchmarks: the running service votes on pairs of their images, as in a round.
+
+    settings.json                     settings that decide the votes, the same for every version audited in the folder
+    <benchmark>/pairs.json            groups of images, and their truth
+    <benchmark>/votes/<version>.jsonl votes, appended as they come
+
+A killed audit resumes. With all votes present only the figures are computed again.
+"""
 
 from __future__ import annotations
 
@@ -30,39 +37,39 @@ from trainer.workers.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Images by their content ids."""
+    """Groups of images to vote on; images by their content ids."""
 
     groups: list[Group]
     truth: dict[str, float]
-    """The images' mean opinion scores; higher is better."""
+    """Image -> mean opinion score; higher is better."""
     images: dict[str, str]
-    """Their ids in the benchmark."""
+    """Image -> id in the benchmark."""
     notes: list[str]
-    """The benchmark's own: what a reader of the results must know."""
+    """Remarks on the benchmark."""
 
     def pool(self, benchmark: Benchmark) -> Pool:
-        """The images, as a round's originals."""
+        """The images as the originals of a round's pool."""
         return Pool([PoolImage(image, str(benchmark.root / id), image) for image, id in self.images.items()])
 
 
 def questions(benchmark: Benchmark, file: Path, *, groups: int, size: int, seed: int) -> Questions:
-    """Those kept in `file`; they are drawn the first time. Raises ValueError where two images cannot be compared."""
+    """Reads the questions in `file`, or draws and writes them. Raises ValueError for fewer than two images."""
     if not file.exists():
         write_json(file, asdict(_drawn(benchmark, groups, size, seed)))
     return kept(file)
 
 
 def kept(file: Path) -> Questions:
-    """Those that were drawn."""
+    """Reads drawn questions."""
     return Questions(**read_json(file))
 
 
 def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
-    """No more images than the groups have places; a set smaller than a group is one."""
+    """Draws as many images as the groups have places; a smaller set forms one group."""
     rows = np.random.default_rng((seed, 4)).permutation(len(benchmark.ids))[: count * size].tolist()
     contents = {content_id((benchmark.root / benchmark.ids[row]).read_bytes()): row for row in rows}
     if len(contents) < 2:
-        raise ValueError(f"{benchmark.name} has fewer than two different images: there is no pair to vote on")
+        raise ValueError(f"{benchmark.name} has fewer than two different images, so no pair to vote on")
     pool = Pool([PoolImage(content, "", content) for content in contents])
     return Questions(
         groups=random_groups(pool, count, min(size, len(contents)), seed),
@@ -84,18 +91,18 @@ DECIDING = (
     "vote_error",
     "vote_temperature",
 )
-"""The settings that decide which votes are cast."""
+"""Settings that decide which votes are cast."""
 
 
 def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages) -> str:
-    """Has the version that serves now vote on every benchmark's pairs. Returns that version.
+    """Collects votes of the served version on every benchmark's pairs. Returns the version.
 
     Raises:
         WrongVersion: another version was promoted meanwhile.
-        Unreachable: no replica of the service answered for too long.
+        Unreachable: no replica of the service answered within the patience.
         ServiceError: the service refused an image.
-        ValueError: the folder's votes were asked for with other settings.
-        Occupied: another process is at work in it.
+        ValueError: the folder's votes were cast with other settings.
+        Occupied: another process works in the folder.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with alone_in(settings.out):
@@ -109,9 +116,9 @@ def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages
 
 
 def figures(out: Path, order: Sequence[str]) -> dict[str, Any]:
-    """What the folder's votes tell: benchmark -> its images, notes and versions, in `order`, those unknown to it first.
+    """Figures of the folder's votes: benchmark -> images, notes and versions. `order`: version ids; others come first.
 
-    A version's `changes` are those since the one before it.
+    A version's `changes` are relative to the previous version.
     """
     return {
         "settings": read_json(out / "settings.json"),
@@ -127,8 +134,8 @@ def _keep_settings(settings: AuditSettings) -> None:
     ]
     if changed:
         raise ValueError(
-            f"the votes in {settings.out} were asked for with other settings: {', '.join(changed)}; go on with those, "
-            "or give another --out"
+            f"the votes in {settings.out} were cast with other settings: {', '.join(changed)}; use the same settings "
+            "or another folder with --out"
         )
     write_json(file, now)
 
@@ -173,7 +180,7 @@ def _of_benchmark(file: Path, order: Sequence[str]) -> dict[str, Any]:
     before = None
     for version, votes in cast_by.items():
         shared = changes(before, votes, asked.truth) if before else None
-        told = {"changes": asdict(shared) if shared else None}
-        versions[version] = without_truth(votes, asked.groups) | beside_truth(votes, asked.truth) | told
+        versions[version] = without_truth(votes, asked.groups) | beside_truth(votes, asked.truth)
+        versions[version]["changes"] = asdict(shared) if shared else None
         before = votes
     return {"images": len(asked.images), "notes": asked.notes, "versions": versions}

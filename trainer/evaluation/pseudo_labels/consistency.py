@@ -1,4 +1,7 @@
-"""Cycles among triples: a over b, b over c, and c over a. No scores can order such a triple as voted."""
+"""Consistency of votes without a truth: circular triples and position bias.
+
+In a circular triple a beats b, b beats c, and c beats a: no scores can order it as voted.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +18,29 @@ from trainer.voting.pairs import Group
 from trainer.voting.vote import PairVotes, labels_of
 
 COIN_FLIPS = 0.25
-"""Of the eight ways in which three coins fall two are cycles."""
+"""Share of circular triples in random votes: two of the eight outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cycles:
-    """All triples of images whose three pairs were voted on.
+    """Triples of images whose three pairs were voted on.
 
-    A triple with a tie can be ordered either way: it is counted, and is no cycle.
+    A triple with a tie counts as a triple but not as circular, since it can be ordered either way.
     """
 
     triples: int
     decided: int
-    """Those without a tie."""
+    """Triples without a tie."""
     circular: int
 
     @property
     def share(self) -> float | None:
-        """Of the triples without a tie."""
+        """Share of circular triples among those without a tie."""
         return self.circular / self.decided if self.decided else None
 
 
 def cycles(votes: Sequence[PairVotes]) -> Cycles:
-    """Counts them by the traces of the graphs' third powers; pairs without a label were not voted on."""
+    """Counts triples by the traces of the graphs' third powers; pairs without a label are left out."""
     labelled = [vote for vote in votes if vote.label is not None]
     ends = numbered([(vote.first, vote.second) for vote in labelled])
     labels = np.array([vote.label for vote in labelled], float)
@@ -49,8 +52,9 @@ def cycles(votes: Sequence[PairVotes]) -> Cycles:
 
 
 def consistence(votes: Sequence[PairVotes], groups: Sequence[Group]) -> float | None:
-    """Kendall and Babington Smith's coefficient zeta (Biometrika 31, 1940), the mean over the groups whose every pair
-    has a winner: 1 without a cycle, 0 with as many as there can be. None if there is no such group of three or more.
+    """Mean of Kendall and Babington Smith's coefficient zeta (Biometrika 31, 1940) over fully decided groups.
+
+    1 without circular triples, 0 with the maximal number. None without a decided group of three or more images.
     """
     labels = labels_of(votes)
     found = []
@@ -62,7 +66,7 @@ def consistence(votes: Sequence[PairVotes], groups: Sequence[Group]) -> float | 
 
 
 def zeta(wins: Sequence[int]) -> float:
-    """The coefficient by how many of the others each of n >= 3 images wins against."""
+    """The coefficient from the number of wins of each of n >= 3 images."""
     n = len(wins)
     most = (n**3 - n) / 24 if n % 2 else (n**3 - 4 * n) / 24
     return 1 - (comb(n, 3) - sum(comb(won, 2) for won in wins)) / most
@@ -73,7 +77,7 @@ def _graph(edges: np.ndarray, size: int) -> csr_array:
 
 
 def _walks(graph: csr_array, back: csr_array) -> int:
-    """Walks of three edges that end where they began: the trace of the graph's third power if `back` turns it round."""
+    """Number of closed walks of three edges: the trace of the third power, with `back` the transposed graph."""
     return int((graph @ graph).multiply(back).sum())
 
 
@@ -82,25 +86,24 @@ class PositionBias:
     """Pairs with a readable vote in both orders."""
 
     shown_first: Rate
-    """The mean preference for the image shown first: of each pair that of both orders. Without a bias a half."""
+    """Mean preference for the image shown first, averaged over both orders; 0.5 without a bias."""
     flips: Rate
-    """How often the two orders contradict each other: another image wins when they change places. Few samples in each
-    order do so by chance, too."""
+    """Share of pairs whose winner changes with the order. With few samples per order this also happens by chance."""
     to_first: float | None
-    """Of the flips, the share in which it is the image shown first that wins; None without flips."""
+    """Share of flips in which the image shown first wins; None without flips."""
 
 
 @dataclass(frozen=True, slots=True)
 class BiasRow:
-    """The pairs of one part of the range of true differences."""
+    """Position bias of the pairs in one part of the range of true differences."""
 
     mean: float
-    """Of the true differences."""
+    """Mean true difference."""
     position: PositionBias
 
 
 def position_bias(votes: Sequence[PairVotes]) -> PositionBias | None:
-    """Over all pairs that were asked in both orders; None if there are none."""
+    """Position bias over all pairs voted on in both orders; None without any."""
     asked = [vote for vote in votes if sum(vote.forward) > 0 and sum(vote.backward) > 0]
     if not asked:
         return None
@@ -113,7 +116,7 @@ def position_bias(votes: Sequence[PairVotes]) -> PositionBias | None:
 
 
 def position_by_difference(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> list[BiasRow]:
-    """From alike to far apart, in equal widths up to the largest true difference; ties of the truth included."""
+    """Rows of equal width in the true difference, in ascending order, true ties included."""
     known = [vote for vote in votes if vote.first in truth and vote.second in truth]
     differences = np.array([abs(truth[vote.first] - truth[vote.second]) for vote in known], float)
     found = []
@@ -125,6 +128,6 @@ def position_by_difference(votes: Sequence[PairVotes], truth: Mapping[str, float
 
 
 def _shares(orders: list[list[float]]) -> Array:
-    """(P,) The first image's share of each order's readable votes."""
+    """(P,) First image's share of an order's readable votes."""
     votes = np.array(orders, float)
     return np.asarray(votes[:, 0] / votes.sum(1))

@@ -1,4 +1,4 @@
-"""The quality of a set of votes, as JSON holds it."""
+"""Quality of a set of votes in JSON form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer.voting.vote import PairVotes, margin
 
 
 def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[str, Any]:
-    """What the votes tell of themselves: how many and how decided, cycles, consistence of the groups, position bias."""
+    """Figures that need no truth: counts and margins, circular triples, consistence, position bias."""
     majorities = [majority(vote) for vote in votes]
     found = position_bias(votes)
     return {
@@ -38,7 +38,7 @@ def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[s
 
 
 def beside_truth(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> dict[str, Any]:
-    """How right they are, `truth` being each image's; higher is better. No accuracy where every truth is a tie."""
+    """Accuracy against `truth` by image (higher is better); None where every truth is a tie."""
     pairs = judged(votes, truth)
     return {
         "accuracy": {
