@@ -42,7 +42,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def evaluation(plcc: float) -> dict[str, Any]:
-    """Of all sets, ten points worse where nothing of the domain is in them; `wild` tells nothing."""
+    """Of all sets, ten points worse where nothing of the domain is in them; `wild` counts on neither side."""
     worse = {name: 0.1 * (name in OUT_OF_DOMAIN) for name in SETS}
     sets = {name: {"plcc": plcc - worse[name], "srcc": plcc, "n": 10} for name in SETS}
     return {"benchmarks": sets, "weighted_plcc": plcc}
@@ -166,7 +166,7 @@ def test_a_trial_begins_with_its_start_and_goes_on_with_what_it_promoted(study: 
     assert trial.serving("start") == "after 2"
 
 
-def test_the_time_left_is_told_from_the_same_arm_where_one_is_done(study: Path) -> None:
+def test_the_time_left_is_estimated_from_the_same_arm_where_one_is_done(study: Path) -> None:
     planned = trials(study, [ARMS["hard"], ARMS["soft"]], 2)
     assert seconds_left(planned) is None
     write_json(planned[0].result(1), {"seconds": 10})

@@ -86,7 +86,7 @@ def test_koniqs_official_test_part_is_what_is_evaluated(tmp_path: Path) -> None:
 def test_the_koniq_file_without_the_official_split_says_so_and_gives_everything(tmp_path: Path) -> None:
     found = load(koniq10k(tmp_path, SCORES))
     assert len(found.ids) == 36
-    assert f"{SCORES} has no official split, which {SETS} has" in found.notes
+    assert f"{SCORES} has no official split; {SETS} has one" in found.notes
     assert any("MOS_zscore" in note for note in found.notes)
 
 
@@ -149,7 +149,7 @@ def test_csiqs_workbook_is_turned_over(tmp_path: Path) -> None:
     found = load(csiq(tmp_path))
     assert found.mos == pytest.approx([1 - dmos for *_, dmos in CSIQ_ROWS])
     assert scores(found)["dst_imgs/awgn/1600.AWGN.1.png"] == 1
-    assert "labels turned over, higher is better: 1 - label" in found.notes
+    assert "labels inverted, higher is better: 1 - label" in found.notes
 
 
 @pytest.mark.parametrize("extension", [".png", ""])
@@ -191,7 +191,7 @@ def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
         load_all(folders)
 
 
-def test_a_folder_without_a_benchmark_is_told_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_folder_without_a_benchmark_is_refused_with_the_known_layouts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no benchmark in") as refused:
         load(tmp_path)
     for name in PUBLISHED:

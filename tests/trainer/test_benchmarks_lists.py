@@ -213,19 +213,19 @@ def test_a_plain_csv_may_name_references_and_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("image,dmos\na.png,1\n", "needs a header with the columns image,mos"),
-        ("name,mos\na.png,1\n", "lacks the columns image; it has name, mos"),
+        ("name,mos\na.png,1\n", "lacks columns image; it has name, mos"),
         ("image,mos\n", "has no row"),
         ("", "labels.csv cannot be read"),
-        ("image,mos\n/etc/a.png,1\n", "images must be named relative to"),
+        ("image,mos\n/etc/a.png,1\n", "image names must be relative to"),
     ],
 )
-def test_a_plain_csv_that_cannot_be_read_says_why(content: str, told: str, tmp_path: Path) -> None:
+def test_a_plain_csv_that_cannot_be_read_says_why(content: str, message: str, tmp_path: Path) -> None:
     touch(tmp_path, ["a.png"])
     (tmp_path / "labels.csv").write_text(content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         load(tmp_path)
 
 
@@ -272,7 +272,7 @@ def test_only_the_images_of_the_chosen_part_must_be_there(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_label_file_of_another_length_than_published_is_told(name: str, tmp_path: Path) -> None:
+def test_a_label_file_of_another_length_than_published_is_noted(name: str, tmp_path: Path) -> None:
     assert any("were published" in note for note in load(PUBLISHED[name][0](tmp_path), "all").notes)
 
 
@@ -281,7 +281,7 @@ def test_a_label_file_of_another_length_than_published_is_told(name: str, tmp_pa
 def test_labels_that_are_no_finite_numbers_are_refused(name: str, value: str, tmp_path: Path) -> None:
     file, column = CSV[name]
     rewrite(PUBLISHED[name][0](tmp_path) / file, column, lambda labels: [*labels[:-1], value])
-    with pytest.raises(ValueError, match="1 labels are not finite numbers, first"):
+    with pytest.raises(ValueError, match="1 labels are not finite numbers, the first of"):
         load(tmp_path)
 
 

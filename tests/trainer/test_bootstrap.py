@@ -117,7 +117,7 @@ def test_two_versions_are_drawn_on_the_same_images_whatever_one_of_them_could_re
 def test_a_single_reference_that_can_be_read_is_refused() -> None:
     predicted, truth = normal(20, 0.7)
     predicted[10:] = np.nan
-    with pytest.raises(ValueError, match="one reference"):
+    with pytest.raises(ValueError, match="the same reference"):
         intervals(predicted, truth, references=["a"] * 10 + ["b"] * 10)
 
 
@@ -127,11 +127,11 @@ def test_resamples_without_a_correlation_are_left_out() -> None:
 
 
 def test_one_reference_is_refused() -> None:
-    with pytest.raises(ValueError, match="one reference"):
+    with pytest.raises(ValueError, match="the same reference"):
         intervals(*normal(20, 0.7), references=["a"] * 20)
 
 
-def test_their_kind_can_be_told() -> None:
+def test_intervals_are_described_for_readers() -> None:
     assert describe(None) == "95% percentile bootstrap intervals, 1,000 resamples of the images"
     assert describe(["a", "a", "b"], resamples=200, level=0.9) == (
         "90% percentile bootstrap intervals, 200 resamples of the 2 references"
@@ -171,7 +171,7 @@ def test_p_is_that_of_the_formula_where_the_formula_holds(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("metric", "correlation"), [("plcc", pearson), ("srcc", spearman)])
-def test_a_clear_gain_is_told_with_its_interval(metric: str, correlation) -> None:
+def test_a_clear_gain_is_found_with_its_interval(metric: str, correlation) -> None:
     first, second, truth = two_versions(400, 0.2)
     found = paired_test(first, second, truth, metric=metric)
     assert found.difference == pytest.approx(correlation(second, truth) - correlation(first, truth))

@@ -77,7 +77,7 @@ def out(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def test_intervals_hold_their_metrics_and_the_better_model_is_told_apart(comparison: Comparison) -> None:
+def test_intervals_hold_their_metrics_and_the_better_model_is_found(comparison: Comparison) -> None:
     for (model, name), found in comparison.intervals.items():
         metrics = comparison.evaluations[model].benchmarks[name]
         assert found["srcc"].low <= metrics.srcc <= found["srcc"].high
@@ -146,15 +146,15 @@ def test_over_a_baseline_that_orders_a_set_the_wrong_way_round_there_is_no_gain(
     assert json.loads((tmp_path / "results.json").read_text())["models"]["better"]["relative_gain_percent"] is None
 
 
-def test_of_a_single_reference_nothing_is_drawn_and_the_reader_is_told(tmp_path: Path) -> None:
+def test_of_a_single_reference_nothing_is_drawn_and_a_note_says_so(tmp_path: Path) -> None:
     one = replace(benchmark(tmp_path / "set", "one", 20), references=["same"] * 20)
     models = {name: evaluation([one], noise, f"v-{name}") for name, noise in NOISE.items()}
     found = compare([one], models, Chance(resamples=50))
     assert found.weighted_interval("better", "plcc") is None and not found.tests
-    assert "no intervals or test for better: all images are of one reference" in found.notes["one"][-1]
+    assert "no intervals or test for better: all images have the same reference" in found.notes["one"][-1]
     write(found, tmp_path / "out")
     said = shown(found)
-    assert "all images are of one reference" in said
+    assert "all images have the same reference" in said
     assert "one: 1 images without a score of better, 1 refused by the service" in said
 
 

@@ -102,7 +102,7 @@ def test_pairs_that_were_asked_or_could_be_read_in_one_order_say_nothing_of_it()
     assert position_bias([one_order("ab", 0.9), half]) is None
 
 
-def test_bias_is_told_by_how_far_apart_the_images_truly_are() -> None:
+def test_bias_is_given_by_true_difference() -> None:
     truth = {"a": 1.0, "b": 1.0, "c": 5.0}
     found = position_by_difference(
         [exact("ab", 0.9, 0.2), exact("ac", 0.1), exact("bc", 0.1), exact("xa", 0.9, 0.2)], truth
