@@ -44,9 +44,7 @@ def test_a_build_installs_from_where_this_machine_does(tmp_path: Path, monkeypat
     assert f"--volume={tmp_path}/pip.conf:/etc/pip.conf:ro" in volumes
 
 
-def test_a_machine_that_lacks_a_tool_is_named_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_lacks_a_tool_is_named_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = missing() or ""
     assert "docker build -f docker/service.Dockerfile ." in found

@@ -93,9 +93,7 @@ def test_benchmarks_asked_in_different_ways_are_not_taken_together(listening: Li
         measured([one, other], Protocol(), tmp_path / "out")
 
 
-def test_a_model_without_a_readable_answer_is_refused_with_what_to_do(
-    listening: Listening, tmp_path: Path
-) -> None:
+def test_a_model_without_a_readable_answer_is_refused_with_what_to_do(listening: Listening, tmp_path: Path) -> None:
     one = brightness(tmp_path)
     for image in one.images:
         image.write_bytes(b"no picture")

@@ -20,7 +20,7 @@ from trainer.reporting.averages import relative_gain_percent, weighted_mean
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class Bootstrap:
     """Parameters of the bootstrap."""
 
     level: float = 0.95
@@ -58,20 +58,20 @@ class Drawn(NamedTuple):
     """Reason if one of them is missing."""
 
 
-def draw_all(questions: Iterable[Question], chance: Chance) -> Iterator[Drawn]:
+def draw_all(questions: Iterable[Question], bootstrap: Bootstrap) -> Iterator[Drawn]:
     """Results in the order of the questions, computed on all processors available to this process."""
     asked = list(questions)
-    resamples = chance.resamples_of_tests(sum(one.baseline is not None for one in asked))
+    resamples = bootstrap.resamples_of_tests(sum(one.baseline is not None for one in asked))
     processes = Parallel(n_jobs=min(cpu_count(), len(asked)), return_as="generator")
-    yield from processes(delayed(draw)(one, chance, resamples) for one in asked)
+    yield from processes(delayed(draw)(one, bootstrap, resamples) for one in asked)
 
 
-def draw(question: Question, chance: Chance, resamples_of_tests: int) -> Drawn:
+def draw(question: Question, bootstrap: Bootstrap, resamples_of_tests: int) -> Drawn:
     """Intervals and test of one cell. Where they are undefined, as for a single reference, returns the reason."""
     one, metrics, test = question.benchmark, None, None
-    seed = chance.seed_of(one.name)
+    seed = bootstrap.seed_of(one.name)
     try:
-        metrics = draws(question.scores, one.mos, references=one.references, resamples=chance.resamples, seed=seed)
+        metrics = draws(question.scores, one.mos, references=one.references, resamples=bootstrap.resamples, seed=seed)
         if question.baseline is not None:
             test = paired_test(
                 question.baseline,
@@ -79,7 +79,7 @@ def draw(question: Question, chance: Chance, resamples_of_tests: int) -> Drawn:
                 one.mos,
                 references=one.references,
                 resamples=resamples_of_tests,
-                level=chance.level,
+                level=bootstrap.level,
                 seed=seed,
             )
     except ValueError as why:
@@ -100,7 +100,7 @@ class Comparison:
     benchmarks: list[Benchmark]
     evaluations: dict[str, Evaluation]
     """By model name."""
-    chance: Chance
+    bootstrap: Bootstrap
     draws: dict[Cell, Array]
     """(metrics, resamples); missing where undefined, as for a single reference."""
     tests: dict[Cell, PairedTest]
@@ -111,7 +111,7 @@ class Comparison:
     @cached_property
     def intervals(self) -> dict[Cell, dict[str, Interval]]:
         """Cell -> metric -> interval."""
-        return {cell: of_draws(drawn, self.chance.level) for cell, drawn in self.draws.items()}
+        return {cell: of_draws(drawn, self.bootstrap.level) for cell, drawn in self.draws.items()}
 
     @cached_property
     def corrected(self) -> dict[Cell, float]:
@@ -130,8 +130,8 @@ class Comparison:
 
     @property
     def resamples_of_tests(self) -> int:
-        """See `Chance.resamples_of_tests`."""
-        return self.chance.resamples_of_tests(len(self.others) * len(self.benchmarks))
+        """See `Bootstrap.resamples_of_tests`."""
+        return self.bootstrap.resamples_of_tests(len(self.others) * len(self.benchmarks))
 
     @property
     def best(self) -> str | None:
@@ -155,7 +155,7 @@ class Comparison:
     def weighted_interval(self, model: str, metric: str) -> Interval | None:
         """Interval of the weighted mean, with benchmarks resampled independently; None unless all have draws."""
         drawn = self._drawn(model, metric)
-        return interval(weighted_mean(drawn, self.counts), self.chance.level) if drawn else None
+        return interval(weighted_mean(drawn, self.counts), self.bootstrap.level) if drawn else None
 
     def gain_percent(self, model: str) -> float | None:
         """Weighted mean of the relative PLCC gains over the baseline, in percent.
@@ -172,13 +172,13 @@ class Comparison:
         before, after = self._drawn(self.baseline, "plcc"), self._drawn(model, "plcc")
         if not before or not after or self.gain_percent(model) is None:
             return None
-        return interval(relative_gain_percent(before, after, self.counts), self.chance.level)
+        return interval(relative_gain_percent(before, after, self.counts), self.bootstrap.level)
 
     def as_dict(self) -> dict[str, Any]:
         """Contents of `results.json`."""
         return {
             "baseline": self.baseline,
-            "chance": {**asdict(self.chance), "resamples_of_tests": self.resamples_of_tests},
+            "chance": {**asdict(self.bootstrap), "resamples_of_tests": self.resamples_of_tests},
             "benchmarks": {
                 one.name: {"images": len(one.ids), "missing": one.missing, "notes": self.notes[one.name]}
                 for one in self.benchmarks
@@ -212,7 +212,7 @@ class Comparison:
 def compare(
     benchmarks: Sequence[Benchmark],
     evaluations: dict[str, Evaluation],
-    chance: Chance,
+    bootstrap: Bootstrap,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Comparison:
     """Computes intervals and tests of the evaluations. Calls `advance` for each model and benchmark done."""
@@ -223,7 +223,7 @@ def compare(
         for model, one in cells
     ]
     drawn, tests, notes = {}, {}, {one.name: list(one.notes) for one in benchmarks}
-    for (model, one), found in zip(cells, draw_all(questions, chance), strict=True):
+    for (model, one), found in zip(cells, draw_all(questions, bootstrap), strict=True):
         if found.metrics is not None:
             drawn[model, one.name] = found.metrics
         if found.test is not None:
@@ -231,7 +231,7 @@ def compare(
         if found.why:  # the metrics exist, only the draws do not
             notes[one.name].append(f"no intervals or test for {model}: {found.why}")
         advance(1)
-    return Comparison(list(benchmarks), evaluations, chance, drawn, tests, notes)
+    return Comparison(list(benchmarks), evaluations, bootstrap, drawn, tests, notes)
 
 
 def _rival(model: str, baseline: str, evaluations: dict[str, Evaluation], one: Benchmark) -> Array | None:

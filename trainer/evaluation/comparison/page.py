@@ -134,7 +134,7 @@ def render(comparison: Comparison) -> str:
         "comparison.html.jinja",
         comparison=comparison,
         titles=TITLES,
-        level=f"{comparison.chance.level:.0%}",
+        level=f"{comparison.bootstrap.level:.0%}",
         bars=bars(comparison),
         radar=radar(comparison),
         scatters={
@@ -143,7 +143,9 @@ def render(comparison: Comparison) -> str:
         },
         misses={one.name: {model: worst(one, found) for model, found in models} for one in comparison.benchmarks},
         kinds={
-            one.name: describe(one.references, resamples=comparison.chance.resamples, level=comparison.chance.level)
+            one.name: describe(
+                one.references, resamples=comparison.bootstrap.resamples, level=comparison.bootstrap.level
+            )
             for one in comparison.benchmarks
         },
     )

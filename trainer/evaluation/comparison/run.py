@@ -11,7 +11,7 @@ from service.client import Client
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.comparison import tables
-from trainer.evaluation.comparison.comparison import Chance, Comparison, compare
+from trainer.evaluation.comparison.comparison import Bootstrap, Comparison, compare
 from trainer.evaluation.comparison.page import render
 from trainer.evaluation.comparison.tables import show
 from trainer.evaluation.evaluate import Evaluation, measured, record
@@ -40,11 +40,11 @@ def run(settings: EvaluateSettings) -> Comparison:
 def _run(settings: EvaluateSettings) -> Comparison:
     benchmarks = load_all(settings.benchmarks, settings.split, seed=settings.seed)
     key = settings.operator_key() if settings.record else None
-    stages, chance = Stages(), Chance(settings.level, settings.resamples, settings.seed)
+    stages, bootstrap = Stages(), Bootstrap(settings.level, settings.resamples, settings.seed)
     models = [find(name, settings) for name in dict.fromkeys(settings.models)]
     evaluations = {model.name: evaluated(model, benchmarks, stages) for model in models}
     with stages.stage("intervals and tests", total=len(models) * len(benchmarks), unit="sets") as advance:
-        found = compare(benchmarks, evaluations, chance, advance)
+        found = compare(benchmarks, evaluations, bootstrap, advance)
     with stages.stage("page and tables", total=None):
         write(found, settings.out)
     show(found, Console())

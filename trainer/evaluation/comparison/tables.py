@@ -106,11 +106,11 @@ def markdown(comparison: Comparison) -> str:
     """GitHub Markdown, three decimals."""
     parts = [
         scores(comparison).reset_index().to_markdown(index=False, floatfmt=".3f"),
-        f"Weighted by numbers of images, with intervals of {comparison.chance.level:.0%}:",
+        f"Weighted by numbers of images, with intervals of {comparison.bootstrap.level:.0%}:",
         averages(comparison).to_markdown(),
     ]
     if comparison.tests:
-        parts.append(f"SRCC against {comparison.baseline}, with intervals of {comparison.chance.level:.0%}:")
+        parts.append(f"SRCC against {comparison.baseline}, with intervals of {comparison.bootstrap.level:.0%}:")
         parts.append(tests(comparison).to_markdown(index=False, floatfmt=".3f"))
     return "\n\n".join(parts) + "\n"
 
@@ -153,7 +153,7 @@ def _titled(comparison: Comparison) -> Table:
     table = Table(show_edge=False, padding=(0, 0, 0, 1))
     table.add_column("benchmark (images)", overflow="fold")
     tested = ("+/-", "p (Holm)") if comparison.others else ()
-    for title in (*SHOWN.values(), f"{comparison.chance.level:.0%} of SRCC", *tested):
+    for title in (*SHOWN.values(), f"{comparison.bootstrap.level:.0%} of SRCC", *tested):
         table.add_column(title, justify="right", no_wrap=True)
     return table
 
