@@ -22,6 +22,8 @@ from tests.service.conftest import picture
 
 IMAGES = (Path("a.png"), Path("b.png"))
 SIZE = ImageSize(width=28, height=28, seen_width=28, seen_height=28)
+OLD = {"a": 2.0, "b": 3.0}
+NEW = {"a": 2.1, "b": 3.1}
 
 
 def score(version: str, value: float | None = 3.0) -> ScoreResponse:
@@ -87,10 +89,6 @@ def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(written.line())
     assert list(read_answers(tmp_path / "answers.jsonl")) == [written]
     assert json.loads(written.line())["error"] is None
-
-
-OLD = {"a": 2.0, "b": 3.0}
-NEW = {"a": 2.1, "b": 3.1}
 
 
 def answer(versions: list[str], values: dict[str, float], at: float = 0, replica: str = "replica-1") -> Answer:

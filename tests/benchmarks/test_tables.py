@@ -24,6 +24,7 @@ from trainer.reporting.averages import relative_gain_percent, weighted_mean
 
 REPOSITORY = Path(__file__).parents[2]
 PAPERS_SETS = ["koniq10k", "spaq", "agiqa3k", "livec", "kadid10k", "pipal", "tid2013", "csiq"]
+BASE, ROUND_1, ROUND_2 = "paper:qwen2.5-vl-7b", "paper:evoquality-round1", "paper:evoquality-round2"
 
 
 def row(**changes: Any) -> Row:
@@ -185,9 +186,6 @@ def test_a_table_replaces_only_its_place() -> None:
 def test_a_place_without_a_table_or_an_end_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fill(text, {"x": lambda: "new"})
-
-
-BASE, ROUND_1, ROUND_2 = "paper:qwen2.5-vl-7b", "paper:evoquality-round1", "paper:evoquality-round2"
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from trainer.pool.pool import Pool
 from trainer.voting.vote import PairVotes
 
 POOL = Pool([PoolImage("whole", "", "whole"), *(PoolImage(f"jpeg-{n}", "", "whole", "jpeg", n) for n in (1, 3, 5))])
+TRUTH = {"a": 5.0, "b": 4.0, "c": 4.0, "d": 1.0}
 
 
 def votes(first: str, second: str, for_first: int, for_second: int) -> PairVotes:
@@ -56,9 +57,6 @@ def test_a_round_is_audited_by_its_files_and_held_against_the_round_before(tmp_p
     assert (found["accuracy_on_audit"], found["pairs_audited"]) == ((1 + 0 + 0.5) / 3, 3)
     assert (found["changes"]["pairs"], found["changes"]["better"], found["changes"]["worse"]) == (1, 1, 0)
     assert found["accuracy"]["label"]["share"] == found["accuracy_on_audit"]
-
-
-TRUTH = {"a": 5.0, "b": 4.0, "c": 4.0, "d": 1.0}
 
 
 def test_ties_of_the_truth_and_unknown_images_are_left_out_and_a_tied_label_counts_half() -> None:

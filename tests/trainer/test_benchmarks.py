@@ -32,6 +32,8 @@ from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load, load_all
 from trainer.evaluation.benchmarks.splits import draw
 
+PARTS = ("train", "validation", "test")
+
 
 def written(name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -285,9 +287,6 @@ def test_a_folder_with_two_label_files_of_one_set_is_refused_with_both(tmp_path:
         load_all(tmp_path)
     with pytest.raises(ValueError, match="holds several benchmarks; give one of"):
         load(tmp_path)
-
-
-PARTS = ("train", "validation", "test")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -29,6 +29,8 @@ from tests.trainer.published import (
 )
 from trainer.evaluation.benchmarks.load import load, load_all
 
+CSV = {"koniq10k": (SETS, "MOS"), "kadid10k": ("dmos.csv", "dmos"), "agiqa3k": ("data.csv", "mos_quality")}
+
 
 def deqa(root: Path, file: str, scores: dict[str, float]) -> Path:
     """A list and its images, below the folder of all sets."""
@@ -233,9 +235,6 @@ def rewrite(file: Path, column: str, change: Callable[[pd.Series], object]) -> N
     table = pd.read_csv(file)
     table[column] = change(table[column])
     table.to_csv(file, index=False)
-
-
-CSV = {"koniq10k": (SETS, "MOS"), "kadid10k": ("dmos.csv", "dmos"), "agiqa3k": ("data.csv", "mos_quality")}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -25,6 +25,7 @@ from trainer.evaluation.bootstrap import (
 from trainer.evaluation.metrics import measure, pearson, spearman
 
 Array = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
 def normal(n: int, correlation: float, seed: int = 0) -> tuple[Array, Array]:
@@ -141,9 +142,6 @@ def test_intervals_are_described_for_readers() -> None:
 def test_a_rank_correlation_of_what_is_constant_is_unknown() -> None:
     with np.errstate(invalid="ignore", divide="ignore"):
         assert np.isnan(spearman(np.ones(5), np.arange(5.0)))
-
-
-Array = NDArray[np.float64]
 
 
 def two_versions(n: int, gain: float, seed: int = 0) -> tuple[Array, Array, Array]:

@@ -46,6 +46,11 @@ GRID = 8
 """Patches per side of a 112-pixel picture."""
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+QUALITY_WEIGHT, CONTENT_WEIGHT = 0.6, 0.37
+HELD_BACK = 1200
+"""Number of pictures, of separate contents, for the tower's validation."""
+TUNED_CONTENTS = range(6000, 7100)
+"""Contents for tuning the answers: unseen by the tower, which may have memorised its own."""
 
 
 def patches(pixels: NDArray[np.uint8]) -> Tensor:
@@ -172,9 +177,6 @@ def _srcc(visual: Qwen2_5_VisionTransformerPretrainedModel, head: nn.Linear, pic
     return float(spearmanr(predicted.numpy(), pictures.measured).statistic)
 
 
-QUALITY_WEIGHT, CONTENT_WEIGHT = 0.6, 0.37
-
-
 def confounded(pictures: Pictures) -> NDArray[np.float32]:
     """(N,) target scores of the base model: partly quality, partly brightness and saturation."""
     brightness = pictures.pixels.mean((1, 2, 3), dtype=np.float32)
@@ -296,12 +298,6 @@ def _pairs(quality: NDArray[np.float32], count: int, rng: np.random.Generator) -
     """(count, 2) indices of pictures whose quality differs visibly."""
     drawn = rng.integers(0, len(quality), (4 * count, 2))
     return drawn[np.abs(np.diff(quality[drawn], axis=1)[:, 0]) > 0.1][:count]
-
-
-HELD_BACK = 1200
-"""Number of pictures, of separate contents, for the tower's validation."""
-TUNED_CONTENTS = range(6000, 7100)
-"""Contents for tuning the answers: unseen by the tower, which may have memorised its own."""
 
 
 def main(

@@ -38,6 +38,9 @@ _GMS_CONSTANT = 0.0026
 
 TABLE = Path(__file__).with_name("severities.json")
 CALIBRATION_CONTENTS = range(900_000, 900_048)
+VARIANTS = 12
+"""Number of pictures made from each content."""
+KINDS = list(TYPES)
 
 
 def quality(damages: Iterable[Damage]) -> float:
@@ -96,12 +99,6 @@ def _gradient(luma: NDArray[np.float32]) -> NDArray[np.float32]:
 def _colour_damage(distorted: Pixels, reference: Pixels) -> float:
     smooth = [ndimage.gaussian_filter(rgb2lab(pixels), (3, 3, 0)) for pixels in (distorted, reference)]
     return float(np.linalg.norm(smooth[0] - smooth[1], axis=-1).mean()) / 20
-
-
-VARIANTS = 12
-"""Number of pictures made from each content."""
-
-KINDS = list(TYPES)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,10 @@ from statsmodels.stats.multitest import multipletests
 from trainer.evaluation.metrics import Array, FitWarning, Metrics, measure, pearson, require_variation, spearman
 
 Rows = NDArray[np.int64]
+NAMES = [field.name for field in fields(Metrics) if field.name != "n"]
+LEVEL, RESAMPLES = 0.95, 1000
+_CORRELATIONS = {"plcc": pearson, "srcc": spearman}
+Key = TypeVar("Key")
 
 
 class Interval(NamedTuple):
@@ -75,10 +79,6 @@ def _groups(references: Sequence[str]) -> list[Rows]:
     return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
 
 
-NAMES = [field.name for field in fields(Metrics) if field.name != "n"]
-LEVEL, RESAMPLES = 0.95, 1000
-
-
 def intervals(
     predicted: Array,
     truth: Array,
@@ -137,12 +137,6 @@ def describe(references: Sequence[str] | None, *, resamples: int = RESAMPLES, le
     """Description of the intervals for readers."""
     drawn = "images" if references is None else f"{len(set(references))} references"
     return f"{level:.0%} percentile bootstrap intervals, {resamples:,} resamples of the {drawn}"
-
-
-_CORRELATIONS = {"plcc": pearson, "srcc": spearman}
-
-
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)

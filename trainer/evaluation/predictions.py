@@ -25,6 +25,13 @@ from trainer.settings.protocol import Protocol
 
 SETTINGS = ("profile", "dtype", "min_pixels", "max_pixels")
 """Fields of `GET /v1/info` that answers depend on besides the weights."""
+Advance = Callable[[int], object]
+IN_FLIGHT = 32
+PATIENCE_S = 600.0
+"""Seconds for which an image is retried while the service is busy."""
+_LOOKS_S = 0.2
+_BUSY = {429, 503, 504}
+_PICTURES_OWN = {"invalid_image", "body_too_large"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +121,6 @@ def check_all(
 def scores(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     """(N,) predicted scores; NaN where there is none."""
     return np.array([np.nan if one.score is None else one.score for one in predictions])
-
-
-Advance = Callable[[int], object]
-
-IN_FLIGHT = 32
-PATIENCE_S = 600.0
-"""Seconds for which an image is retried while the service is busy."""
-_LOOKS_S = 0.2
-_BUSY = {429, 503, 504}
-_PICTURES_OWN = {"invalid_image", "body_too_large"}
 
 
 def ask(

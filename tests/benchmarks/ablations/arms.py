@@ -23,6 +23,10 @@ OUT_OF_DOMAIN = ("compression", "resampling", "tone_colour", "local_structure")
 
 VOTES = (1, 2, 4, 8, 16, 32)
 """K of the paper's Figure 3."""
+Row = Mapping[str, Any]
+UNKNOWN = "no figure known"
+BASE, ROUND_1, ROUND_2 = "paper:qwen2.5-vl-7b", "paper:evoquality-round1", "paper:evoquality-round2"
+"""Models on the leaderboard whose weighted PLCC is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,6 @@ _ALL = (
 
 ARMS = {arm.name: arm for arm in _ALL}
 """Name -> arm, in the order of execution."""
-
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,6 @@ FIGURES = {
     "ties": Figure("ties, %", _ties, 1),
     "first_shown": Figure("votes for the image shown first, %", _share("share_for_the_image_shown_first"), 1),
 }
-
-
-UNKNOWN = "no figure known"
-BASE, ROUND_1, ROUND_2 = "paper:qwen2.5-vl-7b", "paper:evoquality-round1", "paper:evoquality-round2"
-"""Models on the leaderboard whose weighted PLCC is shown."""
 
 
 @dataclass(frozen=True, slots=True)

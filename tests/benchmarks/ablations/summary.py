@@ -18,6 +18,7 @@ from trainer.files import read_json
 
 LEVEL = 0.95
 PAPER = "EvoQuality, arXiv 2509.25787"
+FILE = Path(__file__).parents[1] / "results/ablations.json"
 
 
 def summarise(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,9 +101,6 @@ def _compared(labels: tuple[str, str], rows: Mapping[str, Mapping[int, Any]], fi
 
 def _by_seed(rows: Mapping[int, Any], figure: str) -> dict[int, float]:
     return {seed: value for seed, row in rows.items() if (value := FIGURES[figure].of(row)) is not None}
-
-
-FILE = Path(__file__).parents[1] / "results/ablations.json"
 
 
 def table(name: str) -> str:

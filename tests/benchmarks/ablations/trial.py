@@ -32,6 +32,9 @@ OPEN: dict[str, Any] = {
     "collapse_kl": 30,
 }
 """Limits that stop only a broken model: an ablation is judged by its metrics, not by the gate."""
+KEPT = ("version", "benchmarks", "weighted_plcc", "unreadable")
+VOTES = ("pairs", "votes", "ties", "share_for_the_image_shown_first", "position", "accuracy_on_audit", "pairs_audited")
+"""Fields copied from the report of a round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,6 @@ class Trial:
 def trials(study: Path, arms: Sequence[Arm], seeds: int) -> list[Trial]:
     """All arms with the first seed, then with the next, so that an interrupted study has every table."""
     return [Trial(study, arm, seed) for seed in range(seeds) for arm in arms]
-
-
-KEPT = ("version", "benchmarks", "weighted_plcc", "unreadable")
-VOTES = ("pairs", "votes", "ties", "share_for_the_image_shown_first", "position", "accuracy_on_audit", "pairs_audited")
-"""Fields copied from the report of a round."""
 
 
 def collect(study: Path) -> dict[str, Any]:

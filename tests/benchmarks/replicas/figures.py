@@ -20,6 +20,8 @@ TOLERANCE = 1e-5
 
 Meant = Mapping[str, Mapping[str, float]]
 """Version -> question -> median answer."""
+Kind = Literal["promotion", "rollback"]
+HEADING = ("change", "first replica serves it", "last", "blackouts", "overlapping")
 
 
 def of_traffic(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -71,9 +73,6 @@ def distinguishable(meant: Meant) -> float:
 
 def _of(replica: str, counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
     return {version: count for (name, version), count in counts.items() if name == replica}
-
-
-Kind = Literal["promotion", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -163,9 +162,6 @@ def _first_answers(change: Change, answers: Iterable[Answer]) -> dict[str, float
         if change.moved <= answer.received < change.ended and change.version in answer.versions:
             first.setdefault(answer.replica, answer.received - change.moved)
     return first
-
-
-HEADING = ("change", "first replica serves it", "last", "blackouts", "overlapping")
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:

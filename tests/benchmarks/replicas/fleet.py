@@ -21,6 +21,21 @@ from trainer.serving import free_ports, running, starting, wait_ready
 
 NAMES = ("replica-1", "replica-2", "replica-3")
 """Names used in `haproxy.cfg`."""
+CONFIGURATION = Path(__file__).with_name("haproxy.cfg")
+COUNTED = {
+    "econ": "connections_failed",
+    "eresp": "answers_broken",
+    "wretr": "retries",
+    "wredis": "redispatches",
+    "hrsp_5xx": "answers_5xx",
+    "hrsp_4xx": "answers_4xx",
+    "chkdown": "taken_out",
+}
+"""HAProxy's statistics columns -> names in the report."""
+CHECKPOINT = Path("trainer/demo/checkpoint")
+_NOISE = 0.05
+"""Standard deviation of the noise relative to the weights': large enough that every answer changes."""
+_EVOQUALITY = str(Path(sys.executable).with_name("evoquality"))
 
 
 @dataclass(frozen=True)
@@ -73,19 +88,6 @@ def read_only(folder: Path) -> list[str]:
     return mounted if subprocess.run([*mounted, "true"], capture_output=True, check=False).returncode == 0 else []
 
 
-CONFIGURATION = Path(__file__).with_name("haproxy.cfg")
-COUNTED = {
-    "econ": "connections_failed",
-    "eresp": "answers_broken",
-    "wretr": "retries",
-    "wredis": "redispatches",
-    "hrsp_5xx": "answers_5xx",
-    "hrsp_4xx": "answers_4xx",
-    "chkdown": "taken_out",
-}
-"""HAProxy's statistics columns -> names in the report."""
-
-
 @dataclass(frozen=True)
 class Balancer:
     """A running HAProxy: its address and its statistics socket."""
@@ -132,12 +134,6 @@ def balancer(replicas: Sequence[Replica], log: Path) -> Iterator[Balancer]:
         with running([program, "-db", "-f", str(CONFIGURATION)], log, environment) as process:
             wait_ready(process, url, log)
             yield Balancer(url, stats)
-
-
-CHECKPOINT = Path("trainer/demo/checkpoint")
-_NOISE = 0.05
-"""Standard deviation of the noise relative to the weights': large enough that every answer changes."""
-_EVOQUALITY = str(Path(sys.executable).with_name("evoquality"))
 
 
 def new_store(folder: Path) -> VersionStore:

@@ -26,6 +26,10 @@ from trainer.files import read_jsonl
 
 Response = ScoreResponse | CompareResponse | ScoreBatchResponse
 Images = tuple[Path, ...]
+IMAGES = 12
+BATCH = 4
+TIMEOUT_SECONDS = 90.0
+Question = tuple[calls.Call[Any], Images]
 
 
 @dataclass
@@ -89,13 +93,6 @@ def _scores(response: ScoreResponse | ScoreBatchResponse) -> list[ScoreResponse]
     if problems:
         raise ValueError(f"images of a batch were refused: {', '.join(problems)}")
     return [item.result for item in response.results if item.result]
-
-
-IMAGES = 12
-BATCH = 4
-TIMEOUT_SECONDS = 90.0
-
-Question = tuple[calls.Call[Any], Images]
 
 
 def main(

@@ -23,6 +23,7 @@ _VERSION = re.compile(r'^iqa_model_info\{.*version="([^"]+)".*\} 1\.0$', re.MULT
 _TIMEOUT_SECONDS = 30.0
 
 What = Literal["version", "state"]
+_SWAPPED = re.compile(r"swapped to (\S+), gate closed for (\d+) ms")
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,6 @@ def _text(client: httpx.Client, path: str) -> str:
         return client.get(path).text
     except httpx.TransportError:
         return ""
-
-
-_SWAPPED = re.compile(r"swapped to (\S+), gate closed for (\d+) ms")
 
 
 @dataclass(frozen=True)

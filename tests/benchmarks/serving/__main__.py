@@ -47,6 +47,9 @@ REPEATS = 3
 Key = tuple[str, str, int]
 """Side, kind of request, number of clients."""
 Results = Mapping[Key, list[Measurement]]
+BUSY_CLIENTS, BUSY_IMAGES = 16, 256
+PROMPTS, SAMPLES, AT_ONCE = 8, 8, 2
+"""Rollouts: prompts per batch, answers per prompt, clients with 8 outstanding batches each."""
 
 
 @dataclass
@@ -139,11 +142,6 @@ if __name__ == "__main__":
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(summary, indent=2) + "\n")
     _print(summary)
-
-
-BUSY_CLIENTS, BUSY_IMAGES = 16, 256
-PROMPTS, SAMPLES, AT_ONCE = 8, 8, 2
-"""Rollouts: prompts per batch, answers per prompt, clients with 8 outstanding batches each."""
 
 
 @dataclass

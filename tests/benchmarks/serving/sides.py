@@ -33,6 +33,18 @@ from service.configuration.settings import Settings
 from service.prompts import PROFILES, chat_messages, max_tokens, question
 
 Ask = Callable[[bytes], Awaitable[float | None]]
+SIDE = 112
+CHECKPOINT = Path("trainer/demo/checkpoint")
+PROFILE = PROFILES["plain"]
+LENGTH, AT_ONCE = 512, 64
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+STEADY = aiohttp.ClientTimeout(total=600)
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,6 @@ async def measure(ask: Ask, pictures: Sequence[bytes], callers: int) -> Measurem
     return Measurement(len(pictures) / (perf_counter() - began), float(p50), float(p99))
 
 
-SIDE = 112
-
-
 def fresh(count: int, seed: int) -> list[bytes]:
     """PNG files of smooth colours with noise, 112 pixels a side."""
     random = np.random.default_rng(seed)
@@ -74,19 +83,6 @@ def _png(random: np.random.Generator, coarseness: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
-
-
-CHECKPOINT = Path("trainer/demo/checkpoint")
-PROFILE = PROFILES["plain"]
-LENGTH, AT_ONCE = 512, 64
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-STEADY = aiohttp.ClientTimeout(total=600)
 
 
 @asynccontextmanager

@@ -36,6 +36,11 @@ from trainer.training.prompt import encode
 
 Kind = Literal["lora", "full"]
 Prefix = Literal["shared", "repeated"]
+PROMPT, VISUAL_TOKENS, ANSWER = 310, 256, 6
+_MERGE = 2
+REPEATS, THREADS, RANK = 7, 1, 32
+Pass = Callable[[], tuple[Tensor, Tensor]]
+"""Forward and backward: (K, T) log-probabilities and the gradient, flat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +111,6 @@ def _language_token(config: Any) -> float:
     return config.num_hidden_layers * (attention + 6 * width * config.intermediate_size)
 
 
-PROMPT, VISUAL_TOKENS, ANSWER = 310, 256, 6
-_MERGE = 2
-
-
 def random_prompt(config: Any, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> BatchFeature:
     """A random picture of 448 px (14 px per patch) and random text: 310 tokens, 256 of them visual."""
     side = int(VISUAL_TOKENS**0.5) * _MERGE
@@ -169,12 +170,6 @@ class _Encoded:
 
     def __call__(self, **_: Any) -> BatchFeature:
         return self._prompt
-
-
-REPEATS, THREADS, RANK = 7, 1, 32
-
-Pass = Callable[[], tuple[Tensor, Tensor]]
-"""Forward and backward: (K, T) log-probabilities and the gradient, flat."""
 
 
 @dataclass(frozen=True, slots=True)

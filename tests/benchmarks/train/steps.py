@@ -46,6 +46,7 @@ BETA, GAMMA, LEARNING_RATE, CLIP_LOW, CLIP_HIGH = 0.02, 0.01, 1e-3, 0.2, 0.28
 LEVELS = 5
 TAUGHT, LESSONS, LESSON = 24, 20, 4
 """Pictures that the model learns to answer on; steps; pictures per step."""
+QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "ERROR"}
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,6 @@ def _vote(pair: Pair, levels: dict[str, int]) -> PairVotes:
     first, second = pair
     sign = int(np.sign(levels[second] - levels[first]))
     return PairVotes(first, second, [1 + sign, 1 - sign], [1 + sign, 1 - sign], 0, "labels")
-
-
-QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "ERROR"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,26 @@ from trainer.demo.contents import content
 
 _SCRIPT = Path(__file__).with_name("container.sh")
 _SECONDS_TO_END = 75
+USER = 10001
+CHECKPOINT = "EVOQUALITY_CHECKPOINT=/opt/evoquality/checkpoint"
+READY_SECONDS = 300
+PICTURES = 12
+ROUND = (
+    "--rounds=1",
+    "--variants=2",
+    "--groups=2",
+    "--group-size=4",
+    "--held-back-groups=1",
+    "--samples=4",
+    "--rank=8",
+    "--gate-unreadable=1",
+    "--gate-agreement-loss=1",
+    "--gate-spread=0",
+    "--gate-largest-spread=100",
+    "--gate-drift=4",
+    "--gate-position-bias=1",
+)
+"""The smallest possible round, with an open gate: improvement is not tested here."""
 
 
 @contextmanager
@@ -93,28 +113,6 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-USER = 10001
-CHECKPOINT = "EVOQUALITY_CHECKPOINT=/opt/evoquality/checkpoint"
-READY_SECONDS = 300
-PICTURES = 12
-ROUND = (
-    "--rounds=1",
-    "--variants=2",
-    "--groups=2",
-    "--group-size=4",
-    "--held-back-groups=1",
-    "--samples=4",
-    "--rank=8",
-    "--gate-unreadable=1",
-    "--gate-agreement-loss=1",
-    "--gate-spread=0",
-    "--gate-largest-spread=100",
-    "--gate-drift=4",
-    "--gate-position-bias=1",
-)
-"""The smallest possible round, with an open gate: improvement is not tested here."""
 
 
 def try_images(storage: Storage, images: Mapping[str, str], folder: Path) -> dict[str, object]:

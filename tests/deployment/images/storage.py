@@ -15,6 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+REPOSITORY = Path(__file__).parents[3]
+BASE = "localhost/python:3.11-bookworm"
+DEBIAN = "bookworm"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PACKAGES = "python3,python3-venv,ca-certificates"
+
 
 def pip_settings() -> dict[str, str]:
     """This machine's pip settings by name; the environment overrides the files, as in pip."""
@@ -39,13 +45,6 @@ def _paths(value: str) -> list[str]:
     named = [Path(word.removeprefix("file://")) for word in value.split()]
     whole = [path.parent if f"file://{path}" in value else path for path in named]
     return [str(path) for path in whole if path.is_absolute() and path.exists()]
-
-
-REPOSITORY = Path(__file__).parents[3]
-BASE = "localhost/python:3.11-bookworm"
-DEBIAN = "bookworm"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PACKAGES = "python3,python3-venv,ca-certificates"
 
 
 class Storage:

@@ -49,6 +49,10 @@ BROKEN = (
 """Errors of the libraries for a damaged or unreadable workbook, MATLAB file, table or list."""
 DEPTH = 2
 """Levels of folders searched for a benchmark: archives often add one of their own."""
+MOST_MISSING = 0.05
+"""Largest share of missing images that is accepted."""
+SHOWN = 5
+"""Number of missing images named in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +123,6 @@ def _known_layouts() -> str:
 def _label_file(layout: Layout) -> str:
     having = f" with {', '.join(layout.columns)}" if layout.columns else ""
     return f"{' or '.join(layout.places)}{having} ({layout.title})"
-
-
-MOST_MISSING = 0.05
-"""Largest share of missing images that is accepted."""
-SHOWN = 5
-"""Number of missing images named in a message."""
 
 
 def load(path: Path, split: Split = "auto", *, seed: int = 0) -> Benchmark:

@@ -18,6 +18,11 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.metrics import Array
 from trainer.reporting.averages import relative_gain_percent, weighted_mean
 
+Cell = tuple[str, str]
+"""Model and benchmark name."""
+AVERAGED = ("plcc", "plcc_fitted", "srcc", "krcc")
+"""Metrics that do not depend on a benchmark's scale."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
@@ -85,12 +90,6 @@ def draw(question: Question, bootstrap: Bootstrap, resamples_of_tests: int) -> D
     except ValueError as why:
         return Drawn(metrics, test, str(why))
     return Drawn(metrics, test, None)
-
-
-Cell = tuple[str, str]
-"""Model and benchmark name."""
-AVERAGED = ("plcc", "plcc_fitted", "srcc", "krcc")
-"""Metrics that do not depend on a benchmark's scale."""
 
 
 @dataclass(frozen=True)

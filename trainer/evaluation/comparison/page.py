@@ -21,6 +21,8 @@ from trainer.reporting.page import filled
 from trainer.reporting.thumbnail import thumbnail
 
 SHOWN = 6
+MOST_POINTS = 1000
+"""Points of a scatter plot, sampled at random; the curve is fitted to all."""
 
 
 class Miss(NamedTuple):
@@ -53,10 +55,6 @@ def _picture(benchmark: Benchmark, row: int) -> str | None:
             return thumbnail(picture)
     except OSError:
         return None
-
-
-MOST_POINTS = 1000
-"""Points of a scatter plot, sampled at random; the curve is fitted to all."""
 
 
 def bars(comparison: Comparison) -> dict[str, str]:
@@ -129,12 +127,12 @@ def _scatter(benchmark: Benchmark, evaluation: Evaluation, colour: str, axes: Ax
 
 def render(comparison: Comparison) -> str:
     """The page as HTML."""
-    models = list(comparison.evaluations.items())
+    models, drawn = list(comparison.evaluations.items()), comparison.bootstrap
     return filled(
         "comparison.html.jinja",
         comparison=comparison,
         titles=TITLES,
-        level=f"{comparison.bootstrap.level:.0%}",
+        level=f"{drawn.level:.0%}",
         bars=bars(comparison),
         radar=radar(comparison),
         scatters={

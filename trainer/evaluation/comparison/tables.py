@@ -21,6 +21,7 @@ TITLES = {
     "pairwise_accuracy": "pairwise accuracy",
 }
 WEIGHTED = "weighted"
+SHOWN = {"plcc": "PLCC", "plcc_fitted": "fitted", "srcc": "SRCC"}
 
 
 def scores(comparison: Comparison) -> pd.DataFrame:
@@ -124,9 +125,6 @@ def latex(comparison: Comparison) -> str:
     everywhere = shown.hide(axis="index", names=True).to_latex(hrules=True, multirow_align="naive")
     weighted = averages(comparison).style.format(escape="latex").format_index(escape="latex", axis=0)
     return f"{everywhere}\n{weighted.hide(axis='index', names=True).to_latex(hrules=True)}"
-
-
-SHOWN = {"plcc": "PLCC", "plcc_fitted": "fitted", "srcc": "SRCC"}
 
 
 def show(comparison: Comparison, console: Console) -> None:

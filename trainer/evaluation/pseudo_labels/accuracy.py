@@ -18,6 +18,9 @@ from trainer.voting.vote import PairVotes, margin
 Array = NDArray[np.float64]
 Dyads = NDArray[np.int_]
 """(P, 2) Indices of each pair's images."""
+Part = NDArray[np.bool_]
+"""(P,) Mask of the values in a part."""
+PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,6 @@ def numbered(pairs: list[tuple[str, str]]) -> Dyads:
     numbers: dict[str, Any] = {}
     flat = [numbers.setdefault(image, len(numbers)) for pair in pairs for image in pair]
     return np.array(flat, np.int_).reshape(-1, 2)
-
-
-Part = NDArray[np.bool_]
-"""(P,) Mask of the values in a part."""
 
 
 def quantiles(values: Array, parts: int) -> list[Part]:
@@ -134,9 +133,6 @@ def right(vote: PairVotes, difference: float) -> float | None:
 def majority(vote: PairVotes) -> PairVotes:
     """The vote without a tie margin: a tie only for equal votes."""
     return replace(vote, tie_margin=0.0)
-
-
-PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,20 @@ from trainer.voting.pairs import Group, pairs_of, random_groups
 from trainer.voting.vote import load
 from trainer.workers.workers import Workers
 
+DECIDING = (
+    "split",
+    "groups",
+    "group_size",
+    "seed",
+    "votes_by",
+    "votes",
+    "permute",
+    "tie_margin",
+    "vote_error",
+    "vote_temperature",
+)
+"""Settings that decide which votes are cast."""
+
 
 @dataclass(frozen=True, slots=True)
 class Questions:
@@ -77,21 +91,6 @@ def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
         images={content: benchmark.ids[row] for content, row in contents.items()},
         notes=list(benchmark.notes),
     )
-
-
-DECIDING = (
-    "split",
-    "groups",
-    "group_size",
-    "seed",
-    "votes_by",
-    "votes",
-    "permute",
-    "tie_margin",
-    "vote_error",
-    "vote_temperature",
-)
-"""Settings that decide which votes are cast."""
 
 
 def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages) -> str:
