@@ -25,7 +25,6 @@ from trainer.evaluation.bootstrap import (
 from trainer.evaluation.metrics import measure, pearson, spearman
 
 Array = NDArray[np.float64]
-Array = NDArray[np.float64]
 
 
 def normal(n: int, correlation: float, seed: int = 0) -> tuple[Array, Array]:
