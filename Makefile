@@ -13,14 +13,14 @@ demo: install ## Evolve the embedded model over two rounds under live traffic (f
 	@$(BIN)/python -m trainer.demo.run
 
 demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to half an hour)
-	@$(BIN)/python -m trainer.demo.seeds
+	@$(BIN)/python -m tests.benchmarks.seeds
 
 replicas: install ## Three replicas behind HAProxy follow promotions and a rollback under traffic (three minutes)
 	@$(HAPROXY)
-	@$(BIN)/python -m trainer.demo.replicas
+	@$(BIN)/python -m tests.benchmarks.replicas.scenario
 
 ablations: install ## The paper's ablations on the embedded model, three seeds each; runs/ablations (over an hour)
-	@$(BIN)/python -m trainer.evaluation.ablations
+	@$(BIN)/python -m tests.benchmarks.ablations
 
 serve: install ## Serve the embedded model on port 8000
 	@$(BIN)/evoquality serve --checkpoint trainer/demo/checkpoint
@@ -37,7 +37,7 @@ test-quick: install ## Run the tests that need no engine
 
 screenshot: install ## Photograph the page of the real service for the README
 	@$(CHROMIUM)
-	@$(BIN)/python -m trainer.demo.screenshot
+	@$(BIN)/python -m tests.benchmarks.screenshot
 
 lint: install ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -53,14 +53,11 @@ reference: install ## Write service/REFERENCE.md and the OpenAPI documents from 
 alerts: install ## Write the cluster's alert rules from docker/monitoring/alerts.yaml
 	@$(BIN)/python -m tests.deployment.rules
 
-leaderboard: install ## Take the last demo's results into the leaderboard and the README's table of votes
-	@$(BIN)/python -m trainer.evaluation.leaderboard
-	@$(BIN)/python -m trainer.evaluation.pseudo_labels.demo_table
+leaderboard: install ## Copy the last demo's figures into tests/benchmarks/results
+	@$(BIN)/python -m tests.benchmarks.leaderboard
 
-tables: install ## Write the tables of README.md and k8s/README.md, and the plot of the demo
-	@$(BIN)/python -m trainer.evaluation.readme_tables
-	@$(BIN)/python -m tests.benchmarks.readme_tables
-	@$(BIN)/python -m tests.benchmarks.sizes
+tables: install ## Write the tables of all READMEs, and the plot of the demo, from tests/benchmarks/results
+	@$(BIN)/python -m tests.benchmarks.tables
 
 bench: bench-serve bench-train ## All benchmarks: ratios against named baselines (20 minutes)
 
@@ -72,7 +69,7 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 	@$(BIN)/python -m tests.benchmarks.train
 
 images: install ## Build the CPU images from Debian's packages and try them (root, buildah; twelve minutes); runs/images
-	@$(BIN)/python -m docker.images
+	@$(BIN)/python -m tests.deployment.images
 
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m trainer.demo.recipe

@@ -3,14 +3,14 @@
     python -m tests.benchmarks.gpu_step [--images 4] [--out gpu_step.json]
     python -m tests.benchmarks.gpu_step --tiny      the same at toy dimensions on the CPU
 
-LoRA and full fine-tuning, prefix shared and repeated, K = 8 and 32, in bfloat16: peak memory, seconds, tokens a second
-and the share of the matrix peak. Rollouts are the engine's and not part of it. A row that does not fit says so.
+Measures LoRA and full fine-tuning, shared and repeated prefix, K = 8 and 32, in bfloat16: peak memory, seconds, tokens
+per second and the share of the peak FLOP/s. Rollouts are not part of it. A row that does not fit is reported.
 
 Needs torch, torchvision, transformers, peft and pydantic; neither vLLM nor a network.
 
 Dimensions: config.json of Qwen/Qwen2.5-VL-7B-Instruct (Qwen2.5-VL Technical Report, arXiv 2502.13923, table 1).
 Full fine-tuning keeps weights, gradients, both moments of AdamW and the frozen reference in bfloat16: 83 GB for 8.3
-billion parameters. With weights and moments in float32 it is some 150 GB: several GPUs, under torchrun.
+billion parameters. With weights and moments in float32 it needs about 150 GB: several GPUs, under torchrun.
 """
 
 from __future__ import annotations
@@ -34,9 +34,19 @@ from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from tests.benchmarks.sizes.models import PUBLISHED, SPECIAL_IDS
-from tests.benchmarks.train.flops import Kind, Prefix, step_flops
-from tests.benchmarks.train.ways import ANSWER, PROMPT, VISUAL_TOKENS, random_answers, random_prompt, repeated, shared
+from tests.benchmarks.sizes import PUBLISHED, SPECIAL_IDS
+from tests.benchmarks.train.passes import (
+    ANSWER,
+    PROMPT,
+    VISUAL_TOKENS,
+    Kind,
+    Prefix,
+    random_answers,
+    random_prompt,
+    repeated,
+    shared,
+    step_flops,
+)
 from trainer.training.grpo import Clipping, group_loss
 from trainer.training.logprobs import AnswerLogprobs
 from trainer.training.lora import LANGUAGE_LINEAR
@@ -51,18 +61,18 @@ TINY_IDS = {name: place for place, name in enumerate(SPECIAL_IDS, start=3)}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One update of a kind, in one way."""
+    """Measurement of one update."""
 
     policy: Kind
     prefix: Prefix
     samples: int
     seconds: float
     peak_gib: float
-    """Of the GPU's memory; 0 on a CPU."""
+    """Peak GPU memory; 0 on a CPU."""
     tokens_per_second: float
-    """Tokens of all prompts and answers, each answer with a prompt of its own, whichever way they are computed."""
+    """Tokens of all prompts and answers, counting a prompt for every answer, however they are computed."""
     tflops: float
-    """Model FLOPs of the way itself, in 10^12; see `flops`."""
+    """10^12 model FLOPs, see `passes.step_flops`."""
     peak_share: float
 
 
@@ -72,20 +82,34 @@ def true_config() -> Qwen2_5_VLConfig:
 
 
 def tiny_config() -> Qwen2_5_VLConfig:
-    """The same shape, small: for a test on a CPU."""
+    """The same architecture at toy dimensions, for a test on a CPU."""
     config = true_config()
     text, vision = config.text_config.to_dict(), config.vision_config.to_dict()
-    text |= {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-             "num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": None,
-             "bos_token_id": None, "eos_token_id": None}  # fmt: skip
+    text |= {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
     text["rope_parameters"] |= {"mrope_section": [2, 3, 3]}
-    vision |= {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 4, "out_hidden_size": 64,
-               "fullatt_block_indexes": [1]}  # fmt: skip
+    vision |= {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_heads": 4,
+        "out_hidden_size": 64,
+        "fullatt_block_indexes": [1],
+    }
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **TINY_IDS, tie_word_embeddings=False)
 
 
 class Update:
-    """Model, reference and optimizer of a kind; `step` is one update on so many pictures."""
+    """Model, reference and optimizer; `step` is one update."""
 
     def __init__(self, config: Qwen2_5_VLConfig, kind: Kind, device: str, dtype: torch.dtype) -> None:
         self._config, self._kind, self._device, self.dtype = config, kind, device, dtype
@@ -104,7 +128,7 @@ class Update:
         }
 
     def step(self, prefix: Prefix, images: int, samples: int) -> None:
-        """The trainer's own loss on answers sampled by the policy itself; a backward pass an image."""
+        """One update with the trainer's loss on random answers; one backward pass per image."""
         for _ in range(images):
             prompt = random_prompt(self._config, self._device, self.dtype)
             answers = random_answers(self._config, samples, self._device)
@@ -134,7 +158,7 @@ class Update:
 
 
 def random_model(config: Qwen2_5_VLConfig, device: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Made where it computes: no copy of the weights in the machine's own memory."""
+    """A model with random weights, allocated directly on the device."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -145,7 +169,7 @@ def random_model(config: Qwen2_5_VLConfig, device: str, dtype: torch.dtype) -> P
 
 
 def matrix_peak(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s: by the GPU's name, or measured."""
+    """Peak FLOP/s of the device, by its name or measured."""
     name = torch.cuda.get_device_name() if device == "cuda" else ""
     known = [peak for gpu, peak in BF16_PEAK.items() if gpu in name]
     if known:
@@ -156,7 +180,7 @@ def matrix_peak(device: str, dtype: torch.dtype) -> float:
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    """Until the device has done it."""
+    """Seconds until the device has finished."""
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     finish()
     began = time.perf_counter()
@@ -166,7 +190,7 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 
 
 def measure(update: Update, config: Any, kind: Kind, prefix: Prefix, samples: int, images: int, device: str) -> Row:
-    """One update to warm up, then the median of three, on a CPU of one. Raises torch.OutOfMemoryError."""
+    """Median of three updates after a warm-up (one on a CPU). Raises torch.OutOfMemoryError."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     update.step(prefix, images, samples)
@@ -182,7 +206,7 @@ def measure(update: Update, config: Any, kind: Kind, prefix: Prefix, samples: in
 
 
 def run(tiny: bool, images: int, console: Console) -> list[Row]:
-    """Every row that fits."""
+    """All rows that fit into memory."""
     device, config = ("cpu", tiny_config()) if tiny else ("cuda", true_config())
     dtype = torch.float32 if tiny else torch.bfloat16
     rows: list[Row] = []
@@ -203,8 +227,8 @@ def run(tiny: bool, images: int, console: Console) -> list[Row]:
 
 def main(
     tiny: Annotated[bool, typer.Option(help="Toy dimensions and K on the CPU, float32.")] = False,
-    images: Annotated[int, typer.Option(help="Pictures a step (the paper: 4 a GPU).")] = 4,
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("runs/bench/gpu_step.json"),
+    images: Annotated[int, typer.Option(help="Pictures per step (the paper: 4 per GPU).")] = 4,
+    out: Annotated[Path, typer.Option(help="Output file.")] = Path("runs/bench/gpu_step.json"),
 ) -> None:
     """Measures one update at the true dimensions of Qwen2.5-VL-7B, random weights, and prints a table."""
     console = Console()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from docker.images import pip
-from docker.images.__main__ import TOOLS, missing
-from docker.images.container import Container, network
+from tests.deployment.images.__main__ import TOOLS, missing
+from tests.deployment.images.containers import Container, network
+from tests.deployment.images.storage import pip_volumes
 
 
 def may_make_namespaces() -> bool:
@@ -35,7 +35,7 @@ def test_a_build_installs_from_where_this_machine_does(tmp_path: Path, monkeypat
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "here.conf"))
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_TIMEOUT", "60")
-    volumes = pip.volumes(tmp_path)
+    volumes = pip_volumes(tmp_path)
     written = configparser.ConfigParser()
     written.read(tmp_path / "pip.conf")
     assert written["global"]["extra-index-url"] == f"file://{index}"
@@ -44,14 +44,14 @@ def test_a_build_installs_from_where_this_machine_does(tmp_path: Path, monkeypat
     assert f"--volume={tmp_path}/pip.conf:/etc/pip.conf:ro" in volumes
 
 
-def test_a_machine_that_lacks_something_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_lacks_a_tool_is_named_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = missing() or ""
-    assert "docker build -f docker/service.Dockerfile ." in told
+    found = missing() or ""
+    assert "docker build -f docker/service.Dockerfile ." in found
     if os.geteuid() == 0:
-        assert "apt-get install" in told and all(tool in told for tool in TOOLS)
+        assert "apt-get install" in found and all(tool in found for tool in TOOLS)
     else:
-        assert "sudo make images" in told
+        assert "sudo make images" in found
 
 
 @pytest.fixture
@@ -71,11 +71,11 @@ def container(tmp_path: Path) -> Iterator[Container]:
 
 @NEEDS_ROOT
 def test_a_container_has_its_own_user_and_no_rights(container: Container) -> None:
-    told = container.run(
+    found = container.run(
         "id -u; id -g; echo $A $HOME; pwd; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status"
     ).stdout
-    assert told.split()[:4] == ["10001", "10001", "b", "/tmp"]
-    assert told.split()[4:] == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
+    assert found.split()[:4] == ["10001", "10001", "b", "/tmp"]
+    assert found.split()[4:] == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
 
 
 @NEEDS_ROOT

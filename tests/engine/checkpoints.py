@@ -1,15 +1,17 @@
-"""Adapters for the tests, made of a checkpoint by hand: numpy and safetensors, no model."""
+"""Adapters and versions made from a checkpoint with numpy and safetensors, without loading a model."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from trainer.demo.checkpoints import Tensors, rewritten
-
+Tensors = dict[str, NDArray[np.float32]]
 TARGETS = ("q_proj", "v_proj", "down_proj")
 RANK = 4
 
@@ -48,3 +50,25 @@ def merged(source: Path, trained: Path, target: Path) -> Path:
 
 def _is_target(name: str) -> bool:
     return name.startswith("model.layers.") and name.split(".")[-2] in TARGETS and name.endswith(".weight")
+
+
+def rewritten(source: Path, target: Path, change: Callable[[Tensors], None]) -> Path:
+    """A copy of a checkpoint whose tensors `change` has edited."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("manifest.json"))
+    tensors = load_file(target / "model.safetensors")
+    change(tensors)
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def perturbed(source: Path, target: Path, seed: int, scale: float = 0.02) -> Path:
+    """A checkpoint that answers differently but still reads like the first: noise on the language model."""
+    noise = np.random.default_rng(seed)
+
+    def change(tensors: Tensors) -> None:
+        for name in sorted(tensors):
+            if name.endswith("_proj.weight") and not name.startswith("visual."):
+                spread = scale * tensors[name].std()
+                tensors[name] += spread * noise.standard_normal(tensors[name].shape, np.float32)
+
+    return rewritten(source, target, change)

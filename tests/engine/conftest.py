@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.versions.store import VersionStore
+from tests.engine.checkpoints import perturbed
 from tests.engine.pictures import pictures
 from tests.engine.running import Running, running
-from trainer.demo.checkpoints import perturbed
 from trainer.demo.contents import content
 
 ROOT = Path(__file__).parents[2]

@@ -18,10 +18,10 @@ import pytest
 from service.client import ServiceError
 from service.contract import RolloutResponse
 from service.versions.store import VersionStore
+from tests.engine.checkpoints import perturbed
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens
 from tests.engine.running import LOSES, Running, running
-from trainer.demo.checkpoints import perturbed
 
 pytestmark = pytest.mark.engine
 

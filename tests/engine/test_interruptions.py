@@ -12,10 +12,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from service.client import ServiceError
+from tests.engine.checkpoints import Tensors, rewritten
 from tests.engine.conftest import add
 from tests.engine.rounds import STEPS, TinyRound, apart, moments
 from tests.engine.running import Running
-from trainer.demo.checkpoints import Tensors, rewritten
 from trainer.files import read_json, write_json
 from trainer.voting.vote import labels_of, load
 

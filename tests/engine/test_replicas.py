@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from trainer.demo.replicas.balancer import installed
-from trainer.demo.replicas.fleet import NAMES
-from trainer.demo.replicas.play import Play
+from tests.benchmarks.replicas.fleet import NAMES, installed
+from tests.benchmarks.replicas.scenario import Scenario
 from trainer.progress import Stages
 
 pytestmark = [
@@ -20,7 +19,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `make replicas` finds, with turns of three seconds."""
-    return Play(tmp_path_factory.mktemp("replicas"), follow_seconds=0.5, spread_seconds=3, stages=Stages()).perform()
+    return Scenario(
+        tmp_path_factory.mktemp("replicas"), follow_seconds=0.5, spread_seconds=3, stages=Stages()
+    ).run_all()
 
 
 def test_no_request_fails_and_nothing_is_sent_twice(figures: dict[str, Any]) -> None:
@@ -33,7 +34,7 @@ def test_no_request_fails_and_nothing_is_sent_twice(figures: dict[str, Any]) -> 
 
 def test_no_answer_is_of_two_versions_and_the_questions_would_tell(figures: dict[str, Any]) -> None:
     assert figures["traffic"]["mixed"] == 0
-    assert figures["traffic"]["told_apart"] > 0.9
+    assert figures["traffic"]["distinguishable"] > 0.9
 
 
 def test_every_replica_follows_three_promotions_and_a_rollback_and_answers_by_each(figures: dict[str, Any]) -> None:

@@ -17,9 +17,9 @@ import torch
 from service.client import encode_image
 from service.contract import RolloutPrompt, RolloutRequest
 from service.prompts import PROFILES
+from tests.engine.checkpoints import Tensors, rewritten
 from tests.engine.conftest import add
 from tests.engine.running import Running
-from trainer.demo.checkpoints import Tensors, rewritten
 from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
 from trainer.training.handover import AdapterHandover

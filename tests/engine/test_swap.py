@@ -12,10 +12,10 @@ import pytest
 
 from service.client import AsyncClient, ServiceError, encode_image
 from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions, SwapResponse
+from tests.engine.checkpoints import Tensors, perturbed, rewritten
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, tokens
 from tests.engine.running import Running
-from trainer.demo.checkpoints import Tensors, perturbed, rewritten
 
 pytestmark = pytest.mark.engine
 

@@ -71,4 +71,4 @@ def answer_as(replicas: Replicas, text: str, number: int) -> None:
 
 
 def serving(replicas: Replicas) -> list[str]:
-    return [world.service.gate.version.id for world in replicas.worlds]
+    return [world.service.swap_lock.version.id for world in replicas.worlds]

@@ -13,8 +13,7 @@ from PIL import Image
 from tests.trainer.votes import exact
 from trainer.cli import app
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.pseudo_labels.benchmark_audit import ask, figures
-from trainer.evaluation.pseudo_labels.questions import questions
+from trainer.evaluation.pseudo_labels.benchmark_audit import ask, figures, questions
 from trainer.files import read_json, write_json, write_jsonl
 from trainer.progress import Stages
 from trainer.reporting.audit import table, write_audit
@@ -79,7 +78,7 @@ def test_a_set_smaller_than_a_group_is_one_group_and_one_image_is_none(tmp_path:
 def test_versions_stand_in_their_order_each_with_its_changes_since_the_one_before(audited: Path) -> None:
     versions = figures(audited, ["v-old", "v-new"])["benchmarks"]["spaq"]["versions"]
     assert list(versions) == ["v-old", "v-new"]
-    assert [told["accuracy"]["label"]["share"] for told in versions.values()] == [pytest.approx(2 / 3), 1]
+    assert [found["accuracy"]["label"]["share"] for found in versions.values()] == [pytest.approx(2 / 3), 1]
     assert versions["v-old"]["changes"] is None
     assert (versions["v-new"]["changes"]["changed"], versions["v-new"]["changes"]["better"]) == (1, 1)
     assert list(figures(audited, ["v-new"])["benchmarks"]["spaq"]["versions"]) == ["v-old", "v-new"]
@@ -103,7 +102,7 @@ def test_votes_asked_for_with_other_settings_are_not_mixed(tmp_path: Path) -> No
     settings = AuditSettings(benchmarks=[tmp_path], out=tmp_path / "audit", store=tmp_path, seed=1)
     with pytest.raises(ValueError, match=r"key .* cannot be read"):
         ask(settings, [], Stages())
-    with pytest.raises(ValueError, match=r"other settings: --seed 2 \(was 1\); go on with those"):
+    with pytest.raises(ValueError, match=r"other settings: --seed 2 \(was 1\); use the same"):
         ask(settings.model_copy(update={"seed": 2}), [], Stages())
 
 

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.trainer.published import CSIQ_ROWS, LABELS, PUBLISHED, SCORES, SETS, csiq, csiq_names, koniq10k, livec
+from tests.trainer.published import (
+    CSIQ_ROWS,
+    LABELS,
+    PUBLISHED,
+    SCORES,
+    SETS,
+    agiqa3k,
+    csiq,
+    csiq_names,
+    kadid10k,
+    koniq10k,
+    livec,
+    spaq,
+    tid2013,
+    touch,
+)
+from trainer.demo.benchmarks import write_set
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load, load_all
+from trainer.evaluation.benchmarks.splits import draw
+
+PARTS = ("train", "validation", "test")
 
 
 def written(name: str, folder: Path) -> Path:
@@ -67,7 +88,7 @@ def test_koniqs_official_test_part_is_what_is_evaluated(tmp_path: Path) -> None:
 def test_the_koniq_file_without_the_official_split_says_so_and_gives_everything(tmp_path: Path) -> None:
     found = load(koniq10k(tmp_path, SCORES))
     assert len(found.ids) == 36
-    assert f"{SCORES} has no official split, which {SETS} has" in found.notes
+    assert f"{SCORES} has no official split; {SETS} has one" in found.notes
     assert any("MOS_zscore" in note for note in found.notes)
 
 
@@ -130,7 +151,7 @@ def test_csiqs_workbook_is_turned_over(tmp_path: Path) -> None:
     found = load(csiq(tmp_path))
     assert found.mos == pytest.approx([1 - dmos for *_, dmos in CSIQ_ROWS])
     assert scores(found)["dst_imgs/awgn/1600.AWGN.1.png"] == 1
-    assert "labels turned over, higher is better: 1 - label" in found.notes
+    assert "labels inverted, higher is better: 1 - label" in found.notes
 
 
 @pytest.mark.parametrize("extension", [".png", ""])
@@ -162,20 +183,168 @@ def test_all_sets_below_a_folder_are_loaded(tmp_path: Path) -> None:
     assert {benchmark.name for benchmark in load_all(tmp_path)} == set(PUBLISHED)
     one, other = load_all([tmp_path / "spaq_as_downloaded", tmp_path / "csiq_as_downloaded"])
     assert (one.name, other.name) == ("spaq", "csiq")
-    with pytest.raises(ValueError, match="holds several benchmarks, name one"):
+    with pytest.raises(ValueError, match="holds several benchmarks; give one of"):
         load(tmp_path)
 
 
 def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
     folders = [written("kadid10k", tmp_path / name) for name in ("one", "other")]
-    with pytest.raises(ValueError, match="several benchmarks have one name"):
+    with pytest.raises(ValueError, match="several benchmarks have the same name"):
         load_all(folders)
 
 
-def test_a_folder_without_a_benchmark_is_told_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no benchmark below") as refused:
+def test_a_folder_without_a_benchmark_is_refused_with_the_known_layouts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no benchmark in") as refused:
         load(tmp_path)
     for name in PUBLISHED:
         assert PUBLISHED[name][1] in str(refused.value)
     with pytest.raises(ValueError, match="does not exist"):
         load(tmp_path / "nowhere")
+
+
+def plain(folder: Path, file: str = "labels.csv") -> Path:
+    touch(folder / "images", ["a.png", "b.png"])
+    (folder / file).write_text("image,mos\na.png,1\nb.png,2\n")
+    return folder
+
+
+def pyiqas(folder: Path, name: str) -> Path:
+    table = pd.read_csv(folder / "kadid10k" / "dmos.csv")
+    columns = {"ref_name": table["ref_img"], "dist_name": table["dist_img"], "dmos": table["dmos"]}
+    (folder / name).parent.mkdir(exist_ok=True)
+    pd.DataFrame(columns).to_csv(folder / name, index=False)
+    return folder / name
+
+
+def names(path: Path) -> list[str]:
+    return [found.name for found in load_all(path, "all")]
+
+
+def test_a_plain_set_with_its_images_in_a_folder_is_no_other(tmp_path: Path) -> None:
+    assert names(plain(tmp_path / "mine")) == ["mine"]
+
+
+def test_a_set_among_others_is_what_it_is_alone(tmp_path: Path) -> None:
+    alone = load(kadid10k(tmp_path / "kadid10k"))
+    plain(tmp_path / "mine")
+    tid2013(tmp_path / "a" / "tid2013")
+    found = {one.name: one for one in load_all(tmp_path)}
+    assert sorted(found) == ["kadid10k", "mine", "tid2013"]
+    assert (found["kadid10k"].ids, found["kadid10k"].root) == (alone.ids, alone.root)
+
+
+def test_pyiqas_lists_beside_the_sets_are_read_only_where_they_are_named(tmp_path: Path) -> None:
+    kadid10k(tmp_path / "kadid10k")
+    lists = [pyiqas(tmp_path, f"{place}meta_info_KADID10kDataset.csv") for place in ("", "meta_info/", "kadid10k/")]
+    published = load(tmp_path)
+    assert published.references == pd.read_csv(tmp_path / "kadid10k" / "dmos.csv")["ref_img"].tolist()
+    assert not any("pyiqa" in note for note in published.notes)
+    for file in lists:
+        found = load(file)
+        assert (found.images, found.mos.tolist()) == (published.images, published.mos.tolist())
+        assert any("pyiqa" in note for note in found.notes)
+
+
+def test_a_table_called_data_is_agiqas_only_with_its_columns(tmp_path: Path) -> None:
+    assert names(agiqa3k(tmp_path / "agiqa")) == ["agiqa3k"]
+    own = plain(tmp_path / "own", "data.csv")
+    assert load(own / "data.csv").name == "data"
+    with pytest.raises(ValueError, match=r"data\.csv with name, mos_quality, mos_align \(AGIQA-3K\)"):
+        load(own)
+
+
+@pytest.mark.parametrize("content", [b"when,what\n1,2\n", b"", b"\xff\xfe\x00,\x80"])
+def test_a_table_of_another_kind_hides_no_benchmark_below_it(content: bytes, tmp_path: Path) -> None:
+    csiq(tmp_path / "csiq")
+    (tmp_path / "data.csv").write_bytes(content)
+    assert names(tmp_path) == ["csiq"]
+
+
+def test_a_folder_that_may_not_be_read_hides_no_benchmark_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csiq(tmp_path / "csiq")
+    (tmp_path / "lost+found").mkdir()
+    listdir = os.listdir
+
+    def guarded(folder: Path) -> list[str]:
+        if Path(folder).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", guarded)
+    assert names(tmp_path) == ["csiq"]
+
+
+def test_a_folder_with_two_label_files_of_one_set_is_refused_with_both(tmp_path: Path) -> None:
+    koniq10k(tmp_path / "KONIQ")
+    image = next((tmp_path / "KONIQ" / "1024x768").iterdir()).name
+    (tmp_path / "KONIQ" / "metas").mkdir()
+    (tmp_path / "KONIQ" / "metas" / "test_koniq_2k.json").write_text(
+        f'[{{"id": "1", "image": "KONIQ/1024x768/{image}", "gt_score": 3.5}}]'
+    )
+    with pytest.raises(ValueError, match=r"koniq10k by \S+sets\.csv, koniq10k by \S+test_koniq_2k\.json"):
+        load_all(tmp_path)
+    with pytest.raises(ValueError, match="holds several benchmarks; give one of"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_parts_are_everything_and_share_no_image(name: str, tmp_path: Path) -> None:
+    folder = PUBLISHED[name][0](tmp_path)
+    parts = [load(folder, part).ids for part in PARTS]
+    assert sorted(id for part in parts for id in part) == sorted(load(folder, "all").ids)
+    assert all(parts)
+
+
+@pytest.mark.parametrize("name", ["kadid10k", "pipal", "tid2013", "csiq"])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_reference_is_in_two_parts(name: str, seed: int, tmp_path: Path) -> None:
+    folder = PUBLISHED[name][0](tmp_path)
+    parts = [set(load(folder, part, seed=seed).references) for part in PARTS]
+    assert all(one.isdisjoint(other) for one, other in combinations(parts, 2))
+
+
+def test_a_seed_gives_the_same_part_whatever_the_order_of_the_labels_and_another_seed_another() -> None:
+    groups = [f"reference {number % 25}" for number in range(500)]
+    first, again = draw(groups, seed=1), draw(groups[::-1], seed=1)
+    assert {groups[row] for row in first["test"]} == {groups[::-1][row] for row in again["test"]}
+    assert {groups[row] for row in first["test"]} != {groups[row] for row in draw(groups, seed=2)["test"]}
+
+
+def test_what_is_drawn_has_koniqs_proportions() -> None:
+    parts = draw([str(number) for number in range(1000)], seed=0)
+    assert [len(parts[part]) for part in PARTS] == [700, 100, 200]
+
+
+def test_a_drawn_part_says_how(tmp_path: Path) -> None:
+    folder = spaq(tmp_path)
+    assert "part test (drawn by image with seed 3): 6 of 30 images" in load(folder, "test", seed=3).notes
+    assert load(folder, "test").ids == load(folder, "test").ids != load(folder, "test", seed=3).ids
+
+
+def test_a_part_does_not_depend_on_which_images_are_missing(tmp_path: Path) -> None:
+    folder = spaq(tmp_path)
+    test, train = load(folder, "test").ids, load(folder, "train")
+    train.images[0].unlink()
+    assert load(folder, "test").ids == test
+
+
+def test_official_parts_are_kept(tmp_path: Path) -> None:
+    folder, lines = koniq10k(tmp_path), (LABELS / SETS).read_text().splitlines()[1:]
+    for part, name in zip(PARTS, ("training", "validation", "test"), strict=True):
+        expected = [line.partition(",")[0] for line in lines if line.endswith(name)]
+        assert [image.name for image in load(folder, part, seed=9).images] == expected
+
+
+def test_two_references_cannot_be_parted_into_three() -> None:
+    with pytest.raises(ValueError, match="cannot be drawn from 2 references"):
+        draw(["a", "a", "b"], seed=0)
+
+
+def test_the_demos_benchmarks_name_their_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.demo.benchmarks.CONTENTS", 3)
+    write_set(tmp_path / "noise", "noise", first_content=40)
+    found = load(tmp_path / "noise")
+    assert found.references == [image.name[:3] for image in found.images]
+    assert sorted(set(found.references)) == ["040", "041", "042"]

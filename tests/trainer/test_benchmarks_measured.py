@@ -19,7 +19,7 @@ from trainer.evaluation.benchmarks.load import load
 from trainer.evaluation.evaluate import measured
 from trainer.evaluation.metrics import Metrics
 from trainer.evaluation.predictions import Prediction, Predictions
-from trainer.evaluation.protocol import Protocol
+from trainer.settings.protocol import Protocol
 
 Array = NDArray[np.float64]
 PROTOCOL = Protocol("expected")

@@ -16,20 +16,17 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from tests.service.conftest import picture
-from trainer.evaluation.averages import relative_gain_percent
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.comparison.chance import Chance
-from trainer.evaluation.comparison.compare import compare
-from trainer.evaluation.comparison.comparison import AVERAGED, Comparison
-from trainer.evaluation.comparison.misses import worst
+from trainer.evaluation.bootstrap import Interval, PairedTest, holm
+from trainer.evaluation.comparison.comparison import AVERAGED, Bootstrap, Comparison, compare
+from trainer.evaluation.comparison.page import worst
 from trainer.evaluation.comparison.run import write
-from trainer.evaluation.comparison.terminal import show
+from trainer.evaluation.comparison.tables import show
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.metrics import measure
 from trainer.evaluation.predictions import Prediction
-from trainer.evaluation.protocol import Protocol
-from trainer.evaluation.resampling import Interval
-from trainer.evaluation.significance import PairedTest, holm
+from trainer.reporting.averages import relative_gain_percent
+from trainer.settings.protocol import Protocol
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"<b>blur</b>": 60, "noise": 30, "tone": 40}
@@ -70,7 +67,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     folder = tmp_path_factory.mktemp("sets")
     sets = [benchmark(folder / str(number), *named) for number, named in enumerate(SIZES.items())]
     models = {name: evaluation(sets, noise, f"v-{name}") for name, noise in NOISE.items()}
-    return compare(sets, models, Chance(resamples=200))
+    return compare(sets, models, Bootstrap(resamples=200))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +77,7 @@ def out(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def test_intervals_hold_their_metrics_and_the_better_model_is_told_apart(comparison: Comparison) -> None:
+def test_intervals_hold_their_metrics_and_the_better_model_is_found(comparison: Comparison) -> None:
     for (model, name), found in comparison.intervals.items():
         metrics = comparison.evaluations[model].benchmarks[name]
         assert found["srcc"].low <= metrics.srcc <= found["srcc"].high
@@ -123,17 +120,17 @@ def test_a_gain_is_drawn_of_both_models_on_the_same_images(comparison: Compariso
 
 def test_sets_of_one_size_are_drawn_independently(tmp_path: Path) -> None:
     sets = [benchmark(tmp_path / name, name, 40) for name in ("one", "other")]
-    found = compare(sets, {"base": evaluation(sets, 1.0, "v")}, Chance(resamples=300))
-    with_alone = compare(sets[:1], {"base": evaluation(sets, 1.0, "v")}, Chance(resamples=300))
+    found = compare(sets, {"base": evaluation(sets, 1.0, "v")}, Bootstrap(resamples=300))
+    with_alone = compare(sets[:1], {"base": evaluation(sets, 1.0, "v")}, Bootstrap(resamples=300))
     assert abs(np.corrcoef(found.draws["base", "one"][0], found.draws["base", "other"][0])[0, 1]) < 0.3
     assert np.array_equal(found.draws["base", "one"], with_alone.draws["base", "one"])
 
 
 @pytest.mark.parametrize("tests", [1, 8, 32, 200])
 def test_the_smallest_p_is_significant_however_many_tests_there_are(tests: int) -> None:
-    smallest = PairedTest(0.1, Interval(0, 0.2), 2 / (Chance(resamples=10).resamples_of_tests(tests) + 1), 100)
+    smallest = PairedTest(0.1, Interval(0, 0.2), 2 / (Bootstrap(resamples=10).resamples_of_tests(tests) + 1), 100)
     assert max(holm(dict.fromkeys(range(tests), smallest)).values()) < 0.05 / 3
-    assert Chance(resamples=10**6).resamples_of_tests(tests) == 10**6
+    assert Bootstrap(resamples=10**6).resamples_of_tests(tests) == 10**6
 
 
 def test_over_a_baseline_that_orders_a_set_the_wrong_way_round_there_is_no_gain(
@@ -143,27 +140,27 @@ def test_over_a_baseline_that_orders_a_set_the_wrong_way_round_there_is_no_gain(
     turned = evaluation([replace(one, mos=-one.mos) for one in sets], 0.1, "v-turned")
     upside_down = {name: measure(turned.scores(name), one.mos) for name, one in zip(SIZES, sets, strict=True)}
     models = {"turned": replace(turned, benchmarks=upside_down), "better": comparison.evaluations["better"]}
-    found = compare(sets, models, Chance(resamples=50))
+    found = compare(sets, models, Bootstrap(resamples=50))
     assert found.gain_percent("better") is None and found.gain_interval("better") is None
     write(found, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["models"]["better"]["relative_gain_percent"] is None
 
 
-def test_of_a_single_reference_nothing_is_drawn_and_the_reader_is_told(tmp_path: Path) -> None:
+def test_of_a_single_reference_nothing_is_drawn_and_a_note_says_so(tmp_path: Path) -> None:
     one = replace(benchmark(tmp_path / "set", "one", 20), references=["same"] * 20)
     models = {name: evaluation([one], noise, f"v-{name}") for name, noise in NOISE.items()}
-    found = compare([one], models, Chance(resamples=50))
+    found = compare([one], models, Bootstrap(resamples=50))
     assert found.weighted_interval("better", "plcc") is None and not found.tests
-    assert "no intervals or test for better: all images are of one reference" in found.notes["one"][-1]
+    assert "no intervals or test for better: all images have the same reference" in found.notes["one"][-1]
     write(found, tmp_path / "out")
     said = shown(found)
-    assert "all images are of one reference" in said
+    assert "all images have the same reference" in said
     assert "one: 1 images without a score of better, 1 refused by the service" in said
 
 
 def test_a_model_alone_is_not_the_best_of_anything(tmp_path: Path) -> None:
     one = benchmark(tmp_path / "set", "one", 20)
-    write(compare([one], {"base": evaluation([one], 1.0, "v")}, Chance(resamples=50)), tmp_path / "out")
+    write(compare([one], {"base": evaluation([one], 1.0, "v")}, Bootstrap(resamples=50)), tmp_path / "out")
     assert "textbf" not in (tmp_path / "out" / "table.tex").read_text()
 
 

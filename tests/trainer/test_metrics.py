@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.stats import kendalltau, pearsonr, somersd, spearmanr
 
-from trainer.evaluation.logistic import fit_logistic
-from trainer.evaluation.metrics import FitWarning, measure
+from trainer.evaluation.metrics import FitWarning, fit_logistic, measure
 
 Array = NDArray[np.float64]
 

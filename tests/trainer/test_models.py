@@ -82,7 +82,7 @@ def test_a_checkpoints_version_is_the_one_that_a_store_would_give_it(tmp_path: P
 
 def test_a_version_that_the_store_has_not_is_named(tmp_path: Path) -> None:
     brightness(tmp_path)
-    with pytest.raises(ValueError, match="no version v0123456789ab; name its store with --store"):
+    with pytest.raises(ValueError, match="no version v0123456789ab; give its store with --store"):
         run(settings(tmp_path, models=["v0123456789ab"], store=tmp_path / "store"))
 
 
@@ -105,7 +105,7 @@ def test_what_serves_now_is_not_taken_for_what_served_before(listening: Listenin
     brightness(tmp_path)
     run(settings(tmp_path, service=listening.url))
     listening.operators.post(f"/internal/versions/{listening.world.second}/promote").raise_for_status()
-    with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {listening.world.second}"):
+    with pytest.raises(ValueError, match=f"version {listening.world.first}, not of version {listening.world.second}"):
         run(settings(tmp_path, service=listening.url))
 
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_that_changed_is_not_taken_for_the_one_that_was_asked(
     evaluated(find("serving", chosen), [one], Stages())
     changed = find(str(checkpoint(tmp_path / "mine", seed=9)), chosen)
     shutil.copytree(find("serving", chosen).folder, changed.folder)
-    with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {changed.version()}"):
+    with pytest.raises(ValueError, match=f"version {listening.world.first}, not of version {changed.version()}"):
         evaluated(changed, [one], Stages())
 
 
@@ -136,11 +136,11 @@ def test_answers_in_another_profile_are_not_taken_for_those_that_are_asked(
     evaluated(find("serving", chosen), [one], Stages())
     thinking = find("evoquality:owner/name", chosen)
     shutil.copytree(find("serving", chosen).folder, thinking.folder)
-    with pytest.raises(ValueError, match="a service with profile plain, but one with evoquality"):
+    with pytest.raises(ValueError, match="a service with profile plain, not of one with evoquality"):
         evaluated(thinking, [one], Stages())
 
 
-def test_what_was_recorded_and_what_not_is_told(
+def test_recorded_and_unrecorded_models_are_reported(
     listening: Listening, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     brightness(tmp_path)

@@ -18,7 +18,7 @@ from tests.service.conftest import Listening, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.evaluation.evaluate import evaluate, measured
 from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.protocol import Protocol
+from trainer.settings.protocol import Protocol
 
 __all__ = ["listening", "make_listening"]
 
@@ -35,9 +35,9 @@ def test_what_is_there_is_not_asked_again(make_listening: Callable[..., Listenin
     file = tmp_path / "out" / "brightness.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:3]) + lines[3][:20])  # killed in the midst of a line
-    before, told = asked(listening), []
-    again = evaluate(listening.url, [one], drawn, tmp_path / "out", advance=told.append)
-    assert (asked(listening) - before, sum(told)) == (len(LEVELS) - 3, len(LEVELS) - 3)
+    before, advanced = asked(listening), []
+    again = evaluate(listening.url, [one], drawn, tmp_path / "out", advance=advanced.append)
+    assert (asked(listening) - before, sum(advanced)) == (len(LEVELS) - 3, len(LEVELS) - 3)
     assert again == first
 
 
@@ -81,7 +81,7 @@ def test_another_version_than_that_of_the_file_is_refused(listening: Listening, 
     few, more = brightness(tmp_path, levels=LEVELS[:4]), brightness(tmp_path / "more")
     evaluate(listening.url, [few], Protocol(), tmp_path / "out")
     listening.operators.post(f"/internal/versions/{listening.world.second}/promote").raise_for_status()
-    with pytest.raises(ValueError, match=f"version {listening.world.first}, but version {listening.world.second}"):
+    with pytest.raises(ValueError, match=f"version {listening.world.first}, not of version {listening.world.second}"):
         evaluate(listening.url, [more], Protocol(), tmp_path / "out")
 
 
@@ -89,11 +89,11 @@ def test_benchmarks_asked_in_different_ways_are_not_taken_together(listening: Li
     one, other = (brightness(tmp_path, name) for name in ("one", "other"))
     evaluate(listening.url, [one], Protocol("expected"), tmp_path / "out")
     evaluate(listening.url, [other], Protocol("sampled", 16), tmp_path / "out")
-    with pytest.raises(ValueError, match="protocol 'mode sampled, samples 16, seed 0', but 'mode expected'"):
+    with pytest.raises(ValueError, match="protocol 'mode sampled, samples 16, seed 0', not of 'mode expected'"):
         measured([one, other], Protocol(), tmp_path / "out")
 
 
-def test_a_model_of_which_nothing_could_be_read_is_told_with_what_to_do(listening: Listening, tmp_path: Path) -> None:
+def test_a_model_without_a_readable_answer_is_refused_with_what_to_do(listening: Listening, tmp_path: Path) -> None:
     one = brightness(tmp_path)
     for image in one.images:
         image.write_bytes(b"no picture")

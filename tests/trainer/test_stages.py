@@ -23,7 +23,7 @@ def test_a_round_starts_from_the_active_version_though_the_first_replica_did_not
 ) -> None:
     with replicas.workers() as workers:
         workers.promote(replicas.first.second, replicas.first.first)
-    replicas.worlds[0].service.gate.version = replicas.first.store.info(replicas.first.first)
+    replicas.worlds[0].service.swap_lock.version = replicas.first.store.info(replicas.first.first)
     replicas.worlds[0].engine.version = replicas.first.first
     start(context)
     assert context.base == replicas.first.second

@@ -34,14 +34,14 @@ def test_a_dead_replica_is_skipped_and_asked_again_once_it_is_back(replicas: Rep
 
 def test_a_replica_on_another_version_is_not_asked(replicas: Replicas) -> None:
     with replicas.workers() as workers:
-        replicas.worlds[1].service.gate.version = replicas.first.store.info(replicas.first.second)
+        replicas.worlds[1].service.swap_lock.version = replicas.first.store.info(replicas.first.second)
         assert scores(workers.rollouts(batch(replicas))) == EXPECTED
         assert replicas.asked(1) == 0
 
 
 def test_if_all_replicas_are_on_another_version_the_round_stops_at_once(replicas: Replicas) -> None:
     for world in replicas.worlds:
-        world.service.gate.version = replicas.first.store.info(replicas.first.second)
+        world.service.swap_lock.version = replicas.first.store.info(replicas.first.second)
     with replicas.workers() as workers, pytest.raises(WrongVersion, match=replicas.first.second):
         workers.rollouts(batch(replicas))
 
@@ -103,7 +103,7 @@ def test_a_promotion_goes_to_every_replica_and_names_those_that_did_not_follow(r
     with replicas.workers() as workers:
         swap, behind = workers.promote(replicas.first.second, replicas.first.first)
     assert swap.version == replicas.first.second
-    assert [world.service.gate.version.id for world in replicas.worlds[:2]] == [replicas.first.second] * 2
+    assert [world.service.swap_lock.version.id for world in replicas.worlds[:2]] == [replicas.first.second] * 2
     assert behind == [replicas.urls[third]]
 
 

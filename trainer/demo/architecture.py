@@ -1,9 +1,9 @@
-"""The embedded checkpoint's shape: Qwen2.5-VL shrunk until two CPU cores can serve and train it.
+"""Architecture of the embedded checkpoint: Qwen2.5-VL, small enough for two CPU cores to serve and train.
 
     python -m trainer.demo.architecture DIR    writes it with random weights
 
-Everything is the real thing, only small: the model class, the image processor, a byte-level BPE tokenizer whose
-digits stand apart, and a chat template, so that `AutoProcessor` and vLLM load it like any other checkpoint.
+Model class and image processor are the real ones; tokenizer (byte-level BPE, each digit a token) and chat template come
+with it. `AutoProcessor` and vLLM load it like any other checkpoint.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ from transformers import (
 from service.prompts import COMPARE_QUESTION, SCORE_QUESTION
 
 IMAGE_SIDE = 112
-"""Pixels a side: 8 x 8 patches of 14, merged 2 x 2 into 16 visual tokens."""
+"""Pixels per side: 8 x 8 patches of 14 pixels, merged 2 x 2 into 16 visual tokens."""
 
 SPECIAL_TOKENS = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>",
-    "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
-]  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -45,7 +50,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of a few hundred tokens, trained on the two questions themselves."""
+    """A byte-level BPE of a few hundred tokens, trained on the two questions."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -77,7 +82,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor() -> Qwen2_5_VLProcessor:
-    """Tokenizer, image processor (112 x 112 pixels at most) and chat template."""
+    """Tokenizer, image processor (at most 112 x 112 pixels) and chat template."""
     pixels = IMAGE_SIDE * IMAGE_SIDE
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=pixels),
@@ -131,7 +136,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def build_model(processor: Qwen2_5_VLProcessor, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """The shrunken model with random weights."""
+    """The small model with random weights."""
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(build_config(processor.tokenizer))
     model.generation_config = GenerationConfig(
@@ -142,7 +147,7 @@ def build_model(processor: Qwen2_5_VLProcessor, seed: int) -> Qwen2_5_VLForCondi
 
 
 def save_checkpoint(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, directory: Path) -> None:
-    """Writes what `AutoProcessor` and vLLM need to load the checkpoint."""
+    """Writes a checkpoint that `AutoProcessor` and vLLM can load."""
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
 

@@ -1,10 +1,10 @@
-"""Seven synthetic benchmarks, stand-ins for the paper's seven sets, each of one kind of damage.
+"""Seven synthetic benchmarks, one per kind of damage, in place of the paper's photographs.
 
     python -m trainer.demo.benchmarks DIR    writes DIR/<set>/images/*.png and DIR/<set>/labels.csv
 
-Contents are the `benchmark` split, which no training or pool picture shares. The columns of labels.csv are image, mos
-and reference: mos is `truth.quality`, which a full-reference measure calibrates; reference is the content's number.
-Only `trainer/evaluation/` opens the label files.
+Contents are those of the `benchmark` split, which shares none with training or pool. The columns of labels.csv are
+image, mos and reference: mos is `truth.quality`, calibrated by a full-reference measure; reference is the content's
+number. Only `trainer/evaluation/` opens the label files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.demo.contents import content
-from trainer.demo.pictures import KINDS, damage
-from trainer.demo.truth import quality
+from trainer.demo.truth import KINDS, damage, quality
 from trainer.pool.distortions import FAMILIES, LEVELS
 
 CONTENTS, VARIANTS = 40, 4
@@ -31,9 +30,9 @@ SETS: dict[str, list[str]] = {
     "wild": KINDS,
     "local_structure": [*FAMILIES["local"], "oversharpen", "stripes"],
 }
-"""Set -> the distortion types in it; `wild` mixes two types of any family."""
+"""Set -> its distortion types; `wild` mixes two types of any family."""
 SHARE_OF_LEVEL = (0.4, 0.0, 0.2, 0.0, 0.4)
-"""Damage is mostly slight or severe, so that 160 pictures tell judges apart."""
+"""Share of each level. Damage is mostly slight or severe, so that 160 pictures can separate models."""
 
 
 def write_benchmarks(directory: Path) -> None:

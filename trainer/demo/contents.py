@@ -1,8 +1,8 @@
 """Undistorted pictures for the demo: procedural scenes, and photographs from scikit-image's and scikit-learn's wheels.
 
-The splits share no content: `train` makes the embedded checkpoint and `pool` is what it evolves on, both from the
-left part of each photograph; `benchmark`, on which it is judged, sees the right part alone. Scenes are drawn from
-seeds of the split's own. A picture is a function of its split and index alone.
+The splits share no content. `train` (for the embedded checkpoint) and `pool` (for evolution) use the left part of each
+photograph, `benchmark` (for evaluation) only the right part. Scenes use separate seeds for each split. A picture is a
+function of only its split and index.
 """
 
 from __future__ import annotations
@@ -21,19 +21,30 @@ Split = Literal["train", "pool", "benchmark"]
 SIDE = 112
 
 PHOTOGRAPHS = (
-    "astronaut.png", "brick.png", "camera.png", "chelsea.png", "china.jpg", "coffee.png", "coins.png", "flower.jpg",
-    "grass.png", "gravel.png", "ihc.png", "motorcycle_left.png", "page.png",
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "china.jpg",
+    "coffee.png",
+    "coins.png",
+    "flower.jpg",
+    "grass.png",
+    "gravel.png",
+    "ihc.png",
+    "motorcycle_left.png",
+    "page.png",
     "text.png",
-)  # fmt: skip
+)
 BOUNDARY = 0.62
-"""Where a photograph is cut: `train` and `pool` see the part left of it, `benchmark` the part right of it."""
+"""Cut of a photograph, as a share of its width: `train` and `pool` use the left part, `benchmark` the right one."""
 LEAST_DETAIL = 0.03
-"""Flatter pictures are drawn again: damage would not show in them."""
+"""Pictures with less detail are drawn again, since damage would not show."""
 _SEED: dict[Split, int] = {"train": 1, "pool": 2, "benchmark": 3}
 
 
 def content(split: Split, index: int) -> Image.Image:
-    """The split's undistorted picture number `index`: RGB, 112 x 112."""
+    """Undistorted picture number `index` of a split: RGB, 112 x 112."""
     rng = np.random.default_rng((_SEED[split], index))
     picture = _photograph_crop(split, rng) if rng.random() < 0.5 else _scene(rng)
     while _detail(picture) < LEAST_DETAIL:
@@ -44,7 +55,7 @@ def content(split: Split, index: int) -> Image.Image:
 
 
 def _detail(picture: Image.Image) -> float:
-    """Mean absolute difference of neighbouring pixels, down plus across, on [0, 1]."""
+    """Mean absolute difference of neighbouring pixels, vertical plus horizontal, for values in [0, 1]."""
     luma = np.asarray(picture, dtype=np.float32).mean(-1) / 255
     return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
 
@@ -57,7 +68,7 @@ def _photograph(name: str) -> Image.Image:
 
 
 def _photograph_crop(split: Split, rng: np.random.Generator) -> Image.Image:
-    """A random square of the split's part of a photograph, scaled down (never up), a little re-coloured."""
+    """A random square from the split's part of a photograph, scaled down (never up) and slightly recoloured."""
     photograph = _photograph(str(rng.choice(PHOTOGRAPHS)))
     cut = int(photograph.width * BOUNDARY)
     start, stop = (cut, photograph.width) if split == "benchmark" else (0, cut)
@@ -69,7 +80,7 @@ def _photograph_crop(split: Split, rng: np.random.Generator) -> Image.Image:
 
 
 def _tinted(pixels: NDArray[np.floating], rng: np.random.Generator) -> Image.Image:
-    """Varies exposure and colour within what a good photograph shows; grey pictures get a duotone."""
+    """Varies exposure and colour within the range of good photographs; grey pictures become duotones."""
     if np.abs(pixels - pixels.mean(-1, keepdims=True)).max() < 0.02:
         dark, light = rng.uniform(0, 0.35, 3), rng.uniform(0.65, 1, 3)
         pixels = dark + (light - dark) * pixels
@@ -78,7 +89,7 @@ def _tinted(pixels: NDArray[np.floating], rng: np.random.Generator) -> Image.Ima
 
 
 def _scene(rng: np.random.Generator) -> Image.Image:
-    """A "dead leaves" scene (occluding textured shapes have natural images' statistics), drawn at twice the size."""
+    """A "dead leaves" scene of occluding textured shapes, which has the statistics of natural images; drawn at 2x."""
     side = 2 * SIDE
     pixels = _texture(side, rng)
     for _ in range(int(rng.integers(3, 40))):

@@ -1,9 +1,9 @@
-"""`make demo`: evolves the embedded checkpoint over two rounds under live traffic, and measures the gain.
+"""`make demo`: evolves the embedded checkpoint for two rounds under live traffic, and measures the gain.
 
     python -m trainer.demo.run [--run runs/demo] [--seed 0] [--policy lora|full]
 
-Starts the service (and for policy full a rollout engine), a client that keeps asking, and the trainer, each as its
-own process; evaluates before, between and after; writes report.json and report.html; stops everything it started.
+Starts the service (and for `--policy full` a rollout engine), a client that keeps sending requests, and the trainer, as
+processes. Evaluates before, between and after the rounds, writes report.json and report.html, and stops all processes.
 """
 
 from __future__ import annotations
@@ -24,36 +24,34 @@ from rich.table import Table
 
 from service.client import Client
 from service.configuration.settings import operator_key
+from trainer.demo.audit import audit_round
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate, record
-from trainer.evaluation.protocol import Protocol
-from trainer.evaluation.pseudo_labels.pool_audit import audit_round
 from trainer.files import write_json
 from trainer.progress import Stages
 from trainer.reporting.report import write_report
 from trainer.serving import running, serving
+from trainer.settings.protocol import Protocol
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64
 SCALE = ("--groups=60", "--samples=12")
-"""What two cores do in some ten minutes; the trainer's own defaults are larger."""
+"""For about ten minutes on two cores; the trainer's defaults are larger."""
 CONSOLE = Console()
 
 
 def main(
-    run: Annotated[Path, typer.Option(help="Folder for everything the demo makes; emptied first.")] = Path("runs/demo"),
+    run: Annotated[Path, typer.Option(help="Output folder; emptied first.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="The trainer's seed.")] = 0,
-    policy: Annotated[
-        Literal["lora", "full"], typer.Option(help="What is trained: an adapter, or all weights.")
-    ] = "lora",
+    policy: Annotated[Literal["lora", "full"], typer.Option(help="Train an adapter, or all weights.")] = "lora",
     rounds: Annotated[int, typer.Option(help="Evolution rounds.")] = 2,
-    extra: Annotated[list[str] | None, typer.Option(help="One more flag for the trainer, as --flag=value.")] = None,
+    extra: Annotated[list[str] | None, typer.Option(help="Additional flag for the trainer, as --flag=value.")] = None,
 ) -> None:
-    """Evolves the embedded checkpoint under live traffic and prints what it gained."""
+    """Evolves the embedded checkpoint under live traffic and prints the gain."""
     began = time.time()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave the context managers, which stop all processes
     shutil.rmtree(run, ignore_errors=True)
     (run / "pool").mkdir(parents=True)
     stages = Stages(run / "stages.jsonl")
@@ -83,15 +81,15 @@ def main(
 
 @contextmanager
 def service(run: Path, stages: Stages) -> Iterator[tuple[str, str]]:
-    """A service on the embedded checkpoint and an empty store. Yields its public and operators' addresses."""
-    # without a cache the traffic asks the engine
+    """A service on the embedded checkpoint and an empty store. Yields its public and its operators' address."""
+    # no cache, so that traffic reaches the engine
     with _serving(run, "service", stages, "--checkpoint", str(CHECKPOINT), "--cache-entries", "0") as addresses:
         yield addresses
 
 
 @contextmanager
 def rollout_engine(run: Path, stages: Stages) -> Iterator[list[str]]:
-    """An engine that the trainer may overwrite. Yields the trainer's flags for it."""
+    """A rollout engine whose weights the trainer overwrites. Yields the trainer's flags for it."""
     with _serving(run, "rollout engine", stages, "--role", "rollout") as (_, operator):
         yield ["--policy=full", f"--rollout-operator={operator}"]
 
@@ -107,22 +105,31 @@ def _serving(run: Path, name: str, stages: Stages, *flags: str) -> Iterator[tupl
 
 @contextmanager
 def traffic(run: Path, public: str) -> Iterator[None]:
-    """The client that keeps asking."""
+    """A client that sends requests until the block ends."""
     command = [
-        sys.executable, "-m", "trainer.demo.traffic", "--url", public, "--images", str(run / "pool"),
-        "--out", str(run / "traffic.jsonl"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "trainer.demo.traffic",
+        f"--url={public}",
+        f"--images={run / 'pool'}",
+        f"--out={run / 'traffic.jsonl'}",
+    ]
     with running(command, run / "traffic.log"):
         yield
 
 
 def _evolve(run: Path, number: int, seed: int, operator: str, flags: list[str]) -> None:
-    """The trainer up to round `number`: what is done already it passes over."""
+    """Runs the trainer up to round `number`; it skips finished rounds."""
     command = [
-        sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(run / "pool"), "--run", str(run),
-        "--store", str(run / "store"), "--operator", operator, "--rounds", str(number),
-        "--seed", str(seed), *flags,
-    ]  # fmt: skip
+        *(sys.executable, "-m", "trainer.cli", "evolve"),
+        f"--pool={run / 'pool'}",
+        f"--run={run}",
+        f"--store={run / 'store'}",
+        f"--operator={operator}",
+        f"--rounds={number}",
+        f"--seed={seed}",
+        *flags,
+    ]
     code = subprocess.run(command, check=False).returncode
     if code:
         CONSOLE.print(f"the trainer ended with exit code {code}; see {run}", style="red")

@@ -1,9 +1,8 @@
-"""A client that keeps asking while the demo evolves the model, and writes down what it saw.
+"""A client that keeps sending requests while the demo evolves the model, and logs every answer.
 
     python -m trainer.demo.traffic --url http://127.0.0.1:8000 --images DIR --out traffic.jsonl
 
-It asks a few questions over and over, greedily, so that every version answers each of them in one way only.
-SIGTERM ends it.
+It repeats a few greedy requests, so a version always gives the same answer to each. SIGTERM ends it.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ IMAGES = 12
 def main(
     url: Annotated[str, typer.Option(help="Address of the service.")],
     images: Annotated[Path, typer.Option(help="Folder of images; the first dozen are used.")],
-    out: Annotated[Path, typer.Option(help="JSON lines: one a request.")],
-    pause: Annotated[float, typer.Option(help="Seconds between two requests of one caller.")] = 0.35,
+    out: Annotated[Path, typer.Option(help="Output file, one line of JSON per request.")],
+    pause: Annotated[float, typer.Option(help="Seconds between two requests of one client.")] = 0.35,
 ) -> None:
-    """Two callers: one asks for scores, one for comparisons."""
+    """Two clients: one requests scores, one comparisons."""
     asyncio.run(_keep_asking(url, sorted(images.iterdir())[:IMAGES], out, pause))
 
 
@@ -55,9 +54,12 @@ async def _caller(
 
 async def _ask(client: AsyncClient, images: tuple[Path, ...]) -> dict[str, object]:
     row: dict[str, object] = {
-        "time": time.time(), "question": "+".join(image.stem for image in images),
-        "version": "", "answer": "", "error": None,
-    }  # fmt: skip
+        "time": time.time(),
+        "question": "+".join(image.stem for image in images),
+        "version": "",
+        "answer": "",
+        "error": None,
+    }
     began = time.perf_counter()
     try:
         if len(images) == 1:

@@ -1,4 +1,4 @@
-"""Evaluates what a service serves, through the public API that everybody uses. Answers are kept: see `predictions`."""
+"""Evaluates a served model through the public API. Answers are kept on disk, see `predictions`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from service import contract
 from service.client import Client
-from trainer.evaluation.asking import ask
-from trainer.evaluation.averages import weighted_mean
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
-from trainer.evaluation.predictions import Prediction, Predictions, check_all, scores
-from trainer.evaluation.protocol import Protocol
+from trainer.evaluation.predictions import Prediction, Predictions, ask, check_all, scores
+from trainer.reporting.averages import weighted_mean
+from trainer.settings.protocol import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +26,26 @@ class Evaluation:
     version: str
     protocol: Protocol
     settings: dict[str, Any]
-    """Of the service that answered: profile, dtype, min_pixels, max_pixels."""
+    """Profile, dtype, min_pixels and max_pixels of the service."""
     benchmarks: dict[str, Metrics]
     predictions: dict[str, list[Prediction]]
-    """Of each benchmark, (N,) in the order of its ids."""
+    """Benchmark -> (N,) predictions in the order of its ids."""
 
     @property
     def weighted_plcc(self) -> float:
-        """Raw PLCC over all benchmarks, weighted by their number of images, unreadable ones among them."""
+        """Mean raw PLCC of the benchmarks, weighted by their number of images, unreadable ones included."""
         counts = {name: len(row) for name, row in self.predictions.items()}
         return weighted_mean({name: metrics.plcc for name, metrics in self.benchmarks.items()}, counts)
 
     @property
     def unreadable(self) -> float:
-        """Share of the answers that held no score, of the pictures that the service took."""
+        """Share of answers without a readable score, over the images that the service accepted."""
         shares = [one.unreadable for row in self.predictions.values() for one in row if one.refused is None]
         return float(np.mean(shares)) if shares else 0.0
 
     @property
     def refused(self) -> dict[str, dict[str, str]]:
-        """Benchmark -> image -> why the service did not take it."""
+        """Benchmark -> image -> reason why the service refused it."""
         found = {
             name: {one.id: one.refused for one in row if one.refused is not None}
             for name, row in self.predictions.items()
@@ -54,11 +53,11 @@ class Evaluation:
         return {name: images for name, images in found.items() if images}
 
     def scores(self, benchmark: str) -> NDArray[np.float64]:
-        """(N,) predicted scores, NaN where no answer was readable."""
+        """(N,) predicted scores; NaN where no answer was readable."""
         return scores(self.predictions[benchmark])
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports."""
+        """JSON form for reports."""
         return {
             "version": self.version,
             "protocol": self.protocol.as_dict(),
@@ -78,12 +77,12 @@ def evaluate(
     *,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Evaluation:
-    """Scores every image that `folder`, one file a benchmark, has no prediction of, and measures them all.
+    """Scores every image without a prediction in `folder` (one file per benchmark), and computes the metrics.
 
-    `advance` is told of images as they are done.
+    Calls `advance` for images as they are done.
 
     Raises:
-        ServiceError: the service refused more than a picture.
+        ServiceError: the service refused a request for another reason than its image.
         ValueError: see `ask` and `measured`.
     """
     for benchmark in benchmarks:
@@ -92,10 +91,10 @@ def evaluate(
 
 
 def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) -> Evaluation:
-    """The metrics of predictions that are all there; nobody is asked.
+    """Metrics of complete predictions; sends no request.
 
     Raises:
-        ValueError: predictions are missing, were made by several versions or in another way, or do not vary.
+        ValueError: predictions are missing or constant, or differ in version, protocol or settings.
     """
     kept = [Predictions(folder, benchmark.name) for benchmark in benchmarks]
     check_all(kept, protocol)
@@ -116,13 +115,13 @@ def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics
     except ValueError as error:
         unreadable = np.mean([one.score is None for one in predictions])
         raise ValueError(
-            f"{benchmark.name}, judged by version {predictions[0].version}: {error}. {unreadable:.0%} of the images "
-            "have no score; a model that answers in another way than it is read needs its own --profile"
+            f"{benchmark.name}, version {predictions[0].version}: {error}. {unreadable:.0%} of the images have no "
+            "score; if the model answers in another format, give its --profile"
         ) from None
 
 
 def record(evaluation: Evaluation, operator: Client) -> None:
-    """Has the service show the results beside the version they were measured of. Raises ServiceError."""
+    """Records the results with the version in the service. Raises ServiceError."""
     results = {
         name: contract.Benchmark(n=metrics.n, plcc=metrics.plcc, srcc=metrics.srcc)
         for name, metrics in evaluation.benchmarks.items()

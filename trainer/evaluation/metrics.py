@@ -1,4 +1,4 @@
-"""How well predicted scores agree with mean opinion scores, by the field's metrics."""
+"""Agreement of predicted scores with mean opinion scores, by the field's metrics."""
 
 from __future__ import annotations
 
@@ -7,11 +7,51 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from scipy.special import expit
 from scipy.stats import kendalltau, rankdata
 
-from trainer.evaluation.logistic import fit_logistic
-
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """y = (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2."""
+
+    b1: float
+    b2: float
+    b3: float
+    b4: float
+    converged: bool = True
+
+    def __call__(self, x: Array) -> Array:
+        """(N,) predictions on the scale of the truth."""
+        return (self.b1 - self.b2) * np.asarray(expit((x - self.b3) / self.b4)) + self.b2
+
+
+def fit_logistic(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Logistic:
+    """Levenberg-Marquardt least-squares fit of (N,) predictions, N >= 4, to the truth.
+
+    Same method and start (max y, min y, mean x, std x / 4) as DeQA-Score and pyiqa. Converges when a step lowers the
+    sum of squares by less than the share `tolerance`. After 10,000 evaluations it returns the best curve so far with
+    `converged` False.
+    """
+    start = [truth.max(), truth.min(), predicted.mean(), predicted.std() / 4]
+
+    def residuals(b: Array) -> Array:
+        return Logistic(*b)(predicted) - truth
+
+    def slopes(b: Array) -> Array:
+        """(N, 4) derivatives of the residuals by b1 to b4."""
+        z = (predicted - b[2]) / b[3]
+        share = np.asarray(expit(z))
+        slope = -(b[0] - b[1]) * share * (1 - share) / b[3]
+        return np.stack([share, 1 - share, slope, slope * z], axis=1)
+
+    with np.errstate(over="ignore"):
+        found = least_squares(residuals, start, slopes, method="lm", x_scale="jac", ftol=tolerance, max_nfev=10_000)
+    b1, b2, b3, b4 = map(float, found.x)
+    return Logistic(b1, b2, b3, b4, bool(found.success))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +61,8 @@ class Metrics:
     plcc: float
     """Pearson correlation of the raw predictions (pyiqa's convention)."""
     plcc_fitted: float
-    """Pearson correlation after the 4-parameter logistic fit (DeQA-Score's convention). Positive for an inverted
-    predictor too, unless images are a mere handful: the fit turns it."""
+    """Pearson correlation after the 4-parameter logistic fit (DeQA-Score's convention). The fit makes
+    it positive for an inverted predictor too, except with very few images."""
     srcc: float
     """Spearman rank correlation of the raw predictions; ties get average ranks."""
     krcc: float
@@ -30,19 +70,19 @@ class Metrics:
     rmse: float
     """Root mean squared error after the fit, on the scale of the truth."""
     pairwise_accuracy: float
-    """Share of pairs ordered as in the truth; pairs tied in the truth are left out, tied predictions count half."""
+    """Share of pairs ordered as in the truth; without pairs tied in the truth, tied predictions counting half."""
     n: int
-    """Images with a readable prediction."""
+    """Number of images with a readable prediction."""
 
 
 class FitWarning(UserWarning):
-    """The logistic fit did not converge: `plcc_fitted` and `rmse` are of the best curve it came to."""
+    """The logistic fit did not converge: `plcc_fitted` and `rmse` are those of the best curve found."""
 
 
 def measure(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Metrics:
-    """All metrics of (N,) predictions; NaN predictions (unreadable answers) are left out and `n` tells.
+    """All metrics of (N,) predictions. NaN predictions (unreadable answers) are left out; `n` counts the others.
 
-    `tolerance` is the fit's, see `fit_logistic`. Raises ValueError, see `require_variation`.
+    `tolerance`: see `fit_logistic`. Raises ValueError, see `require_variation`.
     """
     readable = np.isfinite(predicted)
     predicted, truth = predicted[readable], truth[readable]
@@ -63,11 +103,11 @@ def measure(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Metri
 
 
 def require_variation(predicted: Array, truth: Array) -> None:
-    """Raises ValueError where nothing can be correlated: fewer than four images, or all alike on either side."""
+    """Raises ValueError if no correlation exists: fewer than four images, or constant values on either side."""
     if len(predicted) < 4 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
         raise ValueError(
-            f"{len(predicted)} readable predictions: at least four are needed, and neither they nor the mean opinion "
-            "scores may all be the same, or there is no correlation"
+            f"no correlation for {len(predicted)} readable predictions: it needs at least four, and neither they nor "
+            "the mean opinion scores may all be equal"
         )
 
 

@@ -1,4 +1,4 @@
-"""What `--models` may name: what a service serves now, a version of the store, a checkpoint folder, a hub name."""
+"""Models that `--models` can name: the running service, a version of the store, a checkpoint folder, a hub name."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ _VERSION = re.compile(r"v[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Model(ABC):
-    """One model to evaluate, and where it is asked."""
+    """One model to evaluate, and how it is served."""
 
     name: str
-    """As `--models` names it."""
+    """Name given with `--models`."""
     settings: EvaluateSettings
 
     @property
     def folder(self) -> Path:
-        """Where its predictions are kept, one file a benchmark."""
+        """Folder of its predictions, one file per benchmark."""
         return self.settings.out / "predictions" / re.sub(r"[^\w.@-]+", "--", self._place).strip("-.")
 
     @abstractmethod
     def version(self) -> str | None:
-        """The version that its predictions must be of; None where that cannot be told without starting it."""
+        """Version id that its predictions must have; None if unknown before it is started."""
 
     def known(self) -> dict[str, str]:
-        """What its service's settings will be, of those that answers depend on, as far as they are chosen here."""
+        """Settings of its service that answers depend on, as far as they are set here."""
         return {"dtype": self.settings.dtype} if self.settings.dtype not in (None, "auto") else {}
 
     @abstractmethod
     def served(self, stages: Stages) -> AbstractContextManager[str]:
-        """The address of a service that serves it, until the block ends. Raises as `serving` does."""
+        """Address of a service that serves it, until the block ends. Raises as `serving`."""
 
     @property
     def _place(self) -> str:
-        """Where it comes from, however it is named."""
+        """Origin, independent of how it is named."""
         return self.name
 
 
 class Serving(Model):
-    """What the running service serves now."""
+    """The model that the running service serves."""
 
     def version(self) -> str | None:
         """None if the service does not answer."""
@@ -66,28 +66,28 @@ class Serving(Model):
             return None
 
     def known(self) -> dict[str, str]:
-        """None: they were chosen when it was started."""
+        """Nothing: they were set when the service was started."""
         return {}
 
     @contextmanager
     def served(self, stages: Stages) -> Iterator[str]:
-        """It runs already."""
+        """The running service's address."""
         yield self.settings.service
 
 
 class Version(Model):
-    """A version of the store, whether it serves or not."""
+    """A version of the store, active or not."""
 
     def version(self) -> str:
-        """Its name."""
+        """Its id."""
         return self.name
 
     @contextmanager
     def served(self, stages: Stages) -> Iterator[str]:
-        """By a service of its own, in whose store it is the active one. Raises ValueError if there is no such one."""
+        """Starts a service on a temporary store in which it is active. Raises ValueError for an unknown version."""
         weights = self.settings.store / "versions" / self.name
         if not weights.is_dir():
-            raise ValueError(f"the store {self.settings.store} has no version {self.name}; name its store with --store")
+            raise ValueError(f"the store {self.settings.store} has no version {self.name}; give its store with --store")
         with _empty_store(self.settings.out) as store:
             (store / "versions").mkdir(parents=True)
             (store / "versions" / self.name).symlink_to(weights.resolve())
@@ -97,17 +97,17 @@ class Version(Model):
 
 
 class Checkpoint(Model):
-    """A checkpoint from elsewhere: a folder, or a name on the model hub."""
+    """A checkpoint folder, or a name on the model hub."""
 
     @property
     def path(self) -> str:
-        """Without the profile that may stand before it."""
+        """Path or hub name without a leading profile."""
         profile, colon, rest = self.name.partition(":")
         return rest if colon and profile in PROFILES else self.name
 
     @property
     def profile(self) -> str:
-        """How it answers."""
+        """Its answer profile."""
         return self.settings.profile if self.path == self.name else self.name.partition(":")[0]
 
     @property
@@ -116,23 +116,23 @@ class Checkpoint(Model):
         return f"{self.profile}:{folder.resolve()}" if folder.is_dir() else self.name
 
     def version(self) -> str | None:
-        """By the folder's content; None for a hub name."""
+        """Content id of the folder; None for a hub name."""
         return content_id(Path(self.path)) if Path(self.path).is_dir() else None
 
     def known(self) -> dict[str, str]:
-        """With how it answers."""
+        """With its answer profile."""
         return {**Model.known(self), "profile": self.profile}
 
     @contextmanager
     def served(self, stages: Stages) -> Iterator[str]:
-        """By a service of its own, which copies it into a store."""
+        """Starts a service, which copies it into a temporary store."""
         flags = ("--checkpoint", self.path, "--profile", self.profile)
         with _empty_store(self.settings.out) as store, _started(self, store, stages, *flags) as url:
             yield url
 
 
 def find(name: str, settings: EvaluateSettings) -> Model:
-    """What a name means: `serving`, an id of the store, or else a checkpoint."""
+    """The model of a name: `serving`, a version id, or else a checkpoint."""
     kind = Serving if name == "serving" else Version if _VERSION.fullmatch(name) else Checkpoint
     return kind(name, settings)
 
@@ -151,7 +151,7 @@ def _started(model: Model, store: Path, stages: Stages, *flags: str) -> Iterator
 
 @contextmanager
 def _empty_store(out: Path) -> Iterator[Path]:
-    """On the volume of the results; what a killed run left there is removed first."""
+    """An empty store beside the results, removed at the end; removes that of a killed run first."""
     store = out / ".store"
     shutil.rmtree(store, ignore_errors=True)
     try:

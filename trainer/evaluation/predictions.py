@@ -1,63 +1,80 @@
-"""Predictions kept as JSON lines, so that metrics are computed again without the model, and a killed run loses none."""
+"""Asks a service to score the images of a benchmark, and keeps every answer as a line of JSON.
+
+A killed run loses no answer, and metrics can be computed again without the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay
 
-from trainer.evaluation.protocol import Protocol
+from service.client import AsyncClient, ServiceError
+from service.contract import ScoreOptions, ScoreResponse
+from trainer import termination
+from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.files import append_jsonl, read_jsonl
+from trainer.settings.protocol import Protocol
 
 SETTINGS = ("profile", "dtype", "min_pixels", "max_pixels")
-"""What else than the weights a service's answers depend on, as `GET /v1/info` tells it."""
+"""Fields of `GET /v1/info` that answers depend on besides the weights."""
+Advance = Callable[[int], object]
+IN_FLIGHT = 32
+PATIENCE_S = 600.0
+"""Seconds for which an image is retried while the service is busy."""
+_LOOKS_S = 0.2
+_BUSY = {429, 503, 504}
+_PICTURES_OWN = {"invalid_image", "body_too_large"}
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model said of one image, and how it was asked."""
+    """A model's score of one image, and how it was obtained."""
 
     id: str
     score: float | None
-    """None: no answer was readable, or the service refused the picture."""
+    """None if no answer was readable or the service refused the image."""
     std: float | None
-    """Of the model's answers."""
+    """Standard deviation of the model's answers."""
     unreadable: float
-    """Share of its answers that held no score."""
+    """Share of answers without a readable score."""
     refused: str | None
-    """Why the service did not take the picture; None: it did."""
+    """Reason if the service refused the image, else None."""
     version: str
     protocol: dict[str, Any]
     settings: dict[str, Any]
-    """Of the service: what else an answer depends on (see `SETTINGS`)."""
+    """Settings of the service, see `SETTINGS`."""
 
 
 class Predictions:
-    """One model's predictions on one benchmark, in a file that grows answer by answer."""
+    """One model's predictions on one benchmark, appended to a file."""
 
     def __init__(self, folder: Path, benchmark: str) -> None:
-        """Reads what is there. Raises ValueError if not all of it was made by one version in one way."""
+        """Reads the file. Raises ValueError if its predictions differ in version, protocol or settings."""
         self.file = folder / f"{benchmark}.jsonl"
         self._by_id: dict[str, Prediction] = {}
         for row in read_jsonl(self.file):
             self._keep(Prediction(**row))
 
     def add(self, prediction: Prediction) -> None:
-        """Keeps an answer at once. Raises ValueError if another version gave it, or to another question."""
+        """Appends a prediction. Raises ValueError if its version, protocol or settings differ from the others'."""
         self._keep(prediction)
         append_jsonl(self.file, [asdict(prediction)])
 
     @property
     def first(self) -> Prediction | None:
-        """The others were made by the same version in the same way."""
+        """The first prediction, representative of all; None if there is none."""
         return next(iter(self._by_id.values()), None)
 
     def check(self, protocol: Protocol, version: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
-        """Raises ValueError if what is there was asked in another way, or made by another version or service."""
+        """Raises ValueError if the predictions have another version, protocol or settings."""
         if self.first is None:
             return
         if version not in (None, self.first.version):
@@ -69,11 +86,11 @@ class Predictions:
                 raise ValueError(self._other(f"a service with {name} {self.first.settings[name]}", f"one with {value}"))
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        """The images that were not asked about."""
+        """Images without a prediction."""
         return [image for image in ids if image not in self._by_id]
 
     def of(self, ids: Iterable[str]) -> list[Prediction]:
-        """In the order of `ids`. Raises KeyError for one that is missing."""
+        """Predictions in the order of `ids`. Raises KeyError for a missing one."""
         return [self._by_id[image] for image in ids]
 
     def _keep(self, prediction: Prediction) -> None:
@@ -82,8 +99,8 @@ class Predictions:
 
     def _other(self, kept: str, asked: str) -> str:
         return (
-            f"{self.file} holds predictions of {kept}, but {asked} is asked now: name another folder with --out, or "
-            "remove the file to ask anew"
+            f"{self.file} holds predictions of {kept}, not of {asked}: give another folder with --out, or delete the "
+            "file to start over"
         )
 
 
@@ -93,7 +110,7 @@ def check_all(
     version: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Raises ValueError unless all benchmarks' predictions are of one version, made in one way, the one asked for."""
+    """Raises ValueError unless all predictions have the same version, protocol and settings, those given."""
     for predictions in kept:
         predictions.check(protocol, version, settings)
     if first := next((one.first for one in kept if one.first), None):
@@ -102,5 +119,73 @@ def check_all(
 
 
 def scores(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
-    """(N,) predicted scores, NaN where there is none."""
+    """(N,) predicted scores; NaN where there is none."""
     return np.array([np.nan if one.score is None else one.score for one in predictions])
+
+
+def ask(
+    url: str,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    kept: Predictions,
+    *,
+    key: str | None = None,
+    advance: Advance = lambda _: None,
+) -> None:
+    """Scores every image of the benchmark without a prediction. Calls `advance` for each one done.
+
+    An image that the service refuses is recorded as refused.
+
+    Raises:
+        ServiceError: the service refused a request for another reason than its image.
+        TransportError: the service does not answer.
+        ValueError: existing predictions differ in version, protocol or settings, or the version changed meanwhile.
+    """
+    if missing := kept.missing(benchmark.ids):
+        with termination.held():  # an exception raised in one task would be lost
+            asyncio.run(_ask(AsyncClient(url, key), benchmark.root, iter(missing), protocol, kept, advance))
+
+
+async def _ask(
+    client: AsyncClient, root: Path, missing: Iterator[str], protocol: Protocol, kept: Predictions, advance: Advance
+) -> None:
+    async with client:
+        info = await client.info()
+        settled, settings = protocol.settled(info), info.model_dump(include=set(SETTINGS))
+        kept.check(settled, info.version, settings)
+        made = partial(Prediction, protocol=settled.as_dict(), settings=settings)
+
+        async def work() -> None:
+            for image in missing:
+                try:
+                    answer = await _patiently(client, root / image, settled.options(image))
+                    found = made(image, answer.score, answer.std, answer.unreadable, None, answer.version)
+                except ServiceError as refusal:
+                    if refusal.problem.code not in _PICTURES_OWN:
+                        raise
+                    found = made(image, None, None, 1.0, str(refusal), info.version)
+                kept.add(found)
+                advance(1)
+
+        await _unless_ended(asyncio.gather(*(work() for _ in range(IN_FLIGHT))))
+
+
+async def _unless_ended(work: asyncio.Future[list[None]]) -> None:
+    """Waits for the work, and cancels it on a termination signal."""
+    while not work.done():
+        if termination.came():
+            work.cancel()
+        await asyncio.wait([work], timeout=_LOOKS_S)
+    if not work.cancelled():
+        work.result()
+
+
+async def _patiently(client: AsyncClient, image: Path, options: ScoreOptions) -> ScoreResponse:
+    """Retries while the service is busy. The client honours Retry-After, but gives up after a few attempts."""
+    again = AsyncRetrying(retry=retry_if_exception(_is_busy), stop=stop_after_delay(PATIENCE_S), reraise=True)
+    answer: ScoreResponse = await again(client.score, image, options)
+    return answer
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, ServiceError) and error.problem.status in _BUSY

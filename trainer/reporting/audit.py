@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from trainer.evaluation.pseudo_labels.vote_table import cells
 from trainer.files import write_json, write_text
 from trainer.reporting import vote_plots
 from trainer.reporting.page import filled
+from trainer.reporting.vote_table import cells
 
 SHORT = (
     "unreadable answers", "right, a tie counting half", "circular triples", "for the image shown first",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluation.pseudo_labels.vote_table import cells
 from trainer.reporting import plots
 from trainer.reporting.examples import examples
+from trainer.reporting.vote_table import cells
 
 TEMPLATES = Path(__file__).with_name("templates")
 

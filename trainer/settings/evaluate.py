@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import CliImplicitFlag, NoDecode
 
 from service.prompts import ProfileName
-from trainer.evaluation.protocol import Mode, Protocol, Split
+from trainer.settings.protocol import Mode, Protocol, Split
 from trainer.settings.service import Count, ServiceSettings
 from trainer.settings.votes import VoteSettings
 

@@ -1,11 +1,13 @@
-"""The service against vLLM called directly and against vLLM's own server, measured in turn on the same machine.
+"""`make bench-serve`: the service against vLLM called directly and against vLLM's own server, in turn on one machine.
 
-The same pictures, prompts and sampling for all; no engine sees a picture twice. Writes `runs/bench/serve.json`.
+All sides get the same pictures, prompts and sampling; no engine sees a picture twice. Also measures users' latencies
+while rollouts keep the engine busy. Writes `runs/bench/serve.json`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import statistics
@@ -13,36 +15,50 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count, product
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.serving.load import Ask, Measurement, measure
-from tests.benchmarks.serving.pictures import fresh
-from tests.benchmarks.serving.rollouts import BesideRollouts, under_rollouts
-from tests.benchmarks.serving.sides import ENVIRONMENT, direct, service, vllm_serve
+from service.client import AsyncClient
+from service.concurrency import gather
+from service.contract import RolloutPrompt, RolloutRequest
+from tests.benchmarks.serving.sides import (
+    ENVIRONMENT,
+    Ask,
+    Measurement,
+    Served,
+    direct,
+    fresh,
+    measure,
+    service,
+    vllm_serve,
+)
 
 OUT = Path("runs/bench/serve.json")
 IMAGES = {1: 48, 16: 192, 64: 384}
-"""Callers, and the pictures they ask about in one measurement."""
+"""Number of clients -> pictures in one measurement."""
 REPEATS = 3
 
 Key = tuple[str, str, int]
-"""Side, kind of question, callers."""
+"""Side, kind of request, number of clients."""
 Results = Mapping[Key, list[Measurement]]
+BUSY_CLIENTS, BUSY_IMAGES = 16, 256
+PROMPTS, SAMPLES, AT_ONCE = 8, 8, 2
+"""Rollouts: prompts per batch, answers per prompt, clients with 8 outstanding batches each."""
 
 
 @dataclass
 class Progress:
-    """One line a measurement."""
+    """Prints one line per measurement."""
 
     console: Console
 
-    def tell(self, key: Key, result: Measurement) -> None:
+    def show(self, key: Key, result: Measurement) -> None:
         side, kind, callers = key
         self.console.print(
             f"{side:11} {kind:9} {callers:3} callers: {result.images_per_second:6.1f} images/s, "
@@ -52,7 +68,7 @@ class Progress:
 
 
 async def run() -> dict[str, Any]:
-    """All measurements, as the JSON says them."""
+    """Runs all measurements. Returns the contents of `serve.json`."""
     progress, seeds = Progress(Console()), count(1)
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
@@ -67,11 +83,11 @@ async def run() -> dict[str, Any]:
             for _ in range(REPEATS):
                 for callers, kind in product(IMAGES, ("k1", "k8", "expected")):
                     pictures = fresh(IMAGES[callers], next(seeds))
-                    for side, asks in sides.items():  # one after the other: a slow minute meets all of them
+                    for side, asks in sides.items():  # in turn, so that a slow minute hits all sides
                         if kind in asks:
                             result = await measure(asks[kind], pictures, callers)
                             results[side, kind, callers].append(result)
-                            progress.tell((side, kind, callers), result)
+                            progress.show((side, kind, callers), result)
             beside = await under_rollouts(served, seeds)
     return _summary(results, beside)
 
@@ -126,3 +142,51 @@ if __name__ == "__main__":
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(summary, indent=2) + "\n")
     _print(summary)
+
+
+@dataclass
+class BesideRollouts:
+    """Measurements of expected scores without and with rollouts, in turn, and the rollouts' answers per second."""
+
+    alone: list[Measurement] = field(default_factory=list)
+    busy: list[Measurement] = field(default_factory=list)
+    rollout_answers_per_second: list[float] = field(default_factory=list)
+
+
+async def under_rollouts(served: Served, seeds: Iterator[int]) -> BesideRollouts:
+    """Measures with more rollout batches waiting than the engine can run. Re-raises a failure of the rollouts."""
+    taken = BesideRollouts()
+    for _ in range(REPEATS):
+        taken.alone.append(await measure(served.asks["expected"], fresh(BUSY_IMAGES, next(seeds)), BUSY_CLIENTS))
+        answers: list[float] = []
+        rollouts = [asyncio.create_task(_saturate(served, seeds, answers)) for _ in range(AT_ONCE)]
+        await asyncio.sleep(1)
+        pictures, began = fresh(BUSY_IMAGES, next(seeds)), perf_counter()
+        taken.busy.append(await measure(served.asks["expected"], pictures, BUSY_CLIENTS))
+        taken.rollout_answers_per_second.append(sum(t > began for t in answers) * SAMPLES / (perf_counter() - began))
+        for task in rollouts:
+            if task.done():
+                task.result()
+            task.cancel()
+        await asyncio.gather(*rollouts, return_exceptions=True)
+        await asyncio.sleep(2)
+    return taken
+
+
+async def _saturate(served: Served, seeds: Iterator[int], answers: list[float]) -> None:
+    """Sends many small batches, so that answers can be counted per second."""
+    batches = [_batch(next(seeds)) for _ in range(8)]
+    async with AsyncClient(served.operator_url, served.key) as client:
+
+        async def one(request: RolloutRequest) -> None:
+            while True:
+                await client.rollouts(request)
+                answers.extend([perf_counter()] * PROMPTS)
+
+        await gather(*(one(batch) for batch in batches))
+
+
+def _batch(seed: int) -> RolloutRequest:
+    images = {str(n): base64.b64encode(png).decode() for n, png in enumerate(fresh(PROMPTS, seed))}
+    prompts = [RolloutPrompt(task="score", images=[name], samples=SAMPLES) for name in images]
+    return RolloutRequest(images=images, prompts=prompts)

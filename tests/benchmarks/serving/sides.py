@@ -1,7 +1,12 @@
-"""The three sides: vLLM called directly, this service, and vLLM's own server. All on the embedded checkpoint."""
+"""The three sides (vLLM called directly, this service, vLLM's own server) on the embedded checkpoint, and the load.
+
+A load is a number of clients, each of which sends its next picture as soon as it has an answer. Pictures are fresh for
+every measurement, so that no cache answers.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import os
@@ -11,21 +16,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from time import perf_counter
 
 import aiohttp
 import httpx
+import numpy as np
 from PIL import Image
 
 from service.answers import read_scores
 from service.configuration.settings import Settings
 from service.prompts import PROFILES, chat_messages, max_tokens, question
-from tests.benchmarks.serving.load import Ask
 
+Ask = Callable[[bytes], Awaitable[float | None]]
+SIDE = 112
 CHECKPOINT = Path("trainer/demo/checkpoint")
 PROFILE = PROFILES["plain"]
 LENGTH, AT_ONCE = 512, 64
@@ -39,9 +47,47 @@ ENVIRONMENT = {
 STEADY = aiohttp.ClientTimeout(total=600)
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """Throughput and latencies under one load."""
+
+    images_per_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+async def measure(ask: Ask, pictures: Sequence[bytes], callers: int) -> Measurement:
+    """Sends every picture once."""
+    left, latencies = iter(pictures), []
+
+    async def caller() -> None:
+        for picture in left:
+            began = perf_counter()
+            await ask(picture)
+            latencies.append(perf_counter() - began)
+
+    began = perf_counter()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    p50, p99 = np.percentile(latencies, (50, 99)) * 1000
+    return Measurement(len(pictures) / (perf_counter() - began), float(p50), float(p99))
+
+
+def fresh(count: int, seed: int) -> list[bytes]:
+    """PNG files of smooth colours with noise, 112 pixels a side."""
+    random = np.random.default_rng(seed)
+    return [_png(random, coarseness=4 + index % 24) for index in range(count)]
+
+
+def _png(random: np.random.Generator, coarseness: int) -> bytes:
+    coarse = random.integers(0, 256, (coarseness, coarseness, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
 @asynccontextmanager
 async def direct() -> AsyncIterator[Mapping[str, Ask]]:
-    """AsyncLLM in the caller's own process, with the service's engine settings; the caller decodes the PNG."""
+    """AsyncLLM in the caller's own process, with the service's engine settings; the client decodes the PNG."""
     from transformers import AutoProcessor
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -81,7 +127,7 @@ async def direct() -> AsyncIterator[Mapping[str, Ask]]:
 
 @dataclass(frozen=True)
 class Served:
-    """The service: how it is asked, and where its operators' port is."""
+    """The service: its requests by kind, and its operators' port and key."""
 
     asks: Mapping[str, Ask]
     operator_url: str
@@ -90,13 +136,19 @@ class Served:
 
 @asynccontextmanager
 async def service(folder: Path) -> AsyncIterator[Served]:
-    """`evoquality serve`, asked with a multipart form."""
+    """`evoquality serve`, with multipart requests."""
     port, operator_port = _free_port(), _free_port()
     command = [
-        str(Path(sys.executable).with_name("evoquality")), "serve", "--checkpoint", str(CHECKPOINT),
-        "--store", str(folder / "store"), "--port", str(port), "--operator-port", str(operator_port),
-        "--max-model-len", str(LENGTH), "--max-num-seqs", str(AT_ONCE),
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("evoquality")),
+        "serve",
+        f"--checkpoint={CHECKPOINT}",
+        "--store",
+        str(folder / "store"),
+        f"--port={port}",
+        f"--operator-port={operator_port}",
+        f"--max-model-len={LENGTH}",
+        f"--max-num-seqs={AT_ONCE}",
+    ]
     url = f"http://127.0.0.1:{port}"
     with _running(command, f"{url}/health/ready", folder / "service.log"):
         async with _session() as session:
@@ -122,18 +174,28 @@ async def service(folder: Path) -> AsyncIterator[Served]:
 
 @asynccontextmanager
 async def vllm_serve(folder: Path) -> AsyncIterator[Mapping[str, Ask]]:
-    """vLLM's OpenAI server as it comes, asked as VisualQuality-R1's users do: base64, n answers, read by the caller.
+    """vLLM's OpenAI server with default settings: base64 pictures, n answers, parsed by the client, as with
+    VisualQuality-R1.
 
-    As it comes: its blocks of 128 tokens, its worker in a process of its own and its threads on all cores. The
-    service sets those otherwise (see `vllm_engine.py`), and so does `direct`.
+    Defaults: blocks of 128 tokens, a worker process, threads on all cores. The service and `direct` set these
+    differently (see `vllm_engine.py`).
     """
     port = _free_port()
     command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(CHECKPOINT), "--port", str(port),
-        "--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH), "--max-num-seqs", str(AT_ONCE),
-        "--limit-mm-per-prompt", '{"image": 2, "video": 0}', "--served-model-name", "iqa",
-        "--uvicorn-log-level", "warning",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        f"--model={CHECKPOINT}",
+        f"--port={port}",
+        "--dtype=float32",
+        "--enforce-eager",
+        f"--max-model-len={LENGTH}",
+        f"--max-num-seqs={AT_ONCE}",
+        "--limit-mm-per-prompt",
+        '{"image": 2, "video": 0}',
+        "--served-model-name=iqa",
+        "--uvicorn-log-level=warning",
+    ]
     url = f"http://127.0.0.1:{port}"
     with _running(command, f"{url}/health", folder / "vllm.log"):
         async with _session() as session:

@@ -1,4 +1,4 @@
-"""The trainer's speed beside named baselines, all in one go; prints a table and writes `runs/bench/train.json`.
+"""`make bench-train`: the trainer's speed against named baselines. Prints a table and writes `runs/bench/train.json`.
 
 python -m tests.benchmarks.train [passes] [steps] [votes]    all three without arguments
 """
@@ -17,20 +17,31 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.train.passes import THREADS, compare_passes
-from tests.benchmarks.train.setting import EMBEDDED, IMAGES, SAMPLES, large, prepare, readable
-from tests.benchmarks.train.steps import Steps, ours, service, serving_large, trl
+from tests.benchmarks.train.steps import (
+    EMBEDDED,
+    IMAGES,
+    SAMPLES,
+    Steps,
+    large,
+    ours,
+    prepare,
+    readable,
+    service,
+    serving_large,
+    trl,
+)
 from tests.benchmarks.train.votes import measure_votes
 
 OUT = Path("runs/bench/train.json")
 ROUNDS = 2
-"""Times that both trainers are measured in turn."""
+"""Number of times that both trainers are measured, in turn."""
 OUR_STEPS, TRL_STEPS = 6, 3
-"""Steps each time, the ones to warm up on included."""
+"""Steps each time, warm-up included."""
 CONSOLE = Console()
 
 
 def bench_passes(folder: Path) -> dict[str, Any]:
-    """(a) and (b)."""
+    """Measures (a) shared and (b) repeated prefix."""
     found = compare_passes(large(folder / "large"))
     table = [
         row
@@ -45,7 +56,7 @@ def bench_passes(folder: Path) -> dict[str, Any]:
 
 
 def bench_steps(folder: Path) -> dict[str, Any]:
-    """(c) and (d), in turn beside the same running service, which idles while TRL trains."""
+    """Measures (c) this trainer and (d) TRL, in turn beside one running service, which idles while TRL trains."""
     checkpoint = readable(large(folder / "large"), folder / "readable")
     sides: dict[str, list[Steps]] = {"ours": [], "trl": []}
     (folder / "serving").mkdir()
@@ -67,7 +78,7 @@ def bench_steps(folder: Path) -> dict[str, Any]:
 
 
 def bench_votes(folder: Path) -> dict[str, Any]:
-    """The votes a pair takes."""
+    """Counts the votes that a pair takes."""
     (folder / "votes").mkdir()
     with service(EMBEDDED, folder / "votes") as served:
         return {"votes": measure_votes(served, folder / "votes" / "cast")}
@@ -77,7 +88,7 @@ PARTS = {"passes": bench_passes, "steps": bench_steps, "votes": bench_votes}
 
 
 def run(parts: list[str]) -> dict[str, Any]:
-    """The parts, as the JSON says them."""
+    """Runs the parts. Returns the contents of `train.json`."""
     result: dict[str, Any] = {"table": [], "ratios": {}}
     for name in parts:
         CONSOLE.print(f"{name} ...")

@@ -1,10 +1,10 @@
-"""TRL's GRPOTrainer over a setting, as a program: `python -m tests.benchmarks.train.trl_trainer SETTING OUT`.
+"""TRL's GRPOTrainer on a setting, as a program: `python -m tests.benchmarks.train.trl_trainer SETTING OUT`.
 
-Model, adapter, pictures, labels, reward, K, answer length, clipping, beta and precision are this trainer's own too.
-Its rollouts are transformers' `generate`, the only ones that it has for such a model on a CPU: its continuous batching
-refuses vision-language models, vLLM beside it starts but cannot be given weights on a CPU ("'Parameter' object has no
-attribute 'weight_loader'"), and a vLLM server is given them by NCCL alone. No gradient checkpointing; passes of 16
-answers: 8 and 64 were no faster when tried, nor was one thread.
+Model, adapter, pictures, labels, reward, K, answer length, clipping, beta and precision equal this trainer's. Rollouts
+use transformers' `generate`, TRL's only way for such a model on a CPU: its continuous batching refuses vision-language
+models, colocated vLLM cannot load weights on a CPU ("'Parameter' object has no attribute 'weight_loader'"), and a
+vLLM server receives weights only by NCCL. No gradient checkpointing; passes of 16 answers (8, 64 and one thread were
+not faster).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from service.answers import parse_score
 from service.prompts import max_tokens, question
-from tests.benchmarks.train.setting import (
+from tests.benchmarks.train.passes import VISUAL_TOKENS
+from tests.benchmarks.train.steps import (
     BETA,
     CLIP_HIGH,
     CLIP_LOW,
@@ -36,7 +37,6 @@ from tests.benchmarks.train.setting import (
     SAMPLES,
     Setting,
 )
-from tests.benchmarks.train.ways import VISUAL_TOKENS
 from trainer.training.lora import LANGUAGE_LINEAR
 from trainer.training.reward import rewards
 
@@ -46,7 +46,7 @@ LOGGED = ("loss", "grad_norm", "reward", "reward_std", "frac_reward_zero_std", "
 
 
 class FidelityReward:
-    """The same fidelity reward, over all pictures of the step: TRL asks once for the whole batch."""
+    """The same fidelity reward over all pictures of a step: TRL calls it once per batch."""
 
     __name__ = "fidelity"
 
@@ -62,7 +62,7 @@ class FidelityReward:
 
 
 class Watch(TrainerCallback):
-    """Seconds of each step and what TRL logged about it."""
+    """Records the seconds of each step and TRL's log."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
@@ -79,7 +79,7 @@ class Watch(TrainerCallback):
 
 
 def trainer(setting: Setting) -> GRPOTrainer:
-    """One optimizer step a group of the setting."""
+    """TRL's trainer with one optimizer step per group of the setting."""
     prompt = [{"role": "user", "content": question("score", PROFILE)}]
     rows = [
         {"prompt": prompt, "image": setting.pool.open(image), "image_id": image}
@@ -124,7 +124,7 @@ def _config(setting: Setting) -> GRPOConfig:
 
 
 def main() -> None:
-    """Trains, and writes one JSON object a step."""
+    """Trains, and writes one JSON object per step."""
     training, watch = trainer(Setting(Path(sys.argv[1]))), Watch()
     training.add_callback(watch)
     training.train()

@@ -1,10 +1,9 @@
-"""How many votes a pair's label takes, and how often it is the label of all K = 32, on pairs of the demo's pool.
+"""Votes that a pair's label takes, and its agreement with the label of all K = 32 votes, on pairs of the demo's pool.
 
-Agreement counts a tie against a decided label half. A label by 32 samples is itself drawn: of a pair that the model
-finds about even it is a toss. So beside each agreement stands that with the full votes that are `settled`, whose
-majority a fair coin would bring in one of twenty cases at most (two-sided binomial test), and the agreement of two
-full votes with seeds of their own: no label that is drawn or read otherwise than from the same samples can agree
-better with the full vote than the model's own majority does.
+Agreement counts a tie against a decided label half. A label from 32 samples is itself random, a coin toss where the
+model finds a pair about even. So each agreement is also given for `settled` full votes only (two-sided binomial test
+against a fair coin, p <= 0.05), and beside it the agreement of two full votes with different seeds: the upper bound for
+labels that are not computed from the same samples.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from scipy.stats import binomtest
 
 from service.prompts import PROFILES
 from tests.engine.running import Running
+from trainer.demo.audit import audit, true_qualities
 from trainer.demo.contents import content
-from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
 from trainer.pool.image import PoolImage, content_id
 from trainer.pool.pool import Pool
 from trainer.pool.variants import planned
@@ -39,10 +38,10 @@ _CHUNK = 24
 
 
 def measure_votes(service: Running, folder: Path) -> dict[str, Any]:
-    """The figures of the trainer's default settings; `folder` keeps pictures and votes.
+    """Measures with the trainer's default settings; `folder` keeps pictures and votes.
 
     `per_pair_over_full` and `agreement` are those of sampled votes that stop when decided, against all 32 of the same
-    stream; `exact` is what a model that answers without thinking is asked by.
+    stream; `exact` votes are the default for models that answer without thinking.
     """
     return asyncio.run(_measure(service, folder))
 
@@ -72,11 +71,17 @@ class _Bench:
     folder: Path
 
     async def sampled(self, temperature: float) -> dict[str, dict[str, float]]:
-        """Votes that stop, exact ones, and a second full vote, each against the full vote at a temperature."""
+        """Early-stopped, exact and repeated full votes, each against the full vote at a temperature."""
         voter = SampledVoter(
-            self.pool, self.workers, self.version, PROFILES["plain"], _field("votes"), _field("vote_error"),
-            temperature, seed=0,
-        )  # fmt: skip
+            self.pool,
+            self.workers,
+            self.version,
+            PROFILES["plain"],
+            _field("votes"),
+            _field("vote_error"),
+            temperature,
+            seed=0,
+        )
         full, again = await self._full(voter), await self._full(replace(voter, seed=1))
         others = {
             "full": full,
@@ -87,7 +92,7 @@ class _Bench:
         return {name: self._figures(votes, full) for name, votes in others.items()}
 
     async def _full(self, voter: SampledVoter) -> list[PairVotes]:
-        """All K votes on every pair, also where fewer would decide."""
+        """All K votes on every pair."""
         pairs, found = random_pairs(self.pool), []
         for start in range(0, len(pairs), _CHUNK):
             found += await voter.draw(pairs[start : start + _CHUNK], 0, voter.votes)
@@ -112,13 +117,13 @@ class _Bench:
 
 
 def settled(votes: PairVotes) -> bool:
-    """Whether a fair coin would seldom bring this majority."""
+    """True if a fair coin gives such a majority in at most 5 % of cases."""
     first, second = int(votes.first_votes), int(votes.second_votes)
     return first + second > 0 and float(binomtest(first, first + second).pvalue) <= 0.05
 
 
 def demo_pool(folder: Path) -> Pool:
-    """The pictures that the demo evolves on, and variants of each."""
+    """The demo's pool: its pictures and distorted variants of each."""
     folder.mkdir(parents=True, exist_ok=True)
     images: list[PoolImage] = []
     for index in range(CONTENTS):
@@ -137,5 +142,5 @@ def random_pairs(pool: Pool) -> list[Pair]:
 
 
 def _field(name: str) -> Any:
-    """A default of the trainer's settings."""
+    """Default value of a setting of the trainer."""
     return EvolveSettings.model_fields[name].default

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.files import numbers, read_csv, texts
 
 SCALE = Scale(0, 4.49, count=2982)
 COLUMNS = ("name", "mos_quality", "mos_align")
 
 
 def read(file: Path, root: Path) -> Labels:
-    """`data.csv`. Its two scores rise together."""
+    """Reads `data.csv`, whose two scores correlate positively."""
     table = read_csv(file, *COLUMNS)
     return Labels(
         name="agiqa3k",

@@ -1,4 +1,4 @@
-"""Refuses labels that are not what was published: broken, named twice, of another scale, or turned over."""
+"""Refuses labels that differ from the published ones: not finite, duplicate, on another scale, or inverted."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections import Counter
 import numpy as np
 from scipy.stats import spearmanr
 
-from trainer.evaluation.benchmarks.layout import Labels, Scale
+from trainer.evaluation.benchmarks.benchmark import Labels, Scale
 
 ROUNDING = 0.02
-"""Published extremes are rounded: labels may leave their range by this share of it."""
+"""Tolerance, as a share of the range, since published extremes are rounded."""
 LEAST_SPAN = 0.25
-"""Labels that fill less of their published range than this have been rescaled."""
+"""Labels that cover less than this share of their published range have been rescaled."""
 ENOUGH = 20
-"""Fewer labels prove neither span nor direction."""
+"""Fewer labels are not enough to check range and direction."""
 
 
 def check(labels: Labels) -> None:
-    """Raises ValueError, with what was found and what was expected."""
+    """Raises ValueError, with the expected and actual values."""
     if not labels.images:
-        raise ValueError(f"{labels.file} has no row")
+        raise ValueError(f"{labels.file} has no rows")
     _check_finite(labels)
     _check_unique(labels)
     if labels.scale:
@@ -31,13 +31,15 @@ def check(labels: Labels) -> None:
 def _check_finite(labels: Labels) -> None:
     broken = np.flatnonzero(~np.isfinite(labels.values))
     if len(broken):
-        raise ValueError(f"{labels.file}: {len(broken)} labels are no finite numbers, first {labels.images[broken[0]]}")
+        raise ValueError(
+            f"{labels.file}: {len(broken)} labels are not finite numbers, the first of {labels.images[broken[0]]}"
+        )
 
 
 def _check_unique(labels: Labels) -> None:
     name, times = Counter(image.lower() for image in labels.images).most_common(1)[0]
     if times > 1:
-        raise ValueError(f"{labels.file} names {name} {times} times: one label an image is expected")
+        raise ValueError(f"{labels.file} lists {name} {times} times; expected one label per image")
 
 
 def _check_range(labels: Labels, scale: Scale) -> None:
@@ -46,9 +48,9 @@ def _check_range(labels: Labels, scale: Scale) -> None:
     narrow = len(labels.values) >= ENOUGH and high - low < LEAST_SPAN * width
     if outside or narrow:
         raise ValueError(
-            f"{labels.file}: the labels run from {low:g} to {high:g}, but {labels.name}'s were published from "
-            f"{scale.low:g} to {scale.high:g}. Is this another column, or were they rescaled or turned over? Use the "
-            "file as distributed"
+            f"{labels.file}: the labels range from {low:g} to {high:g}, but the published labels of {labels.name} "
+            f"range from {scale.low:g} to {scale.high:g}: this is another column, or they were rescaled or inverted. "
+            "Use the original file"
         )
 
 
@@ -56,13 +58,13 @@ def _check_direction(labels: Labels) -> None:
     if labels.witness and direction(labels) < 0:
         rises = "damage" if labels.scale and labels.scale.lower_is_better else "quality"
         raise ValueError(
-            f"{labels.file}: the labels fall where {labels.witness.name} rises, but {labels.name}'s were published "
-            f"rising with {rises}. They have been turned over: use the file as distributed"
+            f"{labels.file}: the labels fall as {labels.witness.name} rises, but the published labels of "
+            f"{labels.name} rise with {rises}: they were inverted. Use the original file"
         )
 
 
 def direction(labels: Labels) -> float:
-    """The sign of the rank correlation of the labels with their witness; 0 where it proves nothing."""
+    """Sign of the rank correlation of the labels with their witness; 0 if undetermined."""
     witness = labels.witness
     if not witness or len(labels.values) < ENOUGH or np.ptp(witness.values) == 0 or np.ptp(labels.values) == 0:
         return 0.0

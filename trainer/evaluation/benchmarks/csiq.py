@@ -1,7 +1,7 @@
 """CSIQ (Larson and Chandler, JEI 2010): 30 references x 6 distortions x 4 or 5 levels.
 
-Labels are DMOS, from 0 for an image like its reference to 1. The published workbook has titles above and blanks beside
-its table; `csiq_label.txt`, a text file of names and DMOS, is what many models' code comes with.
+Labels are DMOS, 0 for an image equal to its reference, at most 1. The published workbook has titles above its table and
+blank columns beside it; many models' code comes with `csiq_label.txt`, a text file of names and DMOS.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.evaluation.benchmarks import levels
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
-from trainer.evaluation.benchmarks.tables import numbers, read_excel, read_text, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, damage_levels
+from trainer.evaluation.benchmarks.files import numbers, read_excel, read_text, texts
 
 SCALE = Scale(0, 1, count=866, lower_is_better=True)
 FOLDERS = ("dst_imgs/*", "dst_imgs", "dst_imgs_all")
 IN_NAMES = {"noise": "AWGN", "blur": "BLUR", "jpeg": "JPEG", "jpeg 2000": "jpeg2000"}
-"""What the workbook calls a distortion -> how images' names call it, where they differ."""
+"""Distortion in the workbook -> in image names, where they differ."""
 
 
 def read(file: Path, root: Path) -> Labels:
-    """Either label file."""
+    """Reads either label file."""
     images, dmos = (_workbook if file.suffix.lower() == ".xlsx" else _text)(file)
     return Labels(
         name="csiq",
@@ -31,7 +30,7 @@ def read(file: Path, root: Path) -> Labels:
         images=images,
         values=numbers(dmos),
         scale=SCALE,
-        witness=levels.damage(images),
+        witness=damage_levels(images),
         references=[image.partition(".")[0] for image in images],
     )
 

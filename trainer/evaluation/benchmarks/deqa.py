@@ -1,9 +1,9 @@
 """The lists of DeQA-Score (You et al. 2025, arXiv 2501.11561), which the field tests on: [{id, image, gt_score}].
 
 Images are named relative to the folder of all its sets, such as `KONIQ/images/10004473376.jpg`. A list does not say
-which direction its scores have, so it is read off the levels of damage where there are any.
+which direction its scores have, so that is inferred from the levels of damage where names have them.
 
-A list is taken whole, so that results compare with others': EvoQuality's counts are 2,010 images of KonIQ-10k, whose
+All images of a list are used, so that results are comparable: EvoQuality's counts are 2,010 images of KonIQ-10k, whose
 official test part has 2,015, and 1,169 of LIVE in the Wild, which includes its seven training images.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.evaluation.benchmarks import koniq10k, levels, livec
+from trainer.evaluation.benchmarks import koniq10k, livec
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, damage_levels, quality_levels
 from trainer.evaluation.benchmarks.checks import direction
 from trainer.evaluation.benchmarks.files import ancestor_with
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
 from trainer.evaluation.benchmarks.splits import NAMES
 
 
@@ -28,7 +28,7 @@ from trainer.evaluation.benchmarks.splits import NAMES
 class _Set:
     name: str
     separator: str = ""
-    """What ends the reference's part of an image's name, in sets made from references."""
+    """Separator after the reference's part of an image name, in sets made from references."""
     has_levels: bool = False
 
 
@@ -42,11 +42,11 @@ SETS = {
     "tid2013": _Set("tid2013", "_", has_levels=True),
     "csiq": _Set("csiq", ".", has_levels=True),
 }
-"""By the first folder of the images' names."""
+"""First folder of the image names -> set."""
 
 
 def read(file: Path, root: Path) -> Labels:
-    """A list; `root` is looked for among the folders that the file is in."""
+    """Reads a list. `root` is the innermost parent folder that holds the images."""
     entries = _entries(file)
     images = [str(entry.get("image", entry.get("img_path"))) for entry in entries]
     known = SETS.get(PurePosixPath(images[0]).parts[0].lower(), _Set(file.stem))
@@ -59,7 +59,7 @@ def read(file: Path, root: Path) -> Labels:
         folders=(".",),
         images=images,
         values=np.array([float(entry["gt_score"]) for entry in entries]),
-        witness=levels.quality(images) if known.has_levels else None,
+        witness=quality_levels(images) if known.has_levels else None,
         references=[name.partition(known.separator)[0].upper() for name in names] if known.separator else None,
         parts=parts,
         notes=[f"DeQA-Score's list {file.name}", *_about(known.name, images, parts)],
@@ -70,7 +70,7 @@ def read(file: Path, root: Path) -> Labels:
 def _entries(file: Path) -> list[dict[str, Any]]:
     entries = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
-        raise ValueError(f"{file} is no list of DeQA-Score: expected [{{id, image, gt_score}}, ...]")
+        raise ValueError(f"{file} is not a list of DeQA-Score: expected [{{id, image, gt_score}}, ...]")
     return entries
 
 
@@ -79,7 +79,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _about(name: str, images: Sequence[str], parts: Sequence[str] | None) -> list[str]:
-    """What sets the list apart from the set as published."""
+    """Differences between the list and the published set."""
     notes = []
     if name == "koniq10k" and parts and parts[0] == "test" and len(images) != koniq10k.TEST:
         notes.append(f"{len(images):,} images; the official test part has {koniq10k.TEST:,}")
@@ -96,7 +96,7 @@ def _parts(file: Path, count: int) -> list[str] | None:
 def _turned(labels: Labels) -> Labels:
     scale = Scale(float(labels.values.min()), float(labels.values.max()), lower_is_better=True)
     note = "its gt_score rises with damage"
-    return replace(labels, scale=scale, witness=levels.damage(labels.images), notes=[*labels.notes, note])
+    return replace(labels, scale=scale, witness=damage_levels(labels.images), notes=[*labels.notes, note])
 
 
 LAYOUT = Layout("DeQA-Score's list", ("metas/test_*.json",), read, named=("*.json",))

@@ -1,4 +1,4 @@
-"""Finds files whatever the case of their names; lists folders and opens nothing."""
+"""Finds files case-insensitively, and reads the tables in label files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 FIRST = 20
-"""Images by which the folder of a list is recognised: single ones may be missing."""
+"""Number of images looked for to recognise the folder of a list, as single ones may be missing."""
 
 
 def find(root: Path, pattern: str) -> list[Path]:
-    """What lies at a pattern such as `dst_imgs/*` below a folder, in any case of letters, by name."""
+    """Paths below a folder that match a pattern such as `dst_imgs/*`, case-insensitively, in order of their names."""
     found = [root]
     for part in PurePosixPath(pattern).parts:
         found = [folder / name for folder in found for name in sorted(_names(folder)) if _fits(name, part)]
@@ -22,19 +26,19 @@ def find(root: Path, pattern: str) -> list[Path]:
 
 
 def fits(path: Path, pattern: str) -> bool:
-    """Whether a path ends in a pattern, in any case of letters."""
+    """True if a path ends with a pattern, case-insensitively."""
     parts = PurePosixPath(pattern).parts
     return len(path.parts) > len(parts) and all(map(_fits, path.parts[-len(parts) :], parts))
 
 
 def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str | None]:
-    """Where each image is, relative to `root`; None where it is missing. Every folder is listed once.
+    """Path of each image relative to `root`; None if it is missing. Lists every folder once.
 
     Raises:
         ValueError: a name is an absolute path.
     """
     if absolute := next((name for name in names if PurePosixPath(name).is_absolute()), None):
-        raise ValueError(f"images must be named relative to {root}, but one is {absolute}")
+        raise ValueError(f"image names must be relative to {root}, but {absolute} is absolute")
     candidates = [folder for pattern in folders for folder in find(root, pattern) if folder.is_dir()]
     listed = cache(_files)
 
@@ -49,26 +53,26 @@ def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str
 
 
 def ancestors(path: Path) -> Iterator[Path]:
-    """The folders that a file is in, the innermost first."""
+    """Parent folders, the innermost first."""
     return iter(path.absolute().parents)
 
 
 def ancestor_with(file: Path, images: Sequence[str]) -> Path:
-    """The innermost folder that a file is in below which one of its first images lies. Raises ValueError for none."""
+    """The innermost parent folder that holds one of the first images. Raises ValueError if there is none."""
     for root in ancestors(file):
         if any(locate(root, ["."], images[:FIRST])):
             return root
-    raise ValueError(f"{file} names images such as {images[0]}, but none of the folders it is in has them below it")
+    raise ValueError(f"{file} lists images such as {images[0]}, which are not below any of its parent folders")
 
 
 def _files(folder: Path, parent: PurePosixPath) -> dict[str, Path]:
-    """Files by their names, and by their names in small letters."""
+    """File name, and file name in lower case -> path."""
     files = [path / name for path in find(folder, glob.escape(str(parent))) for name in _names(path)]
     return {path.name.lower(): path for path in reversed(files)} | {path.name: path for path in reversed(files)}
 
 
 def _names(folder: Path) -> list[str]:
-    """Nothing of what is no folder, or may not be read, as `lost+found`, or a folder of other people's homes."""
+    """Names in a folder; none if it is not a folder or not readable, such as `lost+found`."""
     try:
         return os.listdir(folder)
     except (NotADirectoryError, FileNotFoundError, PermissionError):
@@ -77,3 +81,55 @@ def _names(folder: Path) -> list[str]:
 
 def _fits(name: str, part: str) -> bool:
     return fnmatchcase(name.lower(), part.lower())
+
+
+def read_csv(file: Path, *columns: str) -> pd.DataFrame:
+    """Reads a CSV with all cells as text. Raises ValueError if columns or all rows are missing."""
+    return _checked(pd.read_csv(file, dtype=str, skipinitialspace=True), file, columns)
+
+
+def has_columns(file: Path, columns: Sequence[str]) -> bool:
+    """True if a file is a CSV that has these columns."""
+    try:
+        return set(columns) <= set(pd.read_csv(file, nrows=0, skipinitialspace=True).columns.str.strip())
+    except (OSError, ValueError):  # among them EmptyDataError, ParserError and UnicodeDecodeError
+        return False
+
+
+def read_text(file: Path, separator: str, *columns: str) -> pd.DataFrame:
+    """Reads a file without a header, with all cells as text."""
+    return pd.read_csv(file, sep=separator, names=list(columns), dtype=str, skipinitialspace=True)
+
+
+def read_excel(file: Path, *columns: str, sheet: str | int = 0) -> pd.DataFrame:
+    """Reads a sheet. Its header is the first row with all the columns; titles above and blanks beside are skipped.
+
+    Raises ValueError if there is no such sheet or row.
+    """
+    cells = pd.read_excel(file, sheet_name=sheet, header=None, dtype=object)
+    headers = [row for row in range(len(cells)) if set(columns) <= {str(cell).strip() for cell in cells.iloc[row]}]
+    if not headers:
+        raise ValueError(f"{file} needs a row with the columns {', '.join(columns)}")
+    table = cells.iloc[headers[0] + 1 :].set_axis([str(cell).strip() for cell in cells.iloc[headers[0]]], axis=1)
+    return table.dropna(how="all", subset=list(columns)).reset_index(drop=True)
+
+
+def numbers(column: pd.Series) -> NDArray[np.float64]:
+    """(N,) numbers; NaN for any other text."""
+    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+
+
+def texts(column: pd.Series) -> list[str]:
+    """(N,) stripped texts, with slashes in paths."""
+    return [str(cell).strip().replace("\\", "/") for cell in column]
+
+
+def _checked(table: pd.DataFrame, file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    table.columns = table.columns.str.strip()
+    if lacking := set(columns) - set(table.columns):
+        raise ValueError(
+            f"{file} lacks columns {', '.join(sorted(lacking))}; it has {', '.join(map(str, table.columns))}"
+        )
+    if table.empty:
+        raise ValueError(f"{file} has no rows")
+    return table

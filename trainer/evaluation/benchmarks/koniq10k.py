@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trainer.evaluation.benchmarks.files import find
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.files import find, numbers, read_csv, texts
 from trainer.evaluation.benchmarks.splits import official
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 SCALE = Scale(3.91, 88.39, count=10_073)
 TEST = 2015
@@ -25,13 +24,13 @@ VOTES = ("c1", "c2", "c3", "c4", "c5")
 
 
 def read(file: Path, root: Path) -> Labels:
-    """Both label files. Of both sizes of the images the large one is taken."""
+    """Reads either label file. Uses the larger of the two image sizes."""
     table = read_csv(file, "image_name", *VOTES, "MOS")
     column = "MOS_zscore" if "MOS_zscore" in table else "MOS"
     folder = next((folder for folder in FOLDERS if find(root, folder)), FOLDERS[0])
     notes = [f"{column} of {file.name}, images of {folder}"]
     if "set" not in table:
-        notes.append(f"{file.name} has no official split, which koniq10k_distributions_sets.csv has")
+        notes.append(f"{file.name} has no official split; koniq10k_distributions_sets.csv has one")
     return Labels(
         name="koniq10k",
         file=file,

@@ -1,6 +1,6 @@
 """LIVE in the Wild Image Quality Challenge (Ghadiyaram and Bovik, TIP 2016, arXiv 1511.02919): 1,162 photographs.
 
-The label file also holds the seven images, t1.bmp to t7.bmp, that its observers were trained with.
+The label file also lists the seven images, t1.bmp to t7.bmp, on which its observers were trained.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import scipy.io
 
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale
 from trainer.evaluation.benchmarks.files import find
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
 
 SCALE = Scale(3.42, 92.43, count=1162)
 _TRAINING = re.compile(r"t\d+\.bmp", re.IGNORECASE)
 
 
 def is_training(image: str) -> bool:
-    """Whether the observers were trained with an image, by its name."""
+    """True if the name is that of an image on which observers were trained."""
     return bool(_TRAINING.fullmatch(PurePosixPath(image).name))
 
 
 def read(file: Path, root: Path) -> Labels:
-    """`AllMOS_release.mat`, (1, N), and beside it `AllImages_release.mat`, (N, 1)."""
+    """Reads `AllMOS_release.mat`, (1, N), and `AllImages_release.mat`, (N, 1)."""
     names = [str(np.ravel(cell)[0]) for cell in np.ravel(_array(file.parent, "AllImages_release"))]
     mos = np.atleast_2d(_array(file.parent, "AllMOS_release"))[0].astype(np.float64)
     if len(names) != len(mos):

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
-from trainer.evaluation.benchmarks.tables import numbers, read_text, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale
+from trainer.evaluation.benchmarks.files import numbers, read_text, texts
 
 SCALE = Scale(917, 1836, count=23_200)
 
 
 def read(folder: Path, root: Path) -> Labels:
-    """`Train_Label/`, of which every text file is read."""
+    """Reads every text file in `Train_Label/`."""
     files = sorted(folder.glob("[!.]*.txt"))
     if not files:
         raise ValueError(f"{folder} has no *.txt with lines such as A0001_00_00.bmp,1520.06")

@@ -1,22 +1,21 @@
-"""Anybody's own set: a CSV with the columns `image` and `mos` (or `score`), higher is better.
+"""A user's own set: a CSV with the columns `image` and `mos` (or `score`), higher is better.
 
-Images lie beside the file or in `images/`. Two columns more may say which `reference` an image was made from, and which
-`split` it belongs to.
+Images are beside the file or in `images/`. Optional columns: `reference`, the original of an image, and `split`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout
+from trainer.evaluation.benchmarks.files import numbers, read_csv, texts
 from trainer.evaluation.benchmarks.splits import official
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 NAME = "labels.csv"
 
 
 def read(file: Path, root: Path) -> Labels:
-    """`labels.csv` gives the benchmark its folder's name, any other its own."""
+    """Reads the CSV. The benchmark is named after the folder of `labels.csv`, or after any other file."""
     table = read_csv(file, "image")
     column = next((column for column in ("mos", "score") if column in table), None)
     if column is None:

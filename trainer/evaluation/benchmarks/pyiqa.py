@@ -1,8 +1,8 @@
-"""pyiqa's lists `meta_info_*Dataset.csv` (Chen and Mo, IQA-PyTorch), which lie beside the folders of its sets.
+"""pyiqa's lists `meta_info_*Dataset.csv` (Chen and Mo, IQA-PyTorch), beside the folders of its sets.
 
-The columns are image, label, ... or reference, image, label, ...: pyiqa reads them by place, since their names vary. A
-label called dmos may have either direction (KADID-10k's is higher, CSIQ's lower for better images), so it is taken from
-what is known of the set.
+The columns are image, label, ... or reference, image, label, ...; pyiqa reads them by position, since their names vary.
+A label called dmos has no fixed direction (KADID-10k's is higher, CSIQ's lower for better images), so the direction is
+looked up by set.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.evaluation.benchmarks import csiq, kadid10k, koniq10k, levels, livec, pipal, spaq, tid2013
-from trainer.evaluation.benchmarks.files import ancestor_with, ancestors, find
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks import csiq, kadid10k, koniq10k, livec, pipal, spaq, tid2013
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness, damage_levels, quality_levels
+from trainer.evaluation.benchmarks.files import ancestor_with, ancestors, find, numbers, read_csv, texts
 from trainer.evaluation.benchmarks.splits import official
-from trainer.evaluation.benchmarks.tables import numbers, read_csv, texts
 
 
 @dataclass(frozen=True, slots=True)
 class _Set:
     name: str
     folders: tuple[str, ...]
-    """Where its images may lie below pyiqa's folder of sets; the first that is there."""
+    """Candidate image folders below pyiqa's folder of sets; the first existing one is used."""
     scale: Scale | None
     has_levels: bool = False
 
@@ -43,11 +42,11 @@ SETS = {
 }
 """By `meta_info_<key>Dataset.csv`; folders and ranges of `pyiqa/default_dataset_configs.yml`."""
 UNIT = Scale(0, 1)
-"""PIPAL's Elo ratings, as later lists scale them."""
+"""PIPAL's Elo ratings as scaled in later lists."""
 
 
 def read(file: Path, root: Path) -> Labels:
-    """A list; its images are looked for below the folders that the file is in."""
+    """Reads a list. Images are searched below the parent folders of the file."""
     table = read_csv(file)
     first = 1 if table.columns[0] in {"ref_name", "hq_name"} else 0
     columns = list(table.columns[first : first + 2])
@@ -80,27 +79,27 @@ def _about(training: int) -> list[str]:
 def _unknown(file: Path, key: str, label: str) -> _Set:
     if label.lower() not in {"mos", "score"}:
         raise ValueError(
-            f"{file}: nothing is known of the set {key}, so its label must be called mos, higher being better; it is "
-            f"called {label}. Known sets: {', '.join(SETS)}"
+            f"{file}: the set {key} is unknown, so its label column must be called mos (higher is better), not "
+            f"{label}. Known sets: {', '.join(SETS)}"
         )
     return _Set(key.lower(), (), None)
 
 
 def _place(file: Path, known: _Set, images: Sequence[str]) -> tuple[Path, str]:
-    """The folder of sets and, below it, that of the images."""
+    """The folder of sets, and the image folder below it."""
     if not known.folders:
         return ancestor_with(file, images), "."
     found = ((root, folder) for root in ancestors(file) for folder in known.folders if find(root, folder))
     place = next(found, None)
     if place is None:
-        raise ValueError(f"{file}: none of the folders it is in holds {' or '.join(known.folders)}, with its images")
+        raise ValueError(f"{file}: no parent folder holds its images in {' or '.join(known.folders)}")
     return place
 
 
 def _witness(known: _Set, images: Sequence[str]) -> Witness | None:
     if not known.has_levels:
         return None
-    return levels.damage(images) if known.scale and known.scale.lower_is_better else levels.quality(images)
+    return damage_levels(images) if known.scale and known.scale.lower_is_better else quality_levels(images)
 
 
 LAYOUT = Layout("pyiqa's list", (), read, named=("meta_info_*.csv",))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
-from trainer.evaluation.benchmarks.tables import numbers, read_excel, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness
+from trainer.evaluation.benchmarks.files import numbers, read_excel, texts
 
 SCALE = Scale(2, 96, count=11_125)
 _FILE = "MOS and Image attribute scores.xlsx"
 
 
 def read(file: Path, root: Path) -> Labels:
-    """The workbook of scores. Sharpness is the attribute that follows quality closest."""
+    """Reads the workbook of scores. Of the attributes, sharpness correlates best with quality."""
     table = read_excel(file, "Image name", "MOS", "Sharpness")
     return Labels(
         name="spaq",

@@ -1,4 +1,4 @@
-"""Parts of a benchmark: the official ones, else drawn so that no reference is in two of them."""
+"""Splits of a benchmark: official, or drawn so that each reference is in only one part."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit
 
-from trainer.evaluation.benchmarks.layout import Labels
-from trainer.evaluation.protocol import Split
+from trainer.evaluation.benchmarks.benchmark import Labels
+from trainer.settings.protocol import Split
 
 TEST, VALIDATION = 0.2, 0.1
-"""Shares of what is drawn, KonIQ-10k's own; the rest is `train`."""
+"""Shares of drawn splits, as in KonIQ-10k; the rest is `train`."""
 NAMES = {
-    "train": "train", "training": "train", "0": "train",
-    "val": "validation", "validation": "validation", "1": "validation",
-    "test": "test", "2": "test",
-}  # fmt: skip
-"""What label files call the parts; the numbers are pyiqa's."""
+    "train": "train",
+    "training": "train",
+    "0": "train",
+    "val": "validation",
+    "validation": "validation",
+    "1": "validation",
+    "test": "test",
+    "2": "test",
+}
+"""Name in label files -> part; the numbers are pyiqa's."""
 
 
 def official(column: Sequence[object]) -> list[str]:
-    """A label file's own names of parts as ours. Raises ValueError for an unknown one."""
+    """Translates a label file's names of parts. Raises ValueError for an unknown name."""
     names = [str(value).strip().lower().removesuffix(".0") for value in column]
     if unknown := set(names) - set(NAMES):
         raise ValueError(f"unknown part {unknown.pop()!r} in the split column; known: {', '.join(NAMES)}")
@@ -30,10 +35,10 @@ def official(column: Sequence[object]) -> list[str]:
 
 
 def choose(labels: Labels, split: Split, seed: int) -> tuple[NDArray[np.intp], list[str]]:
-    """The rows of a split, in the file's order, and what to note of it.
+    """Rows of a split in the file's order, and notes on it.
 
     Raises:
-        ValueError: the official split lacks that part, or there are too few references to draw from.
+        ValueError: the official split lacks the part, or there are too few references to draw from.
     """
     if split == "auto":
         split = "test" if labels.parts and "test" in labels.parts else "all"
@@ -50,12 +55,12 @@ def choose(labels: Labels, split: Split, seed: int) -> tuple[NDArray[np.intp], l
 
 
 def draw(groups: Sequence[str], seed: int) -> dict[str, NDArray[np.intp]]:
-    """Rows of `train`, `validation` and `test`: (N,) groups in all, each in one part alone.
+    """Rows of `train`, `validation` and `test` for (N,) groups, each in only one part.
 
     Raises ValueError for fewer than three groups.
     """
     if len(set(groups)) < 3:
-        raise ValueError(f"train, validation and test cannot be drawn from {len(set(groups))} references: use all")
+        raise ValueError(f"train, validation and test cannot be drawn from {len(set(groups))} references; use all")
     known, rows = np.array(groups), np.arange(len(groups))
     rest, test = _cut(known, rows, TEST, seed)
     train, validation = _cut(known, rest, VALIDATION / (1 - TEST), seed)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.evaluation.benchmarks import levels
-from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale
-from trainer.evaluation.benchmarks.tables import numbers, read_text, texts
+from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, quality_levels
+from trainer.evaluation.benchmarks.files import numbers, read_text, texts
 
 SCALE = Scale(0.24, 7.21, count=3000)
 
 
 def read(file: Path, root: Path) -> Labels:
-    """`mos_with_names.txt`."""
+    """Reads `mos_with_names.txt`."""
     table = read_text(file, r"\s+", "mos", "image")
     images = texts(table["image"])
     return Labels(
@@ -23,7 +22,7 @@ def read(file: Path, root: Path) -> Labels:
         images=images,
         values=numbers(table["mos"]),
         scale=SCALE,
-        witness=levels.quality(images),
+        witness=quality_levels(images),
         references=[image.partition("_")[0].upper() for image in images],
     )
 

@@ -1,4 +1,4 @@
-"""`evoquality-trainer evaluate`: asks what is missing, compares, writes what can be looked at and cited."""
+"""`evoquality-trainer evaluate`: scores missing images, compares the models, and writes page, tables and figures."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from pathlib import Path
 from rich.console import Console
 
 from service.client import Client
-from trainer.evaluation.asking import ask
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.comparison import tables
-from trainer.evaluation.comparison.chance import Chance
-from trainer.evaluation.comparison.compare import compare
-from trainer.evaluation.comparison.comparison import Comparison
+from trainer.evaluation.comparison.comparison import Bootstrap, Comparison, compare
 from trainer.evaluation.comparison.page import render
-from trainer.evaluation.comparison.terminal import show
+from trainer.evaluation.comparison.tables import show
 from trainer.evaluation.evaluate import Evaluation, measured, record
 from trainer.evaluation.models import Model, find
-from trainer.evaluation.predictions import Predictions, check_all
+from trainer.evaluation.predictions import Predictions, ask, check_all
 from trainer.files import write_json, write_text
 from trainer.leftovers import alone_in
 from trainer.progress import Stages
@@ -27,12 +24,12 @@ from trainer.settings.evaluate import EvaluateSettings
 
 
 def run(settings: EvaluateSettings) -> Comparison:
-    """The whole command.
+    """Runs the command.
 
     Raises:
-        ValueError: wrong benchmarks or models, or predictions made in another way (see `Predictions`).
-        Occupied: another evaluation is at work in the folder.
-        ChildProcessError: a service of its own did not start.
+        ValueError: wrong benchmarks or models, or predictions with other settings (see `Predictions`).
+        Occupied: another evaluation works in the folder.
+        ChildProcessError: a service started here did not become ready.
         ServiceError, TransportError: see `ask`.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -43,11 +40,11 @@ def run(settings: EvaluateSettings) -> Comparison:
 def _run(settings: EvaluateSettings) -> Comparison:
     benchmarks = load_all(settings.benchmarks, settings.split, seed=settings.seed)
     key = settings.operator_key() if settings.record else None
-    stages, chance = Stages(), Chance(settings.level, settings.resamples, settings.seed)
+    stages, bootstrap = Stages(), Bootstrap(settings.level, settings.resamples, settings.seed)
     models = [find(name, settings) for name in dict.fromkeys(settings.models)]
     evaluations = {model.name: evaluated(model, benchmarks, stages) for model in models}
     with stages.stage("intervals and tests", total=len(models) * len(benchmarks), unit="sets") as advance:
-        found = compare(benchmarks, evaluations, chance, advance)
+        found = compare(benchmarks, evaluations, bootstrap, advance)
     with stages.stage("page and tables", total=None):
         write(found, settings.out)
     show(found, Console())
@@ -58,7 +55,7 @@ def _run(settings: EvaluateSettings) -> Comparison:
 
 
 def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> Evaluation:
-    """Has the model asked about what is missing; with everything there none is started."""
+    """Evaluates a model. Scores only missing images; starts no service if none is missing."""
     settings, version = model.settings, model.version()
     kept = [Predictions(model.folder, benchmark.name) for benchmark in benchmarks]
     check_all(kept, settings.protocol, version, model.known())
@@ -73,7 +70,7 @@ def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> 
 
 
 def write(comparison: Comparison, out: Path) -> None:
-    """The page, the tables and the figures."""
+    """Writes page, tables and figures."""
     write_text(out / "table.md", tables.markdown(comparison))
     write_text(out / "table.tex", tables.latex(comparison))
     write_text(out / "results.csv", tables.everything(comparison).to_csv(index=False))
@@ -82,7 +79,7 @@ def write(comparison: Comparison, out: Path) -> None:
 
 
 def _record(evaluations: Mapping[str, Evaluation], settings: EvaluateSettings, key: str, stages: Stages) -> None:
-    """Beside the versions that the service lists; it knows no others."""
+    """Records the results of versions that the service lists."""
     with Client(settings.service, settings.key) as public, Client(settings.operators[0], key) as operator:
         listed = {version.id for version in public.versions().versions}
         for model, evaluation in evaluations.items():

@@ -1,22 +1,31 @@
-"""The tables of a comparison: to look at, to cite, to compute with."""
+"""Tables of a comparison: Markdown, LaTeX, CSV and the terminal's."""
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Iterator, Sequence
 
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trainer.evaluation.bootstrap import NAMES, Interval
 from trainer.evaluation.comparison.comparison import AVERAGED, Comparison
-from trainer.evaluation.intervals import NAMES
-from trainer.evaluation.resampling import Interval
 
 TITLES = {
-    "plcc": "PLCC", "plcc_fitted": "PLCC (fitted)", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE",
+    "plcc": "PLCC",
+    "plcc_fitted": "PLCC (fitted)",
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
     "pairwise_accuracy": "pairwise accuracy",
-}  # fmt: skip
+}
 WEIGHTED = "weighted"
+SHOWN = {"plcc": "PLCC", "plcc_fitted": "fitted", "srcc": "SRCC"}
 
 
 def scores(comparison: Comparison) -> pd.DataFrame:
-    """Rows (metric, model), a column a benchmark, and their mean weighted by numbers of images."""
+    """Rows (metric, model); one column per benchmark and one for the mean weighted by number of images."""
     rows = {
         (TITLES[metric], model): {
             **comparison.values(model, metric),
@@ -30,7 +39,7 @@ def scores(comparison: Comparison) -> pd.DataFrame:
 
 
 def averages(comparison: Comparison) -> pd.DataFrame:
-    """A row a model: its weighted means and its gain over the baseline, as texts with their intervals."""
+    """One row per model: weighted means and gain over the baseline, as text with intervals."""
     rows = {
         model: {
             **{
@@ -45,7 +54,7 @@ def averages(comparison: Comparison) -> pd.DataFrame:
 
 
 def gain(comparison: Comparison, model: str) -> str:
-    """The weighted relative PLCC gain over the baseline, with its interval; nothing where there is none."""
+    """The weighted relative PLCC gain over the baseline with its interval, as text; empty if undefined."""
     found = None if model == comparison.baseline else comparison.gain_percent(model)
     return "" if found is None else _text(found, comparison.gain_interval(model), "{:+.1f} %")
 
@@ -56,7 +65,7 @@ def _text(value: float, interval: Interval | None, form: str = "{:.3f}") -> str:
 
 
 def tests(comparison: Comparison) -> pd.DataFrame:
-    """Each model's SRCC less the baseline's, a row a model and benchmark."""
+    """Each model's SRCC minus the baseline's, one row per model and benchmark."""
     rows = [
         {
             "model": model,
@@ -74,7 +83,7 @@ def tests(comparison: Comparison) -> pd.DataFrame:
 
 
 def everything(comparison: Comparison) -> pd.DataFrame:
-    """A row a model and benchmark: all metrics, their intervals, who was asked and how."""
+    """One row per model and benchmark: all metrics, intervals, version and protocol."""
     return pd.DataFrame(
         {
             "model": model,
@@ -95,20 +104,20 @@ def everything(comparison: Comparison) -> pd.DataFrame:
 
 
 def markdown(comparison: Comparison) -> str:
-    """GitHub's tables, three decimals."""
+    """GitHub Markdown, three decimals."""
     parts = [
         scores(comparison).reset_index().to_markdown(index=False, floatfmt=".3f"),
-        f"Weighted by numbers of images, with intervals of {comparison.chance.level:.0%}:",
+        f"Weighted by numbers of images, with intervals of {comparison.bootstrap.level:.0%}:",
         averages(comparison).to_markdown(),
     ]
     if comparison.tests:
-        parts.append(f"SRCC against {comparison.baseline}, with intervals of {comparison.chance.level:.0%}:")
+        parts.append(f"SRCC against {comparison.baseline}, with intervals of {comparison.bootstrap.level:.0%}:")
         parts.append(tests(comparison).to_markdown(index=False, floatfmt=".3f"))
     return "\n\n".join(parts) + "\n"
 
 
 def latex(comparison: Comparison) -> str:
-    """Two tables for the package booktabs: all benchmarks, the best model of each metric in bold, and the averages."""
+    """Two booktabs tables: all benchmarks, with the best model of each metric in bold, and the averages."""
     frame = scores(comparison)
     shown = frame.style.format(precision=3).format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     for title in frame.index.unique("metric") if comparison.others else ():
@@ -116,3 +125,58 @@ def latex(comparison: Comparison) -> str:
     everywhere = shown.hide(axis="index", names=True).to_latex(hrules=True, multirow_align="naive")
     weighted = averages(comparison).style.format(escape="latex").format_index(escape="latex", axis=0)
     return f"{everywhere}\n{weighted.hide(axis='index', names=True).to_latex(hrules=True)}"
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Prints, below each benchmark, one row per model: metrics, interval of SRCC, difference to the baseline and its
+    p-value with Holm's correction. Then averages, gains and remarks."""
+    table = _titled(comparison)
+    for name, images in comparison.counts.items():
+        table.add_row(Text(f"{name} ({images:,})"), style="bold")
+        for model in comparison.evaluations:
+            values = [comparison.values(model, metric)[name] for metric in SHOWN]
+            interval = comparison.intervals.get((model, name), {}).get("srcc")
+            table.add_row(*_row(model, values, interval), *_test(comparison, model, name))
+        table.add_section()
+    table.add_row(f"{WEIGHTED} mean", style="bold")
+    for model in comparison.evaluations:
+        values = [comparison.weighted(model, metric) for metric in SHOWN]
+        table.add_row(*_row(model, values, comparison.weighted_interval(model, "srcc")))
+    console.print(table)
+    for line in (*_gains(comparison), *_remarks(comparison)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _titled(comparison: Comparison) -> Table:
+    table = Table(show_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("benchmark (images)", overflow="fold")
+    tested = ("+/-", "p (Holm)") if comparison.others else ()
+    for title in (*SHOWN.values(), f"{comparison.bootstrap.level:.0%} of SRCC", *tested):
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _row(model: str, values: Sequence[float], interval: Interval | None) -> list[str | Text]:
+    shown = f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-"
+    return [Text(f"  {model}"), *(f"{value:.3f}" for value in values), shown]
+
+
+def _test(comparison: Comparison, model: str, name: str) -> list[str]:
+    test = comparison.tests.get((model, name))
+    return [f"{test.difference:+.3f}", f"{comparison.corrected[model, name]:.3f}"] if test else []
+
+
+def _gains(comparison: Comparison) -> Iterator[str]:
+    for model in comparison.others:
+        if found := gain(comparison, model):
+            yield f"{model}: weighted relative PLCC gain over {comparison.baseline} {found}"
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    for name, notes in comparison.notes.items():
+        yield from (f"{name}: {note}" for note in notes)
+    for model, found in comparison.evaluations.items():
+        for name, metrics in found.benchmarks.items():
+            if without := comparison.counts[name] - metrics.n:
+                refused = len(found.refused.get(name, ()))
+                yield f"{name}: {without:,} images without a score of {model}, {refused:,} refused by the service"

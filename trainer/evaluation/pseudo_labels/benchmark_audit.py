@@ -1,52 +1,107 @@
-"""How right votes on labelled benchmarks are: a running service is asked about pairs of their images, as in a round.
+"""Audits votes on labelled benchmarks: the running service votes on pairs of their images, as in a round.
 
-    settings.json                     what decides the votes: every version audited in the folder is asked alike
+    settings.json                     settings that decide the votes, the same for every version audited in the folder
     <benchmark>/pairs.json            groups of images, and their truth
-    <benchmark>/votes/<version>.jsonl the votes, appended as they come
+    <benchmark>/votes/<version>.jsonl votes, appended as they come
 
-Killed and started again it goes on where it stopped; without anything left to ask it only counts again.
+A killed audit resumes. With all votes present only the figures are computed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from service.contract import InfoResponse
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.evaluation.pseudo_labels.changes import changes
+from trainer.evaluation.pseudo_labels.accuracy import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
-from trainer.evaluation.pseudo_labels.questions import Questions, kept, questions
 from trainer.files import read_json, write_json
 from trainer.leftovers import alone_in
+from trainer.pool.image import PoolImage, content_id
+from trainer.pool.pool import Pool
 from trainer.progress import Stages
 from trainer.settings.evaluate import AuditSettings
 from trainer.voting import voter
 from trainer.voting.cast import cast
-from trainer.voting.pairs import pairs_of
+from trainer.voting.pairs import Group, pairs_of, random_groups
 from trainer.voting.vote import load
 from trainer.workers.workers import Workers
 
 DECIDING = (
-    "split", "groups", "group_size", "seed", "votes_by", "votes", "permute", "tie_margin", "vote_error",
+    "split",
+    "groups",
+    "group_size",
+    "seed",
+    "votes_by",
+    "votes",
+    "permute",
+    "tie_margin",
+    "vote_error",
     "vote_temperature",
-)  # fmt: skip
-"""The settings that decide which votes are cast."""
+)
+"""Settings that decide which votes are cast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Groups of images to vote on; images by their content ids."""
+
+    groups: list[Group]
+    truth: dict[str, float]
+    """Image -> mean opinion score; higher is better."""
+    images: dict[str, str]
+    """Image -> id in the benchmark."""
+    notes: list[str]
+    """Remarks on the benchmark."""
+
+    def pool(self, benchmark: Benchmark) -> Pool:
+        """The images as the originals of a round's pool."""
+        return Pool([PoolImage(image, str(benchmark.root / id), image) for image, id in self.images.items()])
+
+
+def questions(benchmark: Benchmark, file: Path, *, groups: int, size: int, seed: int) -> Questions:
+    """Reads the questions in `file`, or draws and writes them. Raises ValueError for fewer than two images."""
+    if not file.exists():
+        write_json(file, asdict(_drawn(benchmark, groups, size, seed)))
+    return kept(file)
+
+
+def kept(file: Path) -> Questions:
+    """Reads drawn questions."""
+    return Questions(**read_json(file))
+
+
+def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
+    """Draws as many images as the groups have places; a smaller set forms one group."""
+    rows = np.random.default_rng((seed, 4)).permutation(len(benchmark.ids))[: count * size].tolist()
+    contents = {content_id((benchmark.root / benchmark.ids[row]).read_bytes()): row for row in rows}
+    if len(contents) < 2:
+        raise ValueError(f"{benchmark.name} has fewer than two different images, so no pair to vote on")
+    pool = Pool([PoolImage(content, "", content) for content in contents])
+    return Questions(
+        groups=random_groups(pool, count, min(size, len(contents)), seed),
+        truth={content: float(benchmark.mos[row]) for content, row in contents.items()},
+        images={content: benchmark.ids[row] for content, row in contents.items()},
+        notes=list(benchmark.notes),
+    )
 
 
 def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages) -> str:
-    """Has the version that serves now vote on every benchmark's pairs. Returns that version.
+    """Collects votes of the served version on every benchmark's pairs. Returns the version.
 
     Raises:
         WrongVersion: another version was promoted meanwhile.
-        Unreachable: no replica of the service answered for too long.
+        Unreachable: no replica of the service answered within the patience.
         ServiceError: the service refused an image.
-        ValueError: the folder's votes were asked for with other settings.
-        Occupied: another process is at work in it.
+        ValueError: the folder's votes were cast with other settings.
+        Occupied: another process works in the folder.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with alone_in(settings.out):
@@ -60,9 +115,9 @@ def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages
 
 
 def figures(out: Path, order: Sequence[str]) -> dict[str, Any]:
-    """What the folder's votes tell: benchmark -> its images, notes and versions, in `order`, those unknown to it first.
+    """Figures of the folder's votes: benchmark -> images, notes and versions. `order`: version ids; others come first.
 
-    A version's `changes` are those since the one before it.
+    A version's `changes` are relative to the previous version.
     """
     return {
         "settings": read_json(out / "settings.json"),
@@ -78,8 +133,8 @@ def _keep_settings(settings: AuditSettings) -> None:
     ]
     if changed:
         raise ValueError(
-            f"the votes in {settings.out} were asked for with other settings: {', '.join(changed)}; go on with those, "
-            "or give another --out"
+            f"the votes in {settings.out} were cast with other settings: {', '.join(changed)}; use the same settings "
+            "or another folder with --out"
         )
     write_json(file, now)
 
@@ -105,9 +160,14 @@ async def _cast(
 ) -> None:
     pairs = pairs_of(asked.groups)
     chosen = await voter.choose(
-        settings, asked.pool(benchmark), workers.asynchronous, version=info.version, profile=PROFILES[info.profile],
-        seed=settings.seed, probe=pairs[0],
-    )  # fmt: skip
+        settings,
+        asked.pool(benchmark),
+        workers.asynchronous,
+        version=info.version,
+        profile=PROFILES[info.profile],
+        seed=settings.seed,
+        probe=pairs[0],
+    )
     await cast(pairs, chosen, votes, advance=advance)
 
 
@@ -119,7 +179,7 @@ def _of_benchmark(file: Path, order: Sequence[str]) -> dict[str, Any]:
     before = None
     for version, votes in cast_by.items():
         shared = changes(before, votes, asked.truth) if before else None
-        told = {"changes": asdict(shared) if shared else None}
-        versions[version] = without_truth(votes, asked.groups) | beside_truth(votes, asked.truth) | told
+        versions[version] = without_truth(votes, asked.groups) | beside_truth(votes, asked.truth)
+        versions[version]["changes"] = asdict(shared) if shared else None
         before = votes
     return {"images": len(asked.images), "notes": asked.notes, "versions": versions}

@@ -1,4 +1,4 @@
-"""The quality of a set of votes, as JSON holds it."""
+"""Quality of a set of votes in JSON form."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.evaluation.pseudo_labels import accuracy, position
-from trainer.evaluation.pseudo_labels.cycles import COIN_FLIPS, Cycles, consistence, cycles
-from trainer.evaluation.pseudo_labels.judged import judged, majority
+from trainer.evaluation.pseudo_labels import accuracy
+from trainer.evaluation.pseudo_labels.accuracy import judged, majority
+from trainer.evaluation.pseudo_labels.consistency import (
+    COIN_FLIPS,
+    Cycles,
+    consistence,
+    cycles,
+    position_bias,
+    position_by_difference,
+)
 from trainer.voting.full_vote import expected_agreement
 from trainer.voting.pairs import Group
 from trainer.voting.vote import PairVotes, margin
 
 
 def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[str, Any]:
-    """What the votes tell of themselves: how many and how decided, cycles, consistence of the groups, position bias."""
+    """Figures that need no truth: counts and margins, circular triples, consistence, position bias."""
     majorities = [majority(vote) for vote in votes]
-    found = position.position(votes)
+    found = position_bias(votes)
     return {
         **_counts(votes),
         "cycles": {
@@ -31,7 +38,7 @@ def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[s
 
 
 def beside_truth(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> dict[str, Any]:
-    """How right they are, `truth` being each image's; higher is better. No accuracy where every truth is a tie."""
+    """Accuracy against `truth` by image (higher is better); None where every truth is a tie."""
     pairs = judged(votes, truth)
     return {
         "accuracy": {
@@ -40,7 +47,7 @@ def beside_truth(votes: Sequence[PairVotes], truth: Mapping[str, float]) -> dict
             "by_difference": [asdict(row) for row in accuracy.by_difference(pairs)],
             "calibration": asdict(accuracy.calibration(pairs)),
         },
-        "position_by_difference": [asdict(row) for row in position.by_difference(votes, truth)],
+        "position_by_difference": [asdict(row) for row in position_by_difference(votes, truth)],
     }
 
 

@@ -1,1 +1,0 @@
-"""`make replicas`: three replicas behind a load balancer follow the store's pointer under traffic."""
