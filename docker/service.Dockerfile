@@ -7,16 +7,16 @@ ARG FLAVOUR=gpu
 FROM ${BASE} AS dependencies
 ARG FLAVOUR
 WORKDIR /build
-COPY pyproject.toml .
+COPY pyproject.toml LICENSE .
+COPY service/build_commands.py service/torchvision_ops.py service/
 COPY .ci/constraints.txt .ci/cpu-torch .ci/
 COPY docker/install docker/constraints-gpu.txt docker/
 RUN docker/install "${FLAVOUR}" "${FLAVOUR},heif,otel,parquet"
 
 FROM dependencies AS code
-ARG FLAVOUR
 COPY service service
 COPY docker/install-code docker/
-RUN docker/install-code "${FLAVOUR}"
+RUN docker/install-code
 
 # What only one of the flavours has: a small model that needs neither GPU nor hub ...
 FROM ${BASE} AS cpu

@@ -8,17 +8,17 @@ ARG FLAVOUR=gpu
 FROM ${BASE} AS dependencies
 ARG FLAVOUR
 WORKDIR /build
-COPY pyproject.toml .
+COPY pyproject.toml LICENSE .
+COPY service/build_commands.py service/torchvision_ops.py service/
 COPY .ci/constraints.txt .ci/cpu-torch .ci/
 COPY docker/install docker/constraints-gpu.txt docker/
 RUN docker/install "${FLAVOUR}" trainer,heif,mlflow,parquet
 
 FROM dependencies AS code
-ARG FLAVOUR
 COPY service service
 COPY trainer trainer
 COPY docker/install-code docker/
-RUN docker/install-code "${FLAVOUR}"
+RUN docker/install-code
 
 # checkov:skip=CKV_DOCKER_7:the version is in ARG BASE, which checkov does not look up
 FROM ${BASE}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from service.contract import Task
+from evoquality.contract import Task
 
 ProfileName = Literal["plain", "evoquality", "visualquality-r1"]
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from fastapi import FastAPI
 from prometheus_client.metrics import MetricWrapperBase
 
+from evoquality.contract import VersionInfo
 from service.api.openapi import all_errors
 from service.api.problems import HTTP_CODES, HTTP_DETAILS
 from service.api.service import create_service
@@ -19,7 +20,6 @@ from service.app import create_app, create_operator_app
 from service.configuration import catalogue
 from service.configuration.settings import Settings
 from service.configuration.sources import OTHERS, variable
-from service.contract import VersionInfo
 from service.engine.protocol import Engine
 from service.observability import metrics
 from service.versions.store import VersionStore

@@ -16,12 +16,12 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from evoquality.contract import VersionInfo
 from service.api.keys import read_keys
 from service.api.protocol import patient_protocol
 from service.api.service import Service, create_service
 from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings, operator_key
-from service.contract import VersionInfo
 from service.engine.canary import readable_share
 from service.errors import UserError
 from service.images.picture import take_heif

@@ -3,9 +3,10 @@
 PyPI's torchvision for x86-64 Linux is the CUDA build. Beside a CPU torch its library does not load, and
 `import torchvision` dies with "operator torchvision::nms does not exist", taking transformers' Qwen2.5-VL
 processor with it. Declaring the two operators first lets the pure-Python transforms work; nothing here calls
-the operators. It must happen before the first import of torchvision in *every* process, vLLM's child
-processes included, so `.ci/install` adds a `.pth` file that imports this module at interpreter start. That
-costs one entry in `sys.meta_path`; where torchvision loads natively, nothing is declared.
+the operators. It must happen before the first import of torchvision in *every* process, vLLM's child processes
+included. So the package installs a copy of this file as `evoquality_torchvision_ops`, which Python imports at its
+start (`build_commands.py`). That costs one entry in `sys.meta_path`; where torchvision loads natively, nothing is
+declared.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _OPERATORS = (
 
 
 class _BeforeTorchvision:
-    """A finder that finds nothing, but sees `import torchvision` before anyone else."""
+    """A finder that finds nothing, but runs before `import torchvision`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

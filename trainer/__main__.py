@@ -3,12 +3,21 @@ notice those that it did not ask for."""
 
 from __future__ import annotations
 
+import sys
+
+from service.errors import UserError
+from service.extras import require
 from trainer import termination
 
 
 def main() -> None:
     """See `trainer.cli`."""
     termination.listen()
+    try:
+        require("trainer", next(iter(sys.argv[1:]), "evoquality-trainer"))
+    except UserError as missing:
+        print(f"evoquality-trainer: {missing}", file=sys.stderr)
+        sys.exit(2)
     from trainer.cli import app
 
     app()

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
 from rich.console import Console
 
-from service.client import ServiceError
+from evoquality import ServiceError
 from trainer import termination
 from trainer.errors import Collapsed, DiskFull, GateRefused, Occupied, Regressed, Unreachable, WrongVersion
 from trainer.settings.evaluate import AuditSettings, EvaluateSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from service.client import Client, ServiceError
+from evoquality import Client, ServiceError
 
 _LAST_WORDS = 12
 _SECONDS_TO_END = 90

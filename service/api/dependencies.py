@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from evoquality.contract import Role
 from service.api.service import service_of
-from service.contract import Role
 from service.errors import TooBusy, Unauthorized, WrongRole
 from service.observability import metrics
 

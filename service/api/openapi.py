@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from evoquality.contract import Problem
 from service.api.problems import HTTP_CODES
-from service.contract import Problem
 from service.errors import ProblemError
 
 PROBLEM_JSON = "application/problem+json"

@@ -17,8 +17,8 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from evoquality.contract import Problem
 from service.api.observe import REQUEST_ID_HEADER, request_id
-from service.contract import Problem
 from service.errors import InvalidRequest, ProblemError
 from service.observability import metrics
 

@@ -7,10 +7,10 @@ from typing import cast
 
 from fastapi import Request
 
+from evoquality.contract import VersionInfo
 from service.api.keys import Keys, Rates
 from service.api.readiness import Readiness
 from service.configuration.settings import Settings
-from service.contract import VersionInfo
 from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
 from service.images.decoder import Decoder

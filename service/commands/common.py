@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from service.client import Client, ServiceError
-from service.contract import Mode, Options
+from evoquality import Client, ServiceError
+from evoquality.contract import Mode, Options
+from service.errors import UserError
+from service.extras import require
 
 out, err = Console(), Console(stderr=True)
 
@@ -62,6 +64,14 @@ def stop(sentence: str) -> NoReturn:
     """Ends the command with a sentence and exit code 2."""
     err.print(escape(sentence), style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(2)
+
+
+def need(extra: str, what: str) -> None:
+    """Ends the command with one sentence unless an extra is installed."""
+    try:
+        require(extra, what)
+    except UserError as missing:
+        stop(f"{missing}.")
 
 
 def number(value: float | None, digits: int = 2) -> str:

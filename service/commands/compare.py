@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from evoquality.contract import MAX_RANKED, CompareOptions, RankOptions, RankResponse
 from service.commands.common import (
     LOCAL,
     AsJson,
@@ -27,7 +28,6 @@ from service.commands.common import (
 )
 from service.commands.common import options as chosen
 from service.commands.files import images_in
-from service.contract import MAX_RANKED, CompareOptions, RankOptions, RankResponse
 
 
 def compare(

@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ValidationError
 
-from service.contract import ScoreOptions, ScoreResponse
+from evoquality.contract import ScoreOptions, ScoreResponse
 
 
 class Entry(BaseModel):

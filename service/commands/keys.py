@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.api.keys import add_key
-from service.commands.common import stop
+from service.commands.common import need, stop
 from service.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Creates keys for the public routes.")
@@ -27,6 +26,9 @@ def main() -> None:
 @app.command()
 def add(name: Name, file: File, requests_per_minute: Rate = None, max_in_flight: InFlight = None) -> None:
     """Creates a key, stores its hash, and prints the key. Keep it: it is not stored anywhere."""
+    need("serve", "keys add")
+    from service.api.keys import add_key
+
     try:
         print(add_key(file, name, requests_per_minute, max_in_flight))
     except UserError as error:

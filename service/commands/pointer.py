@@ -8,8 +8,8 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from evoquality.contract import VersionInfo
 from service.commands.common import err, out, stop
-from service.contract import VersionInfo
 from service.errors import ProblemError, UserError
 from service.versions.importing import import_checkpoint
 from service.versions.preflight import check_candidate

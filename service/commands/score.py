@@ -16,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from service.client import Client, ServiceError
+from evoquality import Client, ServiceError
+from evoquality.contract import ScoreOptions, ScoreResponse
 from service.commands import tables
 from service.commands.common import LOCAL, AsJson, Key, ModeChoice, Seed, Temperature, Url, ask, err, number, out, stop
 from service.commands.common import options as chosen
 from service.commands.files import images_in
 from service.commands.journal import Journal, state_of
-from service.contract import ScoreOptions, ScoreResponse
 
 
 def score(

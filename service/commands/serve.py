@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from service.commands.common import stop
+from service.commands.common import need, stop
 from service.configuration import catalogue
 from service.configuration.catalogue import Entry
 from service.configuration.settings import Settings
@@ -50,6 +50,7 @@ def serve(**given: Any) -> None:
     Exit codes: 0 after SIGTERM or Ctrl-C; 1 if the engine died or the service failed; 2 for a mistake in a setting, a
     file or the store, reported in one sentence.
     """
+    need("cpu", "serve")
     settings = _chosen({name: value for name, value in given.items() if value is not None})
     from service.server import run
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from service.commands.common import stop
-from service.contract import ScoreResponse
+from evoquality.contract import ScoreResponse
+from service.commands.common import need, stop
 from service.files import replacing
 
 Answers = Mapping[Path, ScoreResponse | str]
@@ -37,8 +36,8 @@ def check(file: Path) -> None:
     """Ends the command, before any work, if such a file cannot be written."""
     if file.suffix not in _WRITERS:
         stop(f"--out {file}: the name must end in {', '.join(_WRITERS)}.")
-    if file.suffix == ".parquet" and find_spec("pyarrow") is None:
-        stop('--out: Parquet needs pyarrow. Install it with: pip install "evoquality-service[parquet]"')
+    if file.suffix == ".parquet":
+        need("parquet", f"--out {file}")
     if not file.absolute().parent.is_dir():
         stop(f"--out {file}: its folder does not exist.")
 

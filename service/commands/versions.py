@@ -9,10 +9,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from service.client import Client
-from service.commands import pointer
-from service.commands.common import LOCAL, AsJson, Key, Url, ask, out, stop
-from service.contract import SwapResponse
+from evoquality import Client
+from evoquality.contract import SwapResponse
+from service.commands.common import LOCAL, AsJson, Key, Url, ask, need, out, stop
 from service.prompts import ProfileName
 
 app = typer.Typer(no_args_is_help=True, help="Lists the versions of the weights, and changes which one serves.")
@@ -61,6 +60,9 @@ def import_(checkpoint: Checkpoint, store: NewStore, profile: Profile = "plain",
 
     Replicas that wait for the first version of an empty store (`evoquality serve --follow`) start with it.
     """
+    need("serve", "versions import")
+    from service.commands import pointer
+
     info = pointer.add(store, checkpoint, profile)
     print(info.model_dump_json()) if as_json else out.print(f"{info.id} is in the store (profile {info.profile}).")
 
@@ -76,6 +78,9 @@ def promote(
 ) -> None:
     """Hot-swaps a version in. A version that fails its checks never serves."""
     if store:
+        need("serve", "versions promote --store")
+        from service.commands import pointer
+
         pointer.show(pointer.promote(store, version), as_json)
         return
     _show(ask(operator_url, _key(operator_key, key_file), lambda client: client.promote(version)), as_json)
@@ -91,6 +96,9 @@ def rollback(
 ) -> None:
     """Hot-swaps the previous version back in."""
     if store:
+        need("serve", "versions rollback --store")
+        from service.commands import pointer
+
         pointer.show(pointer.rollback(store), as_json)
         return
     _show(ask(operator_url, _key(operator_key, key_file), Client.rollback), as_json)

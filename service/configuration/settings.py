@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from evoquality.contract import Role
 from service.configuration.sources import PREFIX, Environment, File
-from service.contract import Role
 from service.errors import UserError
 from service.prompts import ProfileName
 

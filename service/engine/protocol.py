@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from PIL.Image import Image
 
-from service.contract import Task
+from evoquality.contract import Task
 from service.errors import EngineFailure
 from service.prompts import Profile
 

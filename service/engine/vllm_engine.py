@@ -25,9 +25,9 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from evoquality.contract import Task
 from service.concurrency import gather
 from service.configuration.settings import Settings
-from service.contract import Task
 from service.engine.canary import canary_images
 from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled

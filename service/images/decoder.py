@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -12,10 +12,11 @@ from PIL import Image
 
 from service.concurrency import gather
 from service.errors import ProblemError
-from service.images.picture import Limits, Picture
+from service.images.picture import Limits
 from service.images.remote import Remote, is_url
 from service.images.shares import Memory, Queue, Turns
 from service.images.workers import GRACE_SECONDS, Block, Workers, read, write_pixels
+from service.observability.metrics import stage
 
 Source = bytes | str
 """A file's bytes, their base64 text or data: URL, or an https: URL."""
@@ -25,6 +26,35 @@ _BYTES_A_PIXEL = 4
 """Of a decoded picture, since Pillow pads RGB."""
 
 T = TypeVar("T")
+
+
+class Picture:
+    """An image file of a request, known by its digest, decoded when its pixels are first asked for.
+
+    It owns the pixels until it is closed. `bytes` is their size once decoded.
+    """
+
+    def __init__(self, digest: str, bytes: int, decode: Callable[[], Awaitable[Image.Image]]) -> None:
+        self.digest = digest
+        self.bytes = bytes
+        self._decode = decode
+        self._pixels: Image.Image | None = None
+        self._closed = False
+
+    async def pixels(self) -> Image.Image:
+        """The picture in RGB, decoded once. Raises InvalidImage."""
+        if self._pixels is None:
+            with stage("decode"):
+                self._pixels = await self._decode()
+            if self._closed:
+                self._pixels.close()
+        return self._pixels
+
+    def close(self) -> None:
+        """Frees the pixels, even if a traceback or a task still refers to them."""
+        self._closed = True
+        if self._pixels is not None:
+            self._pixels.close()
 
 
 class Decoder:

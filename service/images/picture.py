@@ -13,14 +13,14 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
 
-from service.errors import InvalidImage, ProblemError, UserError
+from service.errors import InvalidImage, ProblemError
+from service.extras import require
 from service.images.structure import count_scans
-from service.observability.metrics import stage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 _MAX_SIDE_RATIO = 100
@@ -52,41 +52,11 @@ class Limits:
     formats: tuple[str, ...] = FORMATS
 
 
-class Picture:
-    """An image file of a request, known by its digest, decoded when its pixels are first asked for.
-
-    It owns the pixels until it is closed. `bytes` is their size once decoded.
-    """
-
-    def __init__(self, digest: str, bytes: int, decode: Callable[[], Awaitable[Image.Image]]) -> None:
-        self.digest = digest
-        self.bytes = bytes
-        self._decode = decode
-        self._pixels: Image.Image | None = None
-        self._closed = False
-
-    async def pixels(self) -> Image.Image:
-        """The picture in RGB, decoded once. Raises InvalidImage."""
-        if self._pixels is None:
-            with stage("decode"):
-                self._pixels = await self._decode()
-            if self._closed:
-                self._pixels.close()
-        return self._pixels
-
-    def close(self) -> None:
-        """Frees the pixels, even if a traceback or a task still refers to them."""
-        self._closed = True
-        if self._pixels is not None:
-            self._pixels.close()
-
-
 def take_heif() -> tuple[str, ...]:
     """Registers HEIF with Pillow and returns the formats with it. Raises UserError if the extra is missing."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        raise UserError("the setting heif needs the extra `heif`: pip install 'evoquality-service[heif]'") from None
+    require("heif", "the setting heif")
+    from pillow_heif import register_heif_opener
+
     register_heif_opener()
     return (*FORMATS, "HEIF")
 

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from evoquality.contract import ScoreOptions, ScoreResponse, VersionInfo
 from service.concurrency import gather
-from service.contract import ScoreOptions, ScoreResponse, VersionInfo
 from service.errors import DeadlineExceeded, InvalidRequest, Swapping
-from service.images.decoder import Decoder
-from service.images.picture import Picture
+from service.images.decoder import Decoder, Picture
 from service.judging.estimates import chosen_mode
 from service.judging.judge import Judge
 from service.prompts import PROFILES

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar, cast
 from cachetools import LRUCache
 from pydantic import BaseModel
 
-from service.contract import Mode, Options, VersionInfo
-from service.images.picture import Picture
+from evoquality.contract import Mode, Options, VersionInfo
+from service.images.decoder import Picture
 from service.judging.estimates import DEFAULT_SAMPLES, chosen_mode, wants_text
 from service.observability import metrics
 from service.prompts import PROFILES

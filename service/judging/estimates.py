@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.contract import Mode, Options, OrderPreference, Side, Votes
+from evoquality.contract import Mode, Options, OrderPreference, Side, Votes
 from service.errors import InvalidRequest
 from service.prompts import Profile
 

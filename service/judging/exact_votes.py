@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from PIL.Image import Image
 
+from evoquality.contract import ExactVotes, ExactVotesRequest, ExactVotesResponse, VersionInfo, VoteProbabilities
 from service.concurrency import gather
-from service.contract import ExactVotes, ExactVotesRequest, ExactVotesResponse, VersionInfo, VoteProbabilities
 from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
 from service.errors import InvalidRequest, NoExactVotes, NotSpelled, VersionConflict

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL.Image import Image
 
-from service.contract import VersionInfo
+from evoquality.contract import VersionInfo
 from service.engine.protocol import END, Engine, Prompt, only_from
 from service.judging.estimates import ScoreEstimate, VoteEstimate
 from service.judging.score_tree import LONGEST, SCORES, TOKENS, FloatArray, ScoreTree

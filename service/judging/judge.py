@@ -9,8 +9,7 @@ from typing import TypeVar
 from PIL.Image import Image
 from pydantic import BaseModel
 
-from service.concurrency import gather
-from service.contract import (
+from evoquality.contract import (
     CompareOptions,
     CompareResponse,
     ImageSize,
@@ -20,9 +19,10 @@ from service.contract import (
     ScoreResponse,
     VersionInfo,
 )
+from service.concurrency import gather
 from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
-from service.images.picture import Picture
+from service.images.decoder import Picture
 from service.judging.cache import AnswerCache, key_of
 from service.judging.estimates import DEFAULT_SAMPLES, VoteEstimate, chosen_mode, combine_orders
 from service.judging.expected import Expected

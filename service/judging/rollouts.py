@@ -6,15 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from PIL.Image import Image
 
+from evoquality.contract import Completion, RolloutPrompt, RolloutRequest, RolloutResponse, RolloutResult, VersionInfo
 from service.concurrency import gather
-from service.contract import (
-    Completion,
-    RolloutPrompt,
-    RolloutRequest,
-    RolloutResponse,
-    RolloutResult,
-    VersionInfo,
-)
 from service.engine.protocol import Adapter, Engine, Generation, Prompt, Sampling, only_from
 from service.engine.traffic import Traffic
 from service.errors import InvalidRequest, VersionConflict

@@ -8,8 +8,8 @@ from collections import Counter
 
 from PIL.Image import Image
 
+from evoquality.contract import Options, VersionInfo
 from service.answers import parse_vote, read_scores
-from service.contract import Options, VersionInfo
 from service.engine.protocol import Engine, Generation, Prompt, Sampling, only_from
 from service.judging.estimates import ScoreEstimate, VoteEstimate, in_tenths, wants_text
 from service.observability import metrics

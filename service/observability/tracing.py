@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from opentelemetry import trace
 
-from service.errors import UserError
+from service.extras import require
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -19,13 +19,9 @@ def start_tracing(endpoint: str | None, model: str) -> None:
     """Starts sending spans to a collector, if there is one. Raises UserError if the extra is missing."""
     if endpoint is None:
         return
-    try:
-        import opentelemetry.instrumentation.fastapi  # noqa: F401
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ImportError:
-        raise UserError(
-            "otlp_endpoint is set, but OpenTelemetry's SDK is not installed: pip install 'evoquality-service[otel]'"
-        ) from None
+    require("otel", "the setting otlp_endpoint")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
     export_to(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"), model)
 
 

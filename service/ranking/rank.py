@@ -7,10 +7,18 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 
+from evoquality.contract import (
+    CompareOptions,
+    CompareResponse,
+    Mode,
+    RankedImage,
+    RankOptions,
+    RankResponse,
+    VersionInfo,
+)
 from service.concurrency import gather
-from service.contract import CompareOptions, CompareResponse, Mode, RankedImage, RankOptions, RankResponse, VersionInfo
 from service.errors import InvalidRequest
-from service.images.picture import Picture
+from service.images.decoder import Picture
 from service.judging.estimates import chosen_mode
 from service.judging.judge import Judge
 from service.prompts import PROFILES

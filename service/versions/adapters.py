@@ -7,7 +7,7 @@ import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from service.contract import AdapterResponse
+from evoquality.contract import AdapterResponse
 from service.engine.protocol import Adapter, Engine
 from service.errors import UnknownAdapter
 from service.versions.preflight import check_adapter

@@ -7,8 +7,8 @@ from typing import cast
 
 from tenacity import Retrying, retry_if_result, wait_fixed
 
+from evoquality.contract import VersionInfo
 from service.configuration.settings import Settings
-from service.contract import VersionInfo
 from service.errors import ProblemError, UserError
 from service.prompts import PROFILES
 from service.versions.importing import import_checkpoint

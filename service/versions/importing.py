@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.contract import VersionInfo
+from evoquality.contract import VersionInfo
 from service.errors import UserError, VersionError
 from service.versions.store import VersionStore, content_id
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from service.contract import VersionInfo
+from evoquality.contract import VersionInfo
 from service.errors import AdapterRefused, UnknownWeights, VersionError
 from service.versions.store import VersionStore
 

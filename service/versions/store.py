@@ -29,7 +29,7 @@ from uuid import uuid4
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from service.contract import Benchmark, BenchmarksRequest, VersionInfo
+from evoquality.contract import Benchmark, BenchmarksRequest, VersionInfo
 from service.errors import (
     AdapterNameUsed,
     InvalidRequest,

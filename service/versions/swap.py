@@ -10,8 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from evoquality.contract import SwapResponse, VersionInfo
 from service.configuration.settings import Settings
-from service.contract import SwapResponse, VersionInfo
 from service.engine.canary import readable_share
 from service.engine.protocol import Engine
 from service.errors import EngineDead, NotActive, PointerFailure, ProblemError, UserError, VersionError

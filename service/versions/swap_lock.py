@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from service.contract import VersionInfo
+from evoquality.contract import VersionInfo
 from service.errors import DrainTimeout
 from service.observability.logs import request_id
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import calls
-from service.contract import ImageSize, ScoreBatchItem, ScoreBatchResponse, ScoreResponse
+from evoquality import calls
+from evoquality.contract import ImageSize, ScoreBatchItem, ScoreBatchResponse, ScoreResponse
 from tests.benchmarks.replicas import fleet
 from tests.benchmarks.replicas.figures import Change, Unloadable, of_change, of_traffic, of_unloadable
 from tests.benchmarks.replicas.fleet import CONFIGURATION, Replica, installed

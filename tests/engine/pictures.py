@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from service.client import encode_image
-from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse
+from evoquality import encode_image
+from evoquality.contract import RolloutPrompt, RolloutRequest, RolloutResponse
 from tests.engine.running import Running
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.client import Client
+from evoquality import Client
 from service.versions.store import VersionStore
 
 LOSES = "TEST_LOSES_VERSION"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from service.client import ServiceError
-from service.contract import ScoreOptions
+from evoquality import ServiceError
+from evoquality.contract import ScoreOptions
 from tests.engine.checkpoints import adapter, merged
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import ServiceError
-from service.contract import RolloutResponse
+from evoquality import ServiceError
+from evoquality.contract import RolloutResponse
 from service.versions.store import VersionStore
 from tests.engine.checkpoints import perturbed
 from tests.engine.conftest import add

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.contract import CompareOptions, ScoreOptions
+from evoquality.contract import CompareOptions, ScoreOptions
 from tests.engine.running import Running
 
 pytestmark = pytest.mark.engine

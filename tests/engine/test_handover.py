@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from service.client import ServiceError, encode_image
-from service.contract import RolloutPrompt, RolloutRequest
+from evoquality import ServiceError, encode_image
+from evoquality.contract import RolloutPrompt, RolloutRequest
 from service.prompts import PROFILES
 from tests.engine.checkpoints import adapter, merged
 from tests.engine.conftest import add

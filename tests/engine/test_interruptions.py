@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from service.client import ServiceError
+from evoquality import ServiceError
 from tests.engine.checkpoints import Tensors, rewritten
 from tests.engine.conftest import add
 from tests.engine.rounds import STEPS, TinyRound, apart, moments

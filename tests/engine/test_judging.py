@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from service.client import encode_image
-from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
+from evoquality import encode_image
+from evoquality.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
 from tests.engine.pictures import ask_greedily, logprobs, pictures, tokens
 from tests.engine.running import Running
 

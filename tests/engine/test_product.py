@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.stats import kendalltau
 
-from service.contract import RankOptions, ScoreBatchItem, ScoreOptions
+from evoquality.contract import RankOptions, ScoreBatchItem, ScoreOptions
 from tests.engine.running import Running
 from trainer.demo.contents import content
 

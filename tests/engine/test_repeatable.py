@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import ScoreOptions
+from evoquality.contract import ScoreOptions
 from tests.engine.pictures import pictures
 from tests.engine.running import Running, running
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from service.client import encode_image
-from service.contract import RolloutPrompt, RolloutRequest
+from evoquality import encode_image
+from evoquality.contract import RolloutPrompt, RolloutRequest
 from service.prompts import PROFILES
 from tests.engine.checkpoints import Tensors, rewritten
 from tests.engine.conftest import add

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.client import AsyncClient, ServiceError, encode_image
-from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions, SwapResponse
+from evoquality import AsyncClient, ServiceError, encode_image
+from evoquality.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions, SwapResponse
 from tests.engine.checkpoints import Tensors, perturbed, rewritten
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, tokens

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from evoquality import encode_image
+from evoquality.contract import ExactVotesRequest, RolloutPrompt, RolloutRequest
 from service.answers import parse_vote
-from service.client import encode_image
-from service.contract import ExactVotesRequest, RolloutPrompt, RolloutRequest
 from service.prompts import PROFILES
 from tests.engine.running import Running
 

@@ -24,11 +24,11 @@ from fastapi import FastAPI
 from PIL import Image
 from safetensors.numpy import save_file
 
+from evoquality.contract import VersionInfo
 from service.api.service import Service, create_service
 from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings
-from service.contract import VersionInfo
-from service.images.picture import Picture
+from service.images.decoder import Picture
 from service.images.shares import Queue
 from service.images.workers import write_pixels
 from service.versions.store import VersionStore

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import httpx
 import pytest
 
-from service.contract import ScoreBatchItem
+from evoquality.contract import ScoreBatchItem
 from tests.service.conftest import LARGE_SIDE, Listening, World, decodes, picture
 from tests.service.fake_engine import plain_answer
 from tests.service.test_http import assert_problem

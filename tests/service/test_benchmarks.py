@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client
-from service.contract import Benchmark
+from evoquality import Client
+from evoquality.contract import Benchmark
 from tests.service.conftest import KEY, Listening, World, picture
 from tests.service.test_http import ask as ask_publicly
 from tests.service.test_http import assert_problem

@@ -215,7 +215,7 @@ def test_versions_are_listed_promoted_and_rolled_back(listening: Listening, tmp_
 
 @pytest.mark.parametrize("command", [["versions", "list"], ["info"], ["compare", "IMAGE", "IMAGE"], ["score", "IMAGE"]])
 def test_nobody_answering_is_said_in_one_sentence(photos: Path, command: list[str], monkeypatch):
-    monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
+    monkeypatch.setattr("evoquality.retries._wait", lambda state: 0)
     arguments = [str(photos / "0.png") if word == "IMAGE" else word for word in command]
     done = evoquality(*arguments, url=NOBODY)
     assert (done.exit_code, "cannot be reached" in done.stderr) == (2, True)

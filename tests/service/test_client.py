@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import AsyncClient, Client, ServiceError, encode_image
-from service.contract import CompareOptions, Problem, RolloutPrompt, RolloutRequest, ScoreBatchItem, ScoreOptions
+from evoquality import AsyncClient, Client, ServiceError, encode_image
+from evoquality.contract import CompareOptions, Problem, RolloutPrompt, RolloutRequest, ScoreBatchItem, ScoreOptions
 from tests.service.conftest import KEY, Listening, adapter, picture
 
 

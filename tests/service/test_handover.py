@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from evoquality.contract import RolloutPrompt, RolloutRequest, RolloutResponse
 from service.configuration.settings import Settings
-from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse
 from service.errors import DrainTimeout, EngineDead, UnknownWeights, VersionConflict, VersionError
 from service.versions.first import first_version
 from service.versions.importing import import_checkpoint

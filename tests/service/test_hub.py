@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from evoquality.contract import VersionInfo
 from service.configuration.settings import Settings
-from service.contract import VersionInfo
 from service.errors import UserError
 from service.versions.first import first_version
 from service.versions.store import VersionStore

@@ -7,7 +7,7 @@ import statistics
 import pytest
 from PIL import Image
 
-from service.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
+from evoquality.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions
 from service.engine.protocol import Prompt, Sampling
 from service.errors import EngineFailure, InvalidRequest, UnknownAdapter, VersionConflict
 from tests.service.conftest import World, opened

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
-from service.client import Client
-from service.contract import Benchmark
+from evoquality import Client
+from evoquality.contract import Benchmark
 from service.engine.protocol import Prompt, Sampling
 from tests.service.conftest import KEY, Listening, picture
 

@@ -10,8 +10,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from evoquality.contract import VersionInfo
 from service.cli import app
-from service.contract import VersionInfo
 from service.versions.store import VersionStore
 from tests.full_disk import small_files
 from tests.service.conftest import checkpoint

@@ -8,7 +8,7 @@ import base64
 import httpx
 import pytest
 
-from service.contract import RankResponse
+from evoquality.contract import RankResponse
 from service.ranking import strengths
 from service.ranking.strengths import Kind, Preference, Strengths
 from tests.service.conftest import LARGE_SIDE, World, decodes, picture

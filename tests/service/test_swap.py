@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from PIL import Image
 
-from service.contract import RolloutPrompt, RolloutRequest, ScoreOptions
+from evoquality.contract import RolloutPrompt, RolloutRequest, ScoreOptions
 from service.errors import DrainTimeout, EngineDead, PointerFailure, UnknownAdapter, UnknownVersion, VersionError
 from tests.full_disk import small_files
 from tests.service.conftest import World, adapter, opened

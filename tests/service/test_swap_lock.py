@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.contract import VersionInfo
+from evoquality.contract import VersionInfo
 from service.errors import DrainTimeout
 from service.versions.swap_lock import SwapLock
 

@@ -15,7 +15,7 @@ __all__ = ["make_world", "stocked"]
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for a replica that is gone."""
-    monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
+    monkeypatch.setattr("evoquality.retries._wait", lambda state: 0)
     monkeypatch.setattr("trainer.workers.replica._REST_SECONDS", 0.2)
 
 

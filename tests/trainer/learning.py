@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, ProcessorMixin
 
-from service.contract import Completion, InfoResponse, RolloutResult
+from evoquality.contract import Completion, InfoResponse, RolloutResult
 from service.prompts import chat_messages
 from tests.trainer.vision_models import PLAIN, picture
 from trainer.settings.evolve import EvolveSettings

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from evoquality import encode_image
+from evoquality.contract import RolloutPrompt, RolloutRequest
 from service.api.service import create_service
-from service.client import encode_image
-from service.contract import RolloutPrompt, RolloutRequest
 from tests.service.conftest import KEY, World, picture, served
 from tests.service.fake_engine import FakeEngine
 from trainer.workers.workers import Workers

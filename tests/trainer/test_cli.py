@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from service.client import ServiceError
-from service.contract import Problem
+from evoquality import ServiceError
+from evoquality.contract import Problem
 from tests.service.conftest import Listening, listening, make_listening
 from trainer.cli import app
 
@@ -76,7 +76,7 @@ def test_a_store_without_the_operators_key_is_reported_with_what_to_do(trainer: 
 def test_a_service_that_is_not_there_is_reported_without_a_traceback(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.client.retries._wait", lambda state: 0)
+    monkeypatch.setattr("evoquality.retries._wait", lambda state: 0)
     code, said = trainer(
         "evaluate", "--benchmarks", benchmark(tmp_path), "--service", "http://127.0.0.1:9", "--out", tmp_path / "out"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client, ServiceError
+from evoquality import Client, ServiceError
 from tests.full_disk import small_files
 from tests.service.conftest import KEY, World, checkpoint
 from tests.trainer.promoting import answer_as, changed, context, gated, observer, serving

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from service.client import ServiceError
+from evoquality import ServiceError
 from tests.service.conftest import World
 from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
 from trainer.errors import DiskFull

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client
+from evoquality import Client
 from service.versions.store import VersionStore, content_id
 from tests.service.conftest import KEY, Listening, checkpoint, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness

@@ -20,7 +20,7 @@ from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoProcessor
 
-from service.contract import Completion, RolloutRequest, RolloutResponse, RolloutResult
+from evoquality.contract import Completion, RolloutRequest, RolloutResponse, RolloutResult
 from service.versions.store import VersionStore
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer import termination

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.contract import InfoResponse
+from evoquality.contract import InfoResponse
 from tests.service.conftest import Listening, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.evaluation.evaluate import evaluate, measured

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.client import ServiceError, encode_image
+from evoquality import ServiceError, encode_image
+from evoquality.contract import ExactVotesRequest, RolloutRequest
 from service.configuration.settings import Settings
-from service.contract import ExactVotesRequest, RolloutRequest
 from tests.service.conftest import World, picture
 from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
 from trainer.workers import request_size

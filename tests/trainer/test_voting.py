@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from service.client import ServiceError
+from evoquality import ServiceError
 from service.engine.protocol import Prompt, Sampling
 from service.prompts import PROFILES
 from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked

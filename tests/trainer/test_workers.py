@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from service.client import ServiceError
-from service.contract import RolloutPrompt
+from evoquality import ServiceError
+from evoquality.contract import RolloutPrompt
 from tests.service.conftest import adapter
 from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
 from trainer.errors import Unreachable, WrongVersion

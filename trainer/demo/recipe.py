@@ -37,7 +37,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.vision_utils import get_vision_position_ids
 
-from service.contract import Task
+from evoquality.contract import Task
 from service.prompts import PROFILES, chat_messages
 from trainer.demo.architecture import IMAGE_SIDE, build_model, build_processor, save_checkpoint
 from trainer.demo.truth import KINDS, Pictures, make_pictures

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.client import Client
+from evoquality import Client
 from service.configuration.settings import operator_key
 from trainer.demo.audit import audit_round
 from trainer.demo.benchmarks import write_benchmarks

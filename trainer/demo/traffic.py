@@ -17,8 +17,8 @@ from typing import Annotated
 import httpx
 import typer
 
-from service.client import AsyncClient, ServiceError
-from service.contract import CompareOptions, ScoreOptions
+from evoquality import AsyncClient, ServiceError
+from evoquality.contract import CompareOptions, ScoreOptions
 from trainer.files import append_jsonl
 
 IMAGES = 12

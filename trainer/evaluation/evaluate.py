@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service import contract
-from service.client import Client
+from evoquality import Client, contract
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
 from trainer.evaluation.predictions import Prediction, Predictions, ask, check_all, scores

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from httpx import TransportError
 
-from service.client import Client
+from evoquality import Client
 from service.prompts import PROFILES
 from service.versions.store import VersionStore, content_id
 from trainer.progress import Stages

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay
 
-from service.client import AsyncClient, ServiceError
-from service.contract import ScoreOptions, ScoreResponse
+from evoquality import AsyncClient, ServiceError
+from evoquality.contract import ScoreOptions, ScoreResponse
 from trainer import termination
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.files import append_jsonl, read_jsonl

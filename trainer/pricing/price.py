@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from service.client import ServiceError
+from evoquality import ServiceError
 from trainer.errors import Occupied, Unreachable, WrongVersion
 from trainer.evaluation.benchmarks.load import load
 from trainer.pool.sources import Sources

@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from evoquality import encode_image
+from evoquality.contract import RolloutPrompt, RolloutRequest
 from service.answers import parse_vote
-from service.client import encode_image
-from service.contract import RolloutPrompt, RolloutRequest
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.training import scores

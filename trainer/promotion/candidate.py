@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from service.contract import VersionInfo
+from evoquality.contract import VersionInfo
 from service.versions.store import VersionStore
 from trainer.files import writing
 from trainer.training.learner import Learner

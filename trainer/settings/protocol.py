@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from service.contract import InfoResponse, ScoreOptions
+from evoquality.contract import InfoResponse, ScoreOptions
 
 Mode = Literal["auto", "expected", "sampled"]
 Split = Literal["auto", "all", "train", "validation", "test"]

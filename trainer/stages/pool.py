@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.contract import InfoResponse
+from evoquality.contract import InfoResponse
 from service.images.picture import FORMATS, Limits, take_heif
 from trainer.pool.build import build
 from trainer.pool.pool import Pool

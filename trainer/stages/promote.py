@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.client import ServiceError
+from evoquality import ServiceError
 from trainer.errors import GateRefused, Regressed, WrongVersion
 from trainer.files import read_json, write_json, writing
 from trainer.promotion import gate

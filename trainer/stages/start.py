@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from service.client import ServiceError
+from evoquality import ServiceError
 from service.versions.store import VersionStore
 from trainer.errors import WrongVersion
 from trainer.files import read_json, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from service.contract import Task
+from evoquality.contract import Task
 from service.prompts import Profile
 from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs

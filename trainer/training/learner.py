@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.contract import InfoResponse, RolloutResult
+from evoquality.contract import InfoResponse, RolloutResult
 from service.prompts import Profile
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import checkpoint

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import set_peft_model_state_dict
 from transformers import PreTrainedModel
 
-from service.contract import Task
+from evoquality.contract import Task
 from service.prompts import Profile
 from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs

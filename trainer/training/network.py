@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from service.contract import Task
+from evoquality.contract import Task
 from service.prompts import Profile
 from trainer.training import sharding
 from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import RolloutResult
+from evoquality.contract import RolloutResult
 from service.prompts import Profile
 from trainer import termination
 from trainer.files import append_jsonl, read_jsonl, write_jsonl

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from service.contract import InfoResponse
+from evoquality.contract import InfoResponse
 from service.prompts import Profile
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from service.contract import Task
+from evoquality.contract import Task
 from service.versions.store import MANIFEST
 from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs

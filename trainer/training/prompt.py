@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from service.contract import Task
+from evoquality.contract import Task
 from service.prompts import Profile, chat_messages
 
 Pictures = Sequence[Image.Image]

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 from pydantic import BaseModel
 
-from service.contract import RolloutResult
+from evoquality.contract import RolloutResult
 from trainer.training.served import Served
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evoquality import encode_image
+from evoquality.contract import RolloutPrompt, RolloutRequest, RolloutResponse, RolloutResult
 from service.answers import parse_score
-from service.client import encode_image
-from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse, RolloutResult
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.training.served import Served

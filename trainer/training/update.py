@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from service.contract import RolloutResult
+from evoquality.contract import RolloutResult
 from trainer.errors import PromptMismatch
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed

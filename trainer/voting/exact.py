@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from service.client import ServiceError
-from service.contract import ExactVotes, ExactVotesRequest
+from evoquality import ServiceError
+from evoquality.contract import ExactVotes, ExactVotesRequest
 from trainer.pool.pool import Pool
 from trainer.voting.images import encoded
 from trainer.voting.vote import Pair, PairVotes

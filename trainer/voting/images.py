@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.client import encode_image
+from evoquality import encode_image
 from trainer.pool.pool import Pool
 from trainer.voting.vote import Pair
 

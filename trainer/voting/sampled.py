@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from evoquality.contract import RolloutPrompt, RolloutRequest, RolloutResult
 from service.answers import parse_vote
-from service.contract import RolloutPrompt, RolloutRequest, RolloutResult
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.voting.images import encoded

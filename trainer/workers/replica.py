@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import httpx
 
-from service.client import AsyncClient, ServiceError
-from service.contract import SwapResponse
+from evoquality import AsyncClient, ServiceError
+from evoquality.contract import SwapResponse
 from trainer.files import writing
 
 _REST_SECONDS = 10.0

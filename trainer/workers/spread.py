@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.client import AsyncClient, ServiceError
-from service.concurrency import gather
-from service.contract import (
+from evoquality import AsyncClient, ServiceError
+from evoquality.contract import (
     ExactVotes,
     ExactVotesRequest,
     ExactVotesResponse,
@@ -26,6 +25,7 @@ from service.contract import (
     RolloutResult,
     SwapResponse,
 )
+from service.concurrency import gather
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
 from trainer.files import writing

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from service.contract import InfoResponse, RolloutRequest, RolloutResponse, SwapResponse
+from evoquality.contract import InfoResponse, RolloutRequest, RolloutResponse, SwapResponse
 from service.versions.store import VersionStore
 from trainer.workers.spread import AsyncWorkers
 

@@ -12,13 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
 
-from service.api.body import both_forms, read_body
-from service.api.dependencies import charge
-from service.api.openapi import problems
-from service.api.problems import problem_of
-from service.api.service import service_of
-from service.api.watch import deadline
-from service.contract import (
+from evoquality.contract import (
     MAX_BATCH,
     MAX_RANKED,
     RankRequest,
@@ -28,6 +22,12 @@ from service.contract import (
     ScoreBatchResponse,
     ScoreResponse,
 )
+from service.api.body import both_forms, read_body
+from service.api.dependencies import charge
+from service.api.openapi import problems
+from service.api.problems import problem_of
+from service.api.service import service_of
+from service.api.watch import deadline
 from service.judging.batch import Batch, Outcome
 from service.ranking.rank import rank
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
+from evoquality.contract import HealthResponse
 from service.api.openapi import problems
 from service.api.service import service_of
-from service.contract import HealthResponse
 
 router = APIRouter(tags=["health"])
 scraped = APIRouter()

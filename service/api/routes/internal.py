@@ -10,13 +10,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request
 
-from service.api.body import json_form, parse
-from service.api.dependencies import only_in
-from service.api.openapi import problems
-from service.api.service import service_of
-from service.api.watch import WatchedRoute
-from service.concurrency import gather
-from service.contract import (
+from evoquality.contract import (
     AdapterRequest,
     AdapterResponse,
     BenchmarksRequest,
@@ -27,6 +21,12 @@ from service.contract import (
     SwapResponse,
     WeightsRequest,
 )
+from service.api.body import json_form, parse
+from service.api.dependencies import only_in
+from service.api.openapi import problems
+from service.api.service import service_of
+from service.api.watch import WatchedRoute
+from service.concurrency import gather
 
 router = APIRouter(
     prefix="/internal",

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from evoquality.contract import CompareRequest, CompareResponse, ScoreRequest, ScoreResponse
 from service.api.body import both_forms, read_body
 from service.api.openapi import problems
 from service.api.service import service_of
-from service.contract import (
-    CompareRequest,
-    CompareResponse,
-    ScoreRequest,
-    ScoreResponse,
-)
 
 router = APIRouter(
     prefix="/v1",

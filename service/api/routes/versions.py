@@ -6,9 +6,9 @@ import asyncio
 
 from fastapi import APIRouter, Request
 
+from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, ListedVersion, Mode, VersionsResponse
 from service.api.openapi import problems
 from service.api.service import service_of
-from service.contract import MAX_BATCH, MAX_RANKED, InfoResponse, ListedVersion, Mode, VersionsResponse
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from rich.progress import Progress
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-from service.client import Client
+from evoquality import Client
 from service.configuration.settings import operator_key
 from service.versions.store import VersionStore
 from tests.benchmarks.ablations.arms import DOMAIN, Start

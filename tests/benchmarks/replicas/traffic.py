@@ -20,8 +20,8 @@ from typing import IO, Annotated, Any
 import httpx
 import typer
 
-from service.client import calls
-from service.contract import CompareResponse, ScoreBatchResponse, ScoreResponse
+from evoquality import calls
+from evoquality.contract import CompareResponse, ScoreBatchResponse, ScoreResponse
 from trainer.files import read_jsonl
 
 Response = ScoreResponse | CompareResponse | ScoreBatchResponse

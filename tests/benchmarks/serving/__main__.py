@@ -24,9 +24,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from service.client import AsyncClient
+from evoquality import AsyncClient
+from evoquality.contract import RolloutPrompt, RolloutRequest
 from service.concurrency import gather
-from service.contract import RolloutPrompt, RolloutRequest
 from tests.benchmarks.serving.sides import (
     ENVIRONMENT,
     Ask,

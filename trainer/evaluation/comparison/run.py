@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from service.client import Client
+from evoquality import Client
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.comparison import tables

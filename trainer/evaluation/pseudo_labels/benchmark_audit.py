@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from service.contract import InfoResponse
+from evoquality.contract import InfoResponse
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
 from trainer.evaluation.benchmarks.benchmark import Benchmark

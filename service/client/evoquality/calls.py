@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from service.contract import (
+from evoquality.contract import (
     AdapterRequest,
     AdapterResponse,
     Benchmark,

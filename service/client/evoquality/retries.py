@@ -13,7 +13,7 @@ import httpx
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay, wait_fixed
 from tenacity import wait_random_exponential as wait_random
 
-from service.contract import Problem
+from evoquality.contract import Problem
 
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0

@@ -13,10 +13,10 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 from tenacity import AsyncRetrying, Retrying
 
-from service.client import calls
-from service.client.calls import Call, ImageSource
-from service.client.retries import ServiceError, patience, policy, retry_after
-from service.contract import HealthResponse, Problem, ScoreBatchItem, ScoreOptions
+from evoquality import calls
+from evoquality.calls import Call, ImageSource
+from evoquality.contract import HealthResponse, Problem, ScoreBatchItem, ScoreOptions
+from evoquality.retries import ServiceError, patience, policy, retry_after
 
 P = ParamSpec("P")
 T = TypeVar("T")
