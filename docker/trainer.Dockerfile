@@ -8,7 +8,7 @@ ARG FLAVOUR=gpu
 FROM ${BASE} AS dependencies
 ARG FLAVOUR
 WORKDIR /build
-COPY pyproject.toml LICENSE .
+COPY pyproject.toml LICENSE ./
 COPY service/build_commands.py service/torchvision_ops.py service/
 COPY .ci/constraints.txt .ci/cpu-torch .ci/
 COPY docker/install docker/constraints-gpu.txt docker/
