@@ -32,8 +32,8 @@ test: install ## Run all tests, the real engine's included
 	@.ci/debian iproute2 ip "the tests that run the manifests' pods"
 	@$(BIN)/python -m pytest
 
-test-quick: install ## Run the tests that need no engine
-	@$(BIN)/python -m pytest -m "not engine"
+test-quick: install ## Run the tests that need neither the engine nor other processes (a minute)
+	@$(BIN)/python -m pytest -m "not engine and not slow"
 
 screenshot: install ## Photograph the page of the real service for the README
 	@$(CHROMIUM)

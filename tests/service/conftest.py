@@ -169,7 +169,7 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
 @pytest.fixture
 def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Runs a coroutine to its end, with a limit: a test that hangs is a test that fails."""
-    return lambda coroutine: asyncio.run(asyncio.wait_for(coroutine, 20))
+    return lambda coroutine: asyncio.run(asyncio.wait_for(coroutine, 60))
 
 
 def checkpoint(path: Path, seed: int) -> Path:

@@ -34,6 +34,7 @@ class FakeEngine:
         self.paused = False
         self.is_dead = False
         self.failure: Exception | None = None
+        self.held: asyncio.Event | None = None
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
@@ -47,6 +48,8 @@ class FakeEngine:
         self.running += 1
         try:
             await asyncio.sleep(self.seconds)
+            if self.held:
+                await self.held.wait()
             if self.failure:
                 raise self.failure
         finally:
@@ -71,7 +74,7 @@ class FakeEngine:
         self.adapters.pop(adapter.name, None)
 
     async def pause(self) -> None:
-        assert not self.running, "the gate let a swap begin under running requests"
+        assert not self.running, "a swap began under running requests"
         self.paused = True
 
     async def reload(self, weights: Path, version: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tenacity import wait_fixed
+from tenacity import RetryCallState, wait_fixed
 
 from service.api.service import create_service
 from service.configuration.settings import Settings
@@ -178,22 +177,12 @@ def test_a_pointer_that_moves_between_two_attempts_is_followed(start, store, ver
     until_ready_with(replica, third)
 
 
-def test_a_version_that_keeps_users_waiting_in_vain_is_seldom_tried_again(start, store, versions, monkeypatch):
-    monkeypatch.setattr(module, "wait_random_exponential", lambda **_: wait_fixed(0))
-    replica, tried = start(), []
-    load = replica.world.engine.reload
-
-    async def slowly(weights: Path, version: str) -> None:
-        tried.append(version)
-        await asyncio.sleep(0.2)
-        await load(weights, version)
-
-    replica.world.engine.reload = slowly
-    replica.world.engine.bad_weights = {versions[1]}
-    store.activate(versions[1])
-    until_not_following(replica)
-    time.sleep(1)
-    assert tried.count(versions[1]) == 1
+@pytest.mark.parametrize(("lasted", "paused"), [(1.0, 0.0), (5.0, 4.0), (100.0, 1.0)])
+def test_pauses_make_up_tenfold_for_attempts_since_each_may_keep_users_waiting(lasted: float, paused: float):
+    attempt = RetryCallState(None, None, (), {})
+    attempt.start_time, attempt.outcome_timestamp, attempt.idle_for = 0.0, lasted, paused
+    pause = module._sparing(attempt)
+    assert paused + pause >= 10 * (lasted - paused)
 
 
 def test_files_may_come_a_moment_after_the_pointer(start, store, versions, tmp_path):

@@ -167,15 +167,18 @@ def test_removing_an_adapter_waits_for_its_requests(world: World, run):
     request = RolloutRequest(images={"a": "-"}, prompts=prompts, adapter="one")
 
     async def story() -> None:
-        world.engine.seconds = 0.05
+        world.engine.held = asyncio.Event()
         await world.service.adapters.load("one")
         running = asyncio.create_task(world.service.rollouts.answer(request, {"a": GREY}))
-        await asyncio.sleep(0.01)
+        while not world.engine.running:
+            await asyncio.sleep(0)
         removal = asyncio.create_task(world.service.adapters.remove("one"))
-        await asyncio.sleep(0.01)
+        while world.service.adapters.list():
+            await asyncio.sleep(0)
         with pytest.raises(UnknownAdapter):
             await world.service.rollouts.answer(request, {"a": GREY})
         assert path.exists() and "one" in world.engine.adapters
+        world.engine.held.set()
         await removal
         assert running.done() and (await running).adapter == "one"
         assert not path.exists() and world.engine.adapters == {}

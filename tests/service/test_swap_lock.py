@@ -1,14 +1,16 @@
-"""The admission gate: many holders or one swap."""
+"""The swap lock: many requests share it, or one swap has it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
 from evoquality.contract import VersionInfo
 from service.errors import DrainTimeout
+from service.observability.logs import request_id
 from service.versions.swap_lock import SwapLock
 
 
@@ -16,46 +18,58 @@ def info(name: str) -> VersionInfo:
     return VersionInfo(id=name, parent=None, created=datetime.now(UTC), profile="plain", origin="", metrics={})
 
 
-def test_a_swap_waits_for_holders_and_newcomers_wait_for_the_swap(run):
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_a_swap_waits_for_requests_and_new_ones_wait_for_the_swap(run):
     async def story() -> list[str]:
         swap_lock, events = SwapLock(info("old")), []
+        may_end, may_swap = asyncio.Event(), asyncio.Event()
 
-        async def request(name: str, seconds: float) -> None:
+        async def request(name: str) -> None:
+            request_id.set(name)
             async with swap_lock.shared() as version:
-                await asyncio.sleep(seconds)
+                await may_end.wait()
                 events.append(f"{name}:{version.id}")
 
         async def swap() -> None:
-            async with swap_lock.exclusive(5):
+            async with swap_lock.exclusive(60):
                 events.append("swap")
-                await asyncio.sleep(0.02)
+                await may_swap.wait()
                 swap_lock.version = info("new")
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(request("early", 0.05))
-            await asyncio.sleep(0)
+            group.create_task(request("early"))
+            await until(lambda: swap_lock._readers)
             group.create_task(swap())
-            await asyncio.sleep(0.01)
-            group.create_task(request("late", 0))
+            await until(lambda: not swap_lock.is_open)
+            group.create_task(request("late"))
+            await until(lambda: swap_lock.blocks("late"))
+            may_end.set()
+            await until(lambda: "swap" in events)
+            assert swap_lock.blocks("late")
+            may_swap.set()
         return events
 
     assert run(story()) == ["early:old", "swap", "late:new"]
 
 
-def test_a_drain_that_takes_too_long_opens_the_gate_again(run):
+def test_a_drain_that_takes_too_long_opens_the_lock_again(run):
     async def story() -> str:
         swap_lock = SwapLock(info("old"))
         async with swap_lock.shared():
             with pytest.raises(DrainTimeout):
                 async with swap_lock.exclusive(0.01):
-                    pytest.fail("a swap began under a holder")
+                    pytest.fail("a swap began under a request")
         async with swap_lock.shared() as version:
             return version.id
 
     assert run(story()) == "old"
 
 
-def test_a_failed_or_cancelled_holder_leaves(run):
+def test_a_failed_or_cancelled_request_leaves(run):
     async def story() -> None:
         swap_lock = SwapLock(info("old"))
 
@@ -65,7 +79,7 @@ def test_a_failed_or_cancelled_holder_leaves(run):
 
         async def linger() -> None:
             async with swap_lock.shared():
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
 
         task = asyncio.create_task(linger())
         await asyncio.sleep(0)
@@ -78,7 +92,7 @@ def test_a_failed_or_cancelled_holder_leaves(run):
     run(story())
 
 
-def test_who_wakes_after_the_gate_closed_again_goes_on_waiting(run):
+def test_a_request_that_wakes_after_the_next_swap_began_waits_on(run):
     async def story() -> list[str]:
         swap_lock, events = SwapLock(info("old")), []
 
@@ -91,7 +105,8 @@ def test_who_wakes_after_the_gate_closed_again_goes_on_waiting(run):
                 group.create_task(request())
                 await asyncio.sleep(0)
             async with swap_lock.exclusive(1):  # the waiter was woken, but has not run yet
-                await asyncio.sleep(0.01)
+                for _ in range(5):
+                    await asyncio.sleep(0)
                 events.append("second swap")
         return events
 
