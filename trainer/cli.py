@@ -16,8 +16,7 @@ from service.client import ServiceError
 from trainer import termination
 from trainer.errors import Collapsed, DiskFull, GateRefused, Occupied, Regressed, Unreachable, WrongVersion
 from trainer.settings.evaluate import AuditSettings, EvaluateSettings
-from trainer.settings.evolve import EvolveSettings
-from trainer.settings.report import ReportSettings
+from trainer.settings.evolve import EvolveSettings, ReportSettings
 from trainer.termination import Terminated
 
 EXIT_WRONG_SETTINGS = 2
@@ -75,8 +74,7 @@ class Evolve(EvolveSettings):
 
     def _tell_price(self) -> None:
         from trainer.files import write_json
-        from trainer.pricing.price import price
-        from trainer.pricing.table import show
+        from trainer.pricing.price import price, show
 
         if found := price(self):
             show(found, Console())

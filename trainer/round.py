@@ -22,18 +22,15 @@ from trainer.pool.pool import Pool
 from trainer.promotion.behaviour import Observer
 from trainer.reporting.trackers import Trackers
 from trainer.stages.context import RoundContext
-from trainer.stages.groups import draw_groups
-from trainer.stages.judge import Probe, judge
-from trainer.stages.pool import draw_pool, make_variants
+from trainer.stages.gate import Probe, judge
+from trainer.stages.offline import ask_votes, draw_groups, draw_pool, make_variants
 from trainer.stages.promote import promote
 from trainer.stages.start import start
-from trainer.stages.target import target
-from trainer.stages.train import learning, train
-from trainer.stages.votes import ask_votes
-from trainer.training.served import Served
-from trainer.training.targets import Target
-from trainer.voting.pairs import Group
-from trainer.voting.vote import labels_of
+from trainer.stages.train import learning, target, train
+from trainer.training.reward import Target
+from trainer.training.rollouts import Served
+from trainer.voting.groups import Group
+from trainer.voting.votes import labels_of
 
 
 @dataclass(frozen=True)

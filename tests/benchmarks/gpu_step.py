@@ -39,7 +39,7 @@ from tests.benchmarks.train.flops import Kind, Prefix, step_flops
 from tests.benchmarks.train.ways import ANSWER, PROMPT, VISUAL_TOKENS, random_answers, random_prompt, repeated, shared
 from trainer.training.grpo import Clipping, group_loss
 from trainer.training.logprobs import AnswerLogprobs
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR
 
 RANK, BETA = 32, 0.05
 BF16_PEAK = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}

@@ -31,8 +31,7 @@ from tests.benchmarks.sizes.models import (
 )
 from trainer.evaluation.readme_tables import fill
 from trainer.files import read_json
-from trainer.training.full import FullPolicy
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR, FullPolicy
 
 CHECKPOINT = Path("trainer/demo/checkpoint")
 

@@ -24,7 +24,7 @@ from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens
 from tests.engine.running import Running, running
 from trainer.files import read_json, read_jsonl
-from trainer.training.full import FullPolicy
+from trainer.training.policy import FullPolicy
 
 pytestmark = pytest.mark.engine
 

@@ -18,7 +18,7 @@ from tests.engine.rounds import STEPS, TinyRound, apart, moments
 from tests.engine.running import Running
 from trainer.demo.checkpoints import Tensors, rewritten
 from trainer.files import read_json, write_json
-from trainer.voting.vote import labels_of, load
+from trainer.voting.votes import labels_of, load
 
 pytestmark = pytest.mark.engine
 

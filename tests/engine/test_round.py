@@ -23,7 +23,7 @@ from trainer.demo.checkpoints import Tensors, rewritten
 from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
 from trainer.training.handover import AdapterHandover
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 
 pytestmark = pytest.mark.engine
 PLAIN = PROFILES["plain"]

@@ -10,9 +10,8 @@ import pytest
 from trainer.demo.truth import quality
 from trainer.evaluation.pseudo_labels.pool_audit import audit, audit_round, true_qualities
 from trainer.files import write_jsonl
-from trainer.pool.image import PoolImage
-from trainer.pool.pool import Pool
-from trainer.voting.vote import PairVotes
+from trainer.pool.pool import Pool, PoolImage
+from trainer.voting.votes import PairVotes
 
 POOL = Pool([PoolImage("whole", "", "whole"), *(PoolImage(f"jpeg-{n}", "", "whole", "jpeg", n) for n in (1, 3, 5))])
 

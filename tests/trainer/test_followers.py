@@ -169,7 +169,7 @@ def test_a_pointer_that_somebody_moved_is_not_rolled_back_but_the_version_is_mar
         store.activate(third)
         return ["it was worse"]
 
-    monkeypatch.setattr("trainer.promotion.gate.regressions", regressions)
+    monkeypatch.setattr("trainer.promotion.criteria.regressions", regressions)
     with pytest.raises(WrongVersion, match=f"moved to {third} while"):
         promote(gated, observer)
     assert pointer(replicas) == (third, second)

@@ -11,9 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from tests.trainer.vision_models import PLAIN, SHAPES, picture, plain_logprobs
-from trainer.training.full import FullPolicy
-from trainer.training.lora import LoraPolicy
-from trainer.training.policy import Policy
+from trainer.training.policy import FullPolicy, LoraPolicy, Policy
 
 PICTURES = [[picture(0, 84, 112)], [picture(1, 112, 56)]]
 ANSWERS = [[[300, 301, 302, 2], [310, 2]], [[7], [8, 2]]]

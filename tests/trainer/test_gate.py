@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.promotion import gate
+from trainer.promotion import criteria
 from trainer.promotion.behaviour import Behaviour, behaviour
 from trainer.settings.evolve import EvolveSettings
 
@@ -25,7 +25,7 @@ def settings(tmp_path: Path) -> EvolveSettings:
 
 
 def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: EvolveSettings) -> None:
-    assert gate.judge(BEFORE, BETTER, settings).passed
+    assert criteria.judge(BEFORE, BETTER, settings).passed
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: Evolv
 def test_a_worse_candidate_is_refused_with_the_reason(
     settings: EvolveSettings, change: dict[str, float], reason: str
 ) -> None:
-    verdict = gate.judge(BEFORE, replace(BETTER, **change), settings)
+    verdict = criteria.judge(BEFORE, replace(BETTER, **change), settings)
     assert not verdict.passed
     assert len(verdict.reasons) == 1
     assert reason in verdict.reasons[0]
@@ -51,21 +51,21 @@ def test_a_worse_candidate_is_refused_with_the_reason(
 
 def test_a_candidate_may_be_what_its_version_was(settings: EvolveSettings) -> None:
     before, after = replace(BEFORE, unreadable=0.2, spread=1.8), replace(BETTER, unreadable=0.21, spread=1.8)
-    assert gate.judge(before, after, settings).passed
+    assert criteria.judge(before, after, settings).passed
 
 
 def test_weights_that_are_no_numbers_are_refused(settings: EvolveSettings) -> None:
-    verdict = gate.Verdict(BEFORE, None, [gate.finite_weights(False)])
+    verdict = criteria.Verdict(BEFORE, None, [criteria.finite_weights(False)])
     assert (verdict.passed, verdict.as_dict()["reasons"]) == (False, ["its weights hold NaN or infinity"])
 
 
 @pytest.mark.parametrize(("after", "passes"), [(0.71, True), (0.685, True), (0.67, False)])
 def test_the_probes_correlation_must_not_fall_far(settings: EvolveSettings, after: float, passes: bool) -> None:
-    assert gate.probe(0.70, after, settings).passed == passes
+    assert criteria.probe(0.70, after, settings).passed == passes
 
 
 def test_a_promoted_version_that_is_what_the_gate_saw_stays(settings: EvolveSettings) -> None:
-    assert gate.regressions(BETTER, replace(BETTER, scores={"a": 2.7, "b": 3.7}, agreement=0.79), settings) == []
+    assert criteria.regressions(BETTER, replace(BETTER, scores={"a": 2.7, "b": 3.7}, agreement=0.79), settings) == []
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_promoted_version_that_is_what_the_gate_saw_stays(settings: EvolveSett
 def test_a_promoted_version_that_differs_from_what_the_gate_saw_has_regressed(
     settings: EvolveSettings, change: dict[str, Any], reason: str
 ) -> None:
-    (found,) = gate.regressions(BETTER, replace(BETTER, **change), settings)
+    (found,) = criteria.regressions(BETTER, replace(BETTER, **change), settings)
     assert reason in found
 
 

@@ -11,8 +11,8 @@ import trainer
 from tests.imports import heavy_after
 
 PURE = (
-    "trainer.training.reward", "trainer.voting.pairs", "trainer.voting.vote", "trainer.pool.pool",
-    "trainer.pool.distortions", "trainer.promotion.gate", "trainer.promotion.behaviour",
+    "trainer.training.reward", "trainer.voting.groups", "trainer.voting.votes", "trainer.pool.pool",
+    "trainer.pool.distortions", "trainer.promotion.criteria", "trainer.promotion.behaviour",
     "trainer.promotion.probe", "trainer.training.collapse", "trainer.workers.workers", "trainer.leftovers",
     "trainer.settings", "trainer.reporting.report",
     "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.asking",
@@ -38,7 +38,7 @@ def test_a_command_listens_for_signals_before_it_loads_anything_that_takes_time(
 
 def test_a_round_never_imports_what_knows_the_truth() -> None:
     reached = _reached("trainer.round", set())
-    assert {"trainer.voting.vote", "trainer.training.policy"} < reached
+    assert {"trainer.voting.votes", "trainer.training.policy"} < reached
     knowing = (
         "demo.truth",
         "demo.pictures",

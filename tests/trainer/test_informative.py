@@ -9,10 +9,8 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from trainer.pool.image import PoolImage
-from trainer.pool.pool import Pool
-from trainer.voting.informative import chained_groups, drawn, strengths
-from trainer.voting.pairs import Group, random_groups
+from trainer.pool.pool import Pool, PoolImage
+from trainer.voting.groups import Group, chain_images, chained_groups, random_groups, strengths
 
 IDS = [f"{number:03d}" for number in range(100)]
 POOL = Pool([PoolImage(name, "", name) for name in IDS])
@@ -35,7 +33,7 @@ def distance(groups: list[Group]) -> float:
 
 @pytest.mark.parametrize("count", [1, 3, 9, 10, 25])
 def test_groups_hold_different_images_and_form_one_graph(count: int) -> None:
-    groups = chained_groups({name: STRENGTH[name] for name in drawn(POOL, count, 12, seed=0)}, count, 12, seed=0)
+    groups = chained_groups({name: STRENGTH[name] for name in chain_images(POOL, count, 12, seed=0)}, count, 12, seed=0)
     assert [len(set(group)) for group in groups] == [12] * count
     assert components(groups) == 1
 
@@ -50,8 +48,8 @@ def test_the_seed_decides_the_groups() -> None:
 
 
 def test_no_more_images_are_drawn_than_a_chain_holds() -> None:
-    assert len(set(drawn(POOL, 3, 12, seed=0))) == 34
-    assert len(drawn(POOL, 50, 12, seed=0)) == 100
+    assert len(set(chain_images(POOL, 3, 12, seed=0))) == 34
+    assert len(chain_images(POOL, 50, 12, seed=0)) == 100
 
 
 def test_an_image_without_a_readable_score_is_taken_for_an_average_one() -> None:

@@ -26,16 +26,14 @@ from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer import termination
 from trainer.errors import Collapsed, PromptMismatch
 from trainer.files import read_jsonl
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated
 from trainer.training.handover import AdapterHandover
-from trainer.training.learner import Learner
-from trainer.training.lora import LoraPolicy
+from trainer.training.learner import Learner, Updater, check_prompt
 from trainer.training.online import OnlineStage
-from trainer.training.targets import Ranking
-from trainer.training.update import Updater, check_prompt
+from trainer.training.policy import LoraPolicy
+from trainer.training.reward import Ranking
 from trainer.workers.workers import Workers
 
 

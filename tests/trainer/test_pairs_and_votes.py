@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from trainer.files import write_json, write_jsonl
-from trainer.pool.image import PoolImage
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage
 from trainer.reporting.report import write_report
-from trainer.voting.full_vote import expected_agreement
-from trainer.voting.pairs import pairs_of, random_groups, same_reference_groups, shuffled
-from trainer.voting.vote import PairVotes, agreement, labels_of
+from trainer.voting.groups import pairs_of, random_groups, same_reference_groups, shuffled
+from trainer.voting.majority import expected_agreement
+from trainer.voting.votes import PairVotes, agreement, labels_of
 
 POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n in range(5)])
 

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from tests.trainer.vision_models import PLAIN, adapted, embedded_shape, picture, plain_logprobs
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 
 ANSWERS = [[300, 301, 302, 303, 2], [300, 301, 2], [310, 2], [311]]
 

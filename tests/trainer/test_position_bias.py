@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainer.votes import exact, one_order
 from trainer.evaluation.pseudo_labels.position import by_difference, position
-from trainer.voting.vote import PairVotes
+from trainer.voting.votes import PairVotes
 
 
 def test_the_preference_for_the_first_position_is_the_mean_of_both_orders() -> None:

@@ -12,7 +12,7 @@ from tests.trainer.brightness import LEVELS, brightness
 from tests.trainer.replicas import Replicas
 from trainer.cli import app
 from trainer.promotion.probe import Probe
-from trainer.training.served import Served
+from trainer.training.rollouts import Served
 
 
 def asked(probe: Probe, replicas: Replicas) -> float:

@@ -11,15 +11,15 @@ from service.configuration.settings import Settings
 from service.contract import ExactVotesRequest, RolloutRequest
 from tests.service.conftest import World, picture
 from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
-from trainer.workers import request_size
-from trainer.workers.request_size import fitting
+from trainer.workers import spread
+from trainer.workers.spread import fitting
 
 IMAGES = {"a": "x" * 10, "b": "x" * 20, "c": "x" * 30, "d": "x" * 99}
 
 
 @pytest.fixture
 def _sixty_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_size, "MAX_IMAGE_BYTES", 60)
+    monkeypatch.setattr(spread, "MAX_IMAGE_BYTES", 60)
 
 
 @pytest.mark.usefixtures("_sixty_bytes")
@@ -34,7 +34,7 @@ def test_as_many_as_fit_are_taken_each_image_counted_once_and_one_in_any_case(it
 def test_a_pair_of_the_longest_files_fits_and_the_rest_of_a_body_has_room() -> None:
     of = Settings.model_fields
     longest = of["max_upload_bytes"].default * 4 / 3
-    assert 2 * longest < request_size.MAX_IMAGE_BYTES < of["max_operator_bytes"].default / 2
+    assert 2 * longest < spread.MAX_IMAGE_BYTES < of["max_operator_bytes"].default / 2
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def heavy(replicas: Replicas) -> RolloutRequest:
 def test_a_batch_too_long_for_one_request_is_asked_in_several(
     narrow: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_size, "MAX_IMAGE_BYTES", 25_000)
+    monkeypatch.setattr(spread, "MAX_IMAGE_BYTES", 25_000)
     request = heavy(narrow)
     pairs = [(str(n), str(n + 1)) for n in range(7)]
     exact = ExactVotesRequest(images=request.images, pairs=pairs, version=request.version)

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.trainer.vision_models import PLAIN, SHAPES, adapted, picture, plain_logprobs
-from trainer.training import repeated_prefix, shared_prefix
+from trainer.training import shared_prefix
 from trainer.training.logprobs import AnswerLogprobs, padded
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 from trainer.training.prompt import encode
 
 PICTURES = [[picture(0, 84, 112)], [picture(1, 112, 56)], [picture(2, 112, 112)]]
@@ -145,8 +145,8 @@ def test_a_temperature_divides_the_logits(policy: LoraPolicy) -> None:
 def test_repeated_prefix_gives_the_same_states(policy: LoraPolicy) -> None:
     language_model, prompts = policy.network.model.model.language_model, policy.encode_batch("score", PICTURES)
     tokens, mask = padded(ANSWERS, torch.device("cpu"))
-    shared, rows = shared_prefix.states(language_model, prompts, tokens, mask)
-    repeated, places = repeated_prefix.states(language_model, prompts, tokens, mask)
+    shared, rows = shared_prefix.shared_states(language_model, prompts, tokens, mask)
+    repeated, places = shared_prefix.repeated_states(language_model, prompts, tokens, mask)
     torch.testing.assert_close(shared[rows[mask]], repeated[places[mask]], atol=1e-4, rtol=0)
 
 

@@ -8,7 +8,7 @@ from math import comb, factorial
 import numpy as np
 import pytest
 
-from trainer.voting.stopping import change, decided, first_look
+from trainer.voting.majority import change, decided, first_look
 
 K = 32
 

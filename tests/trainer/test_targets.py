@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.training.reward import regression_rewards, rewards
-from trainer.training.targets import Ranking, Regression
-from trainer.voting.vote import PairVotes, labels_of
+from trainer.training.reward import Ranking, Regression, regression_rewards, rewards
+from trainer.voting.votes import PairVotes, labels_of
 
 GROUP = ["a", "b", "c"]
 SCORES = np.random.default_rng(0).uniform(1, 5, (3, 6))

@@ -15,7 +15,7 @@ from trainer.evaluation.pseudo_labels.changes import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
 from trainer.evaluation.pseudo_labels.judged import judged
 from trainer.evaluation.pseudo_labels.rates import design_effect, rate
-from trainer.voting.vote import PairVotes
+from trainer.voting.votes import PairVotes
 
 TRUTH = {"a": 5.0, "b": 4.0, "c": 4.0, "d": 1.0}
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainer.votes import exact
 from trainer.evaluation.pseudo_labels.cycles import Cycles, consistence, cycles, zeta
-from trainer.voting.vote import PairVotes, labels_of
+from trainer.voting.votes import PairVotes, labels_of
 
 LETTERS = "abcdefghijk"
 

@@ -16,14 +16,10 @@ from service.engine.protocol import Prompt, Sampling
 from service.prompts import PROFILES
 from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked
 from trainer.errors import WrongVersion
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.cast import cast
-from trainer.voting.exact import ExactVoter
-from trainer.voting.sampled import SampledVoter
-from trainer.voting.vote import Pair, PairVotes, labels_of
-from trainer.voting.voter import Voter, choose
+from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose
+from trainer.voting.votes import Pair, PairVotes, labels_of
 from trainer.workers.spread import AsyncWorkers
 
 __all__ = ["listening", "make_listening", "make_world", "stocked"]

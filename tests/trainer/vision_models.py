@@ -13,7 +13,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen
 
 from service.prompts import PROFILES, chat_messages
 from trainer.demo.architecture import build_config, build_model, build_processor, save_checkpoint
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 
 PLAIN = PROFILES["plain"]
 

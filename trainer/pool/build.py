@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from PIL import Image
 
 from service.errors import InvalidImage
 from service.images.picture import Limits, decode
 from trainer.files import write_json, write_jsonl, writing
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
-from trainer.pool.sample import Sample
-from trainer.pool.scaling import scaled
+from trainer.pool.pool import Pool, PoolImage, content_id, planned
 from trainer.pool.sources import Entry
-from trainer.pool.variants import planned
 
 ORIGINALS, UNREADABLE = "originals", "unreadable.jsonl"
 
@@ -140,3 +144,80 @@ class _Scan:
         gone = self._sample.put(content, _Original(entry.name, (entry.file or copy).absolute()))
         if gone:
             (self._folder / ORIGINALS / gone.path.name).unlink(missing_ok=True)
+
+
+T = TypeVar("T")
+
+
+class Sample(Generic[T]):
+    """At most `size` items by the ids of their contents."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._key = str(seed).encode()
+        self._worst: list[tuple[int, str]] = []
+        self._items: dict[str, T] = {}
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[tuple[str, T]]:
+        """Ids and items in an order that the seed decides."""
+        return iter(sorted(self._items.items(), key=lambda item: self._rank(item[0])))
+
+    def get(self, content: str) -> T | None:
+        """The item of that content, if it is kept."""
+        return self._items.get(content)
+
+    def wants(self, content: str) -> bool:
+        """Whether an item of a content not seen yet would be kept."""
+        return len(self._items) < self._size or self._rank(content) < -self._worst[0][0]
+
+    def put(self, content: str, item: T) -> T | None:
+        """Keeps an item, in place of the one of the same content if there is one. Returns what had to go."""
+        if content not in self._items:
+            heapq.heappush(self._worst, (-self._rank(content), content))
+        self._items[content] = item
+        if len(self._items) <= self._size:
+            return None
+        return self._items.pop(heapq.heappop(self._worst)[1])
+
+    def _rank(self, content: str) -> int:
+        return int.from_bytes(hashlib.blake2b(content.encode(), key=self._key, digest_size=8).digest())
+
+
+def scaled(original: PoolImage, folder: Path, *, pixels: int, min_side: int) -> PoolImage:
+    """The original as it is or, if it has more than so many pixels, a smaller one: a PNG in `folder`, in whose place
+    a copy that lies there is removed.
+
+    Raises:
+        OSError, ValueError: the original's file is gone, or has changed since it was drawn.
+        DiskFull: the file could not be written.
+    """
+    with Image.open(original.path) as header:
+        if header.width * header.height <= pixels:
+            return original
+    data = _png(shrunk(Pool([original]).open(original.id), pixels, min_side))
+    content = content_id(data)
+    file = folder.absolute() / content
+    with writing(file):
+        file.write_bytes(data)
+    if Path(original.path).parent == file.parent:
+        Path(original.path).unlink()
+    return PoolImage(content, str(file), content)
+
+
+def shrunk(picture: Image.Image, pixels: int, min_side: int) -> Image.Image:
+    """The picture at `pixels` at most, by Lanczos' filter; at more only where a side would be below `min_side`."""
+    side = min(picture.size)
+    shorter = max(min_side, math.floor(side * math.sqrt(pixels / (picture.width * picture.height))))
+    width, height = (length * shorter // side for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _png(picture: Image.Image) -> bytes:
+    """Without the metadata that pictures carry along: a profile would be applied again by whoever opens the file."""
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(picture)).save(file, "PNG")
+    return file.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,12 @@ from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from service.images.picture import FORMATS, Limits, decode, take_heif
-from trainer.files import read_jsonl
-from trainer.pool import variants
-from trainer.pool.image import PoolImage, content_id
+from trainer.files import read_jsonl, writing
+from trainer.pool.distortions import LEVELS, TYPES, distort
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Pool:
         if image.kind is None:
             return _original(image)
         if not Path(image.path).exists():
-            variants.make(image, self.open(image.source))
+            make(image, self.open(image.source))
         return Path(image.path).read_bytes()
 
     def open(self, image_id: str) -> Image.Image:
@@ -78,3 +79,48 @@ def _limits() -> Limits:
     """The service's own were held when the originals were drawn; a variant has as many pixels as its original."""
     formats = take_heif() if find_spec("pillow_heif") else FORMATS
     return Limits(max_pixels=89_000_000, min_side=1, max_bytes=2**31, formats=formats)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolImage:
+    """An original, known by its content, or a variant of one.
+
+    `source` is the id of the original that it was made from (its own if it is one).
+    """
+
+    id: str
+    path: str
+    source: str
+    kind: str | None = None
+    level: int | None = None
+
+
+def content_id(data: bytes) -> str:
+    """The first 16 hex digits of the SHA-256 of a file."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def planned(source: str, folder: Path, count: int, seed: int) -> list[PoolImage]:
+    """`count` variants of different types at random levels; the seed and the source's content decide."""
+    rng = np.random.default_rng((seed, int(source, 16)))
+    kinds = rng.choice(list(TYPES), count, replace=False)
+    levels = rng.integers(LEVELS.start, LEVELS.stop, count)
+    ids = [(f"{source}-{kind}-{level}", str(kind), int(level)) for kind, level in zip(kinds, levels, strict=True)]
+    return [PoolImage(name, str(folder / f"{name}.png"), source, kind, level) for name, kind, level in ids]
+
+
+def make(variant: PoolImage, picture: Image.Image) -> None:
+    """Writes a variant of the source's picture. Its noise is decided by its id.
+
+    Raises:
+        ValueError: the image is no variant.
+    """
+    if variant.kind is None or variant.level is None:
+        raise ValueError(f"{variant.id} is an original, no variant")
+    rng = np.random.default_rng(int(hashlib.sha256(variant.id.encode()).hexdigest()[:16], 16))
+    path = Path(variant.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}")
+    with writing(path):
+        distort(picture, variant.kind, variant.level, rng).save(beside, format="PNG")
+        beside.replace(path)

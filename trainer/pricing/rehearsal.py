@@ -10,16 +10,15 @@ from tempfile import TemporaryDirectory
 
 from service.versions.store import VersionStore
 from trainer.leftovers import alone_in
-from trainer.pool.image import content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, content_id
 from trainer.pool.sources import Sources
-from trainer.pricing.counts import observed
+from trainer.pricing.price import observed
 from trainer.progress import Stages, stage_times
 from trainer.reporting.rounds import steps
 from trainer.reporting.trackers import Trackers
 from trainer.round import Round
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.vote import load
+from trainer.voting.votes import load
 from trainer.workers.workers import Workers
 
 _ORIGINALS = 8

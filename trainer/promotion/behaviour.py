@@ -14,10 +14,9 @@ from service.client import encode_image
 from service.contract import RolloutPrompt, RolloutRequest
 from service.prompts import Profile
 from trainer.pool.pool import Pool
-from trainer.training import scores
-from trainer.training.served import Served
-from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair
+from trainer.training.rollouts import Served, sample_scores, to_scores
+from trainer.voting.groups import Group
+from trainer.voting.votes import Pair
 from trainer.workers.workers import Workers
 
 COMPARED = 48
@@ -61,8 +60,8 @@ class Observer:
     def observe(self, served: Served, workers: Workers) -> Behaviour:
         """Scores every image and compares some pairs."""
         images = list(dict.fromkeys(image for group in self.groups for image in group))
-        answers = scores.sample(workers, self.pool, images, served, samples=self.samples, seed=self.seed)
-        sampled = scores.to_scores(answers, self.profile)
+        answers = sample_scores(workers, self.pool, images, served, samples=self.samples, seed=self.seed)
+        sampled = to_scores(answers, self.profile)
         means = {
             image: float(np.nanmean(row)) for image, row in zip(images, sampled, strict=True) if np.isfinite(row).any()
         }

@@ -19,10 +19,8 @@ from service.errors import InvalidImage
 from service.prompts import Profile
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import MOST_MISSING, first, load
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
-from trainer.training import scores
-from trainer.training.served import Served
+from trainer.pool.pool import Pool, PoolImage, content_id
+from trainer.training.rollouts import Served, sample_scores, to_scores
 from trainer.workers.workers import Workers
 
 
@@ -50,8 +48,8 @@ class Probe:
         """SRCC of the mean scores; 0 where they do not vary. Unreadable images are left out."""
         pool = _pool(self.benchmark)
         ids = [image.id for image in pool.images]
-        answers = scores.sample(workers, pool, ids, served, samples=self.samples, seed=self.seed)
-        sampled = scores.to_scores(answers, profile)
+        answers = sample_scores(workers, pool, ids, served, samples=self.samples, seed=self.seed)
+        sampled = to_scores(answers, profile)
         readable = np.isfinite(sampled).any(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConstantInputWarning)

@@ -9,8 +9,8 @@ from rich.table import Column, Table
 
 from trainer.evaluation.pseudo_labels.vote_table import cells
 from trainer.files import write_json, write_text
-from trainer.reporting import vote_plots
 from trainer.reporting.page import filled
+from trainer.reporting.plots import vote_plots
 
 SHORT = (
     "unreadable answers", "right, a tie counting half", "circular triples", "for the image shown first",
@@ -24,7 +24,7 @@ def write_audit(out: Path, found: dict[str, Any]) -> None:
     write_json(out / "audit.json", found)
     sets = found["benchmarks"].items()
     tables = {name: {version: cells(told) for version, told in of["versions"].items()} for name, of in sets}
-    plots = {name: vote_plots.of(of["versions"]) for name, of in sets}
+    plots = {name: vote_plots(of["versions"]) for name, of in sets}
     write_text(out / "audit.html", filled("audit.html.jinja", audit=found, tables=tables, plots=plots))
 
 

@@ -10,9 +10,8 @@ from typing import Any
 from trainer.evaluation.averages import plcc_gain_percent
 from trainer.files import read_json, read_jsonl, write_json, write_text
 from trainer.progress import stage_times
-from trainer.reporting.costs import costs
 from trainer.reporting.page import render
-from trainer.reporting.rounds import folders, of_round
+from trainer.reporting.rounds import costs, folders, of_round
 
 
 def write_report(run: Path) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trainer.evaluation.pseudo_labels.figures import without_truth
 from trainer.files import read_json, read_jsonl
-from trainer.reporting.agreement import by_margin
-from trainer.voting.vote import PairVotes, load
+from trainer.promotion.behaviour import ordered
+from trainer.voting.groups import Group, pairs_of
+from trainer.voting.votes import PairVotes, load, margin
 
 AUDITED = ("accuracy_on_audit", "pairs_audited", "accuracy", "position_by_difference", "changes")
 """What of an audit the report holds; the example pairs are the page's."""
@@ -77,3 +81,63 @@ def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
     names = [name for name, value in rows[-1].items() if isinstance(value, float) and all(name in row for row in rows)]
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+
+
+QUARTERS = 4
+Scores = Mapping[str, float]
+
+
+def by_margin(
+    votes: Sequence[PairVotes], held_back: Sequence[Group], before: Scores, after: Scores
+) -> list[dict[str, Any]]:
+    """Held-back pairs from the closest to the most decided, a quarter a row: the mean margin of their votes, their
+    number, and the share ordered as voted by the scores before and after. Ties of the votes are left out."""
+    asked, scored = set(map(frozenset, pairs_of(held_back))), before.keys() & after.keys()
+    decided = [vote for vote in votes if frozenset((vote.first, vote.second)) in asked and vote.label in (0, 1)]
+    known = sorted((vote for vote in decided if {vote.first, vote.second} <= scored), key=margin)
+    quarters = [[known[place] for place in places] for places in np.array_split(np.arange(len(known)), QUARTERS)]
+    return [
+        {
+            "margin": sum(map(margin, part)) / len(part),
+            "pairs": len(part),
+            "before": _agreement(part, before),
+            "after": _agreement(part, after),
+        }
+        for part in quarters
+        if part
+    ]
+
+
+def _agreement(votes: Sequence[PairVotes], scores: Scores) -> float:
+    agreed = [ordered(scores[vote.first] - scores[vote.second], vote.label or 0.0) for vote in votes]
+    return sum(agreed) / len(agreed)
+
+
+def costs(stages: Sequence[dict[str, Any]], rounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Stages in the order in which they began: seconds over all attempts, share of the total, counts by name."""
+    seconds: dict[str, float] = {}
+    for stage in stages:
+        seconds[stage["stage"]] = seconds.get(stage["stage"], 0.0) + stage["ended"] - stage["began"]
+    total = sum(seconds.values())
+    counts = {f"round {entry['round']}: {name}": found for entry in rounds for name, found in _counts(entry).items()}
+    return [
+        {"stage": stage, "seconds": taken, "share": taken / total if total else 0.0, "counts": counts.get(stage, {})}
+        for stage, taken in seconds.items()
+    ]
+
+
+def _counts(entry: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """What a round's stages went through."""
+    found: dict[str, dict[str, int]] = {}
+    if "files" in entry.get("pool", {}):
+        found["pool"] = {"files": entry["pool"]["files"], "originals": entry["pool"]["originals"]}
+    if "vote" in entry:
+        found["votes"] = {"pairs": entry["vote"]["pairs"], "votes": round(entry["vote"]["votes"])}
+    if "training" in entry:
+        training = entry["training"]
+        found["GRPO"] = {
+            "steps": training["steps"],
+            "s of rollouts": round(training["rollout_seconds"]),
+            "s of updates": round(training["update_seconds"]),
+        }
+    return found

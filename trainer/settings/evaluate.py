@@ -10,8 +10,7 @@ from pydantic_settings import CliImplicitFlag, NoDecode
 
 from service.prompts import ProfileName
 from trainer.evaluation.protocol import Mode, Protocol, Split
-from trainer.settings.service import Count, ServiceSettings
-from trainer.settings.votes import VoteSettings
+from trainer.settings.service import Count, ServiceSettings, VoteSettings
 
 
 def listed(given: object) -> object:

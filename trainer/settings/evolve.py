@@ -2,16 +2,178 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import model_validator
-from pydantic_settings import CliImplicitFlag
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, CliImplicitFlag
 
-from trainer.settings.gate import GateSettings
-from trainer.settings.pool import PoolSettings
-from trainer.settings.service import Count
-from trainer.settings.training import TrainingSettings
-from trainer.settings.votes import VoteSettings
+from trainer.pool.sources import paths
+from trainer.settings.service import CONFIG, Count, Share, VoteSettings
+
+_PLACES_AN_ORIGINAL = 4
+
+
+class PoolSettings(BaseSettings):
+    """The images of a round, their variants, and the groups they are compared in."""
+
+    model_config = CONFIG
+
+    pool: Path
+    """The unlabelled images: a folder, a quoted pattern ('photos/**/*.jpg'), a list (.txt: one path a line), Parquet
+    files (.parquet) or WebDataset shards ('shards-{000..127}.tar'). Millions are read as a stream."""
+    images: Count | None = None
+    """Originals that each round draws from the pool, anew. Default: one for every four places in its groups (the
+    paper: 10,000 for 20,000 pairs), or one for as many as it has variants; all if the pool has fewer."""
+    pool_column: str | None = None
+    """Column of the Parquet files with the images' bytes or paths. Default: the first that looks like one."""
+
+    pixels: Count = 1_048_576
+    """Originals with more pixels are scaled down to this many when they are drawn, before they are distorted; or to the
+    service's own max_pixels, beyond which the model sees nothing, if that is set and smaller."""
+    variants: int = Field(default=10, ge=0, le=35)
+    """Distorted variants made of each image (the paper: 10)."""
+    groups: Count = 100
+    """Groups of images compared with each other; each is one training step an epoch."""
+    group_size: int = Field(default=12, ge=2, le=64)
+    """Images a group, all paired: 12 give 66 pairs. They are each other's partners in a step."""
+    held_back_groups: int = Field(default=4, ge=1)
+    """Groups voted on but not trained on, for the gate."""
+    pairs: Literal["random", "informative"] = "random"
+    """How groups are drawn: at random, as the paper does, or of images that the model scores alike now. At equal votes
+    random ones told more of the embedded model (README)."""
+    same_reference_share: Share = 0.5
+    """From round 2 on: share of groups that compare the distortions of one original; none without variants."""
+
+    @property
+    def places(self) -> int:
+        """Places for images in all groups of a round."""
+        return (self.groups + self.held_back_groups) * self.group_size
+
+    @property
+    def originals(self) -> int:
+        """How many originals a round draws, if the pool has as many."""
+        return self.images or math.ceil(self.places / min(_PLACES_AN_ORIGINAL, 1 + self.variants))
+
+    @model_validator(mode="after")
+    def _pool_exists(self) -> PoolSettings:
+        if not any(path.exists() for path in paths(self.pool)):
+            raise ValueError(
+                f"the pool {self.pool} is not a folder, nor a list, Parquet file or shard, nor a pattern that matches "
+                "one; name what holds your images"
+            )
+        return self
+
+
+def by_policy(chosen: dict[str, Any]) -> float:
+    """An adapter takes about ten times the rate of all weights."""
+    return 1e-4 if chosen.get("policy") == "full" else 1e-3
+
+
+class TrainingSettings(BaseSettings):
+    """The online stage: what is trained, on what, and where it computes."""
+
+    model_config = CONFIG
+
+    labels: Literal["hard", "soft"] = "hard"
+    """What training makes of a pair's votes: its majority, as the paper does, or, an ablation, their share. For that
+    all K sampled votes are cast, and --tie-margin is the gate's alone."""
+    reward: Literal["fidelity", "regression"] = "fidelity"
+    """What a sampled score is rewarded for: ordering images as the votes do, or, an ablation of the paper's, nearness
+    to the mean of the image's own scores, sampled before the training. That one asks for no votes but the gate's."""
+    samples: int = Field(default=16, ge=2, le=64)
+    """K of the online stage: scores sampled for each image of a step (the paper: 32)."""
+    epochs: Count = 1
+    """How often each group is trained on."""
+    policy: Literal["lora", "full"] = "lora"
+    """What is trained: `lora` an adapter, whose answers the serving engine samples beside its users'; `full` all
+    weights, as the paper does, sampled by an engine of their own (`evoquality serve --role rollout`)."""
+    learning_rate: float = Field(default_factory=by_policy, gt=0)
+    """Of AdamW, falling linearly to zero. Unset: 1e-3 with policy lora, 1e-4 with full (the paper, 7B: 3e-7)."""
+    beta: float = Field(default=0.02, ge=0)
+    """Weight of the KL penalty to the model the round started from (the paper: 0.05)."""
+    gamma: float = Field(default=0.01, ge=0)
+    """Added to the variance in the Thurstone probability."""
+    normalise: CliImplicitFlag[bool] = True
+    """Divide advantages by their group's standard deviation, as the paper does."""
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    """Trust region: the probability ratio may fall to 1 - this."""
+    clip_high: float = Field(default=0.28, gt=0)
+    """Trust region: the probability ratio may rise to 1 + this."""
+    truncation: float = Field(default=2.0, ge=1)
+    """Largest weight of a token by its probability ratio (truncated importance sampling)."""
+    overlap: CliImplicitFlag[bool] = True
+    """Sample the next step's scores while this one updates, from the policy one step behind. Without: strictly
+    on-policy, and slower."""
+    images_per_pass: Count = 16
+    """Images of a step in one forward and backward pass; fewer need less memory and change nothing else."""
+    rank: int = Field(default=32, ge=1, le=64)
+    """Policy lora: rank of the adapter."""
+    rollout_operator: str | None = None
+    """Policy full: address of the rollout engine's operators' routes; of several, separated by commas."""
+    handover: Path | None = None
+    """Policy full: folder in which it is handed weights, its own `--handover`; the run's last ones stay there. Default:
+    handover in the store."""
+    train_vision: CliImplicitFlag[bool] = False
+    """Policy full: train the vision tower too. A high learning rate destroys it before the scores improve."""
+    reference_device: str | None = None
+    """Policy full, one process: where the frozen model of the KL penalty computes, for example cpu. Default: device."""
+    checkpoint_every: Count = 10
+    """Steps between the checkpoints a killed run resumes from."""
+    device: str = "cpu"
+    """Where the torch policy computes, for example cuda:1; under torchrun cuda, each process on its own."""
+    threads: Count | None = None
+    """Threads of the torch policy on CPU; unset: half the cores that the process may use, the others are the service's;
+    torchrun's processes share them. Too many threads wait for each other longer than they work."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the passes through the policy: bfloat16 on a GPU. What is trained stays float32."""
+    gradient_checkpointing: CliImplicitFlag[bool] = False
+    """Compute activations again for the backward pass: less memory, more time, the same gradients."""
+
+
+class GateSettings(BaseSettings):
+    """Limits of the gate, of the look after a promotion, and of the collapse watch."""
+
+    model_config = CONFIG
+
+    gate_unreadable: Share = 0.05
+    """Gate: how much larger than before the share of unreadable scores may be. The demo's healthy rounds go from 2 to
+    4 % before to at most 5.4 % after; drawing other images alone moves it by 1 %."""
+    gate_agreement_loss: Share = 0.03
+    """Gate: how much less often than before the scores' order may agree with the votes on held-back pairs. A healthy
+    round that has nothing more to learn ends within 1 or 2 % of where it began; a random order agrees with half."""
+    gate_spread: Share = 0.25
+    """Gate: smallest spread of the scores, as a share of the spread before."""
+    gate_largest_spread: float = Field(default=1.7, ge=0)
+    """Gate: largest spread of the scores: 1.15 is that of scores evenly from 1 to 5, and 2, the most there is, of
+    nothing but ones and fives. The demo's healthy rounds end at 1.1 to 1.4. A larger spread before may stay."""
+    gate_drift: float = Field(default=1.0, ge=0)
+    """Gate: how far the mean score may move, on the scale of 1 to 5. In the demo's healthy rounds: 0.5 at most."""
+    gate_position_bias: Share = 0.1
+    """Gate: how much more than before the image shown first may be preferred, as a share of the votes. In the demo's
+    healthy rounds it shrinks."""
+    probe: Path | None = None
+    """Gate: a labelled set, as `evaluate --benchmarks` takes them. Nothing is trained on it."""
+    gate_probe_loss: Share = 0.02
+    """Gate: how much lower than before the SRCC on the probe may be."""
+    regression_drift: float = Field(default=0.25, ge=0)
+    """After promotion: how far the held-back images' scores may be from the gate's in the mean, beside the gate's own
+    limits, or the version before is promoted again."""
+
+    collapse_window: Count = 5
+    """Collapse watch: steps that the limits below are compared with the mean of."""
+    collapse_entropy: float = Field(default=0.02, ge=0)
+    """Collapse watch: smallest entropy of the answers, in nats a token. The demo's healthy rounds: 0.3 at least."""
+    collapse_spread: float = Field(default=0.01, ge=0)
+    """Collapse watch: smallest spread of a step's mean scores. The demo's healthy rounds: 0.5 at least."""
+    collapse_constant: Share = 0.9
+    """Collapse watch: largest share of images whose answers are all equal."""
+    collapse_unreadable: Share = 0.5
+    """Collapse watch: largest share of unreadable answers. The demo's healthy rounds: 9 % at most."""
+    collapse_kl: float = Field(default=3, ge=0)
+    """Collapse watch: largest KL divergence from the model the round started from, in nats a token. The demo's healthy
+    rounds reach 1.2."""
 
 
 class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings):
@@ -51,5 +213,23 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
             raise ValueError(
                 "policy full needs an engine whose weights it may overwrite: start one on the same store with "
                 "`evoquality serve --role rollout` and name its operators' address with --rollout-operator"
+            )
+        return self
+
+
+class ReportSettings(BaseSettings):
+    """Which run to report."""
+
+    model_config = CONFIG
+
+    run: Path
+    """The run's folder."""
+
+    @model_validator(mode="after")
+    def _is_a_run(self) -> ReportSettings:
+        if not (self.run / "settings.json").is_file():
+            raise ValueError(
+                f"{self.run} is not the folder of a run: it has no settings.json, which a run writes first; name the "
+                "folder that was given to `evolve --run`"
             )
         return self

@@ -8,11 +8,11 @@ from service.client import ServiceError
 from service.versions import refusals
 from trainer.errors import GateRefused, Regressed, WrongVersion
 from trainer.files import read_json, write_json, writing
-from trainer.promotion import gate
+from trainer.promotion import criteria
 from trainer.promotion.behaviour import Behaviour, Observer
 from trainer.stages.context import RoundContext
 from trainer.stages.start import check_version
-from trainer.training.served import Served
+from trainer.training.rollouts import Served
 
 
 def promote(context: RoundContext, observer: Observer) -> None:
@@ -64,7 +64,7 @@ def _swap_in(
         return {}, [f"the service refused it ({refusal.problem.detail})"]
     _tell(context, version, behind)
     promoted = observer.observe(Served(version), context.workers)
-    reasons = gate.regressions(gated, promoted, context.settings)
+    reasons = criteria.regressions(gated, promoted, context.settings)
     return {**swap.model_dump(mode="json"), "behind": behind}, reasons
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from trainer.errors import Collapsed
 from trainer.files import read_json, write_json
@@ -15,8 +18,10 @@ from trainer.training import distributed, learner
 from trainer.training.handover import Handover, handover
 from trainer.training.learner import Learner
 from trainer.training.online import OnlineStage
-from trainer.training.targets import Target
-from trainer.voting.pairs import Group
+from trainer.training.reward import Ranking, Regression, Target
+from trainer.training.rollouts import Served, sample_scores, to_scores
+from trainer.voting.groups import Group
+from trainer.voting.votes import PairVotes, labels_of
 
 
 @contextmanager
@@ -60,3 +65,25 @@ def _summary(metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return ""
     return f"reward {metrics['reward']:.3f}  KL {metrics['kl']:.3f}  unreadable {metrics['unreadable']:.1%}"
+
+
+def target(context: RoundContext, images: Pool, training: Sequence[Group], votes: Sequence[PairVotes]) -> Target:
+    """By the settings' reward and labels."""
+    s = context.settings
+    if s.reward == "regression":
+        return Regression(_mean_scores(context, images, training))
+    return Ranking(labels_of(votes, soft=s.labels == "soft"), s.gamma)
+
+
+def _mean_scores(context: RoundContext, images: Pool, training: Sequence[Group]) -> dict[str, float]:
+    """The mean of each image's readable scores by the version the round starts from."""
+    file = context.folder / "mean_scores.json"
+    if not file.exists():
+        asked = list(dict.fromkeys(chain.from_iterable(training)))
+        with context.stage("mean scores", total=len(asked), unit="images") as advance:
+            k, base = context.settings.samples, Served(context.base)
+            answers = sample_scores(context.workers, images, asked, base, samples=k, seed=context.seed, advance=advance)
+        sampled = to_scores(answers, context.profile)
+        rows = zip(asked, sampled, strict=True)
+        write_json(file, {image: float(np.nanmean(row)) for image, row in rows if np.isfinite(row).any()})
+    return dict(read_json(file))

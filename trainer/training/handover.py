@@ -14,7 +14,7 @@ from service.versions.store import VersionStore
 from trainer.files import writing
 from trainer.leftovers import run_id
 from trainer.settings.evolve import EvolveSettings
-from trainer.training.served import Served
+from trainer.training.rollouts import Served
 from trainer.workers.workers import Workers
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from trainer.training import repeated_prefix, shared_prefix
+from trainer.training import shared_prefix
 from trainer.training.prompt import Prompt
 
 Answers = Sequence[Sequence[int]]
@@ -44,7 +44,7 @@ class AnswerLogprobs:
         shared_prefix.install(language_model)
         self._language_model = language_model
         self._head = head
-        self._states: States = shared_prefix.states
+        self._states: States = shared_prefix.shared_states
         self._checked = False
 
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
@@ -59,8 +59,8 @@ class AnswerLogprobs:
     @torch.no_grad()
     def _check(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> None:
         shared, plain = (
-            answer_logprobs(way.states, self._language_model, self._head, prompts, answers).chosen
-            for way in (shared_prefix, repeated_prefix)
+            answer_logprobs(states, self._language_model, self._head, prompts, answers).chosen
+            for states in (shared_prefix.shared_states, shared_prefix.repeated_states)
         )
         apart = float((shared - plain).abs().max())
         if apart > (1e-3 if prompts[0].embeddings.dtype == torch.float32 else _ROUNDING):
@@ -68,7 +68,7 @@ class AnswerLogprobs:
                 "the shared prefix gives log-probabilities %.2g apart from the plain pass; going on with the plain, "
                 "slower one: one row an answer", apart,
             )  # fmt: skip
-            self._states = repeated_prefix.states
+            self._states = shared_prefix.repeated_states
 
 
 def answer_logprobs(
@@ -80,7 +80,7 @@ def answer_logprobs(
     *,
     temperature: float = 1.0,
 ) -> Logprobs:
-    """Log-probabilities of K answers to each prompt, by `shared_prefix.states` or `repeated_prefix.states`.
+    """Log-probabilities of K answers to each prompt, by `shared_states` or `repeated_states`.
 
     Raises:
         ValueError: the prompts have different numbers of answers, or an answer is empty.

@@ -19,15 +19,12 @@ from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated, held
-from trainer.training import collapse, scores
+from trainer.training import collapse
 from trainer.training.handover import Handover
-from trainer.training.learner import Learner
-from trainer.training.reward import advantages
-from trainer.training.rollouts import SampledGroup, Sampler
-from trainer.training.served import Served
-from trainer.training.targets import Target
-from trainer.training.update import Shown
-from trainer.voting.pairs import Group
+from trainer.training.learner import Learner, Shown
+from trainer.training.reward import Target, advantages
+from trainer.training.rollouts import SampledGroup, Sampler, Served, sample_scores, to_scores
+from trainer.voting.groups import Group
 
 
 @dataclass(slots=True)
@@ -84,7 +81,7 @@ class OnlineStage:
         began = time.monotonic()
         overlaps = self.settings.overlap and step + 1 < len(plan)
         sampling = self._begin(plan, step + 1, sampler) if overlaps else None
-        sampled = scores.to_scores(rollouts.results, self.profile)
+        sampled = to_scores(rollouts.results, self.profile)
         reward = self.target.rewards(plan[step], sampled)
         advantage = advantages(reward, normalise=self.settings.normalise)
         update = self.learner.accumulate(self._shown(plan[step]), rollouts.results, advantage)
@@ -102,7 +99,7 @@ class OnlineStage:
         return sampler.begin(serving, lambda served: self._roll_out(plan[step], step, served))
 
     def _roll_out(self, group: Group, step: int, served: Served) -> list[RolloutResult]:
-        return scores.sample(
+        return sample_scores(
             self.handover.workers, self.pool, group, served, samples=self.settings.samples,
             seed=self.seed * 7919 + step * 104_729,
         )  # fmt: skip

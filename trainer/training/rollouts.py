@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from service.contract import RolloutResult
-from trainer.training.served import Served
+from service.answers import parse_score
+from service.client import encode_image
+from service.contract import RolloutPrompt, RolloutRequest, RolloutResponse, RolloutResult
+from service.prompts import Profile
+from trainer.pool.pool import Pool
+from trainer.workers.workers import Workers
 
 
 class SampledGroup(BaseModel):
@@ -49,3 +56,50 @@ class Sampler:
             return SampledGroup(results=results, seconds=time.monotonic() - began)
 
         return self._thread.submit(work)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A version of the weights, and an adapter on it; without one, the version itself."""
+
+    version: str
+    adapter: str | None = None
+
+
+def sample_scores(
+    workers: Workers,
+    pool: Pool,
+    images: Sequence[str],
+    served: Served,
+    *,
+    samples: int,
+    seed: int,
+    batch: int = 32,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[RolloutResult]:
+    """`samples` answers to `c_score` for each image (content ids), at temperature 1, in the images' order; `advance` is
+    told how many images each batch had.
+
+    Raises:
+        ServiceError: the service refused, for example because the version is no longer the active one.
+    """
+    results: list[RolloutResult] = []
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        prompts = [
+            RolloutPrompt(task="score", images=[image], samples=samples, seed=(seed + 131 * (start + row)) % 2**31)
+            for row, image in enumerate(chunk)
+        ]
+        encoded = {image: encode_image(pool.bytes_of(image)) for image in chunk}
+        response: RolloutResponse = workers.rollouts(
+            RolloutRequest(images=encoded, prompts=prompts, adapter=served.adapter, version=served.version)
+        )
+        results += response.results
+        advance(len(chunk))
+    return results
+
+
+def to_scores(rollouts: Sequence[RolloutResult], profile: Profile) -> NDArray[np.float64]:
+    """(B, K) scores, NaN where an answer is unreadable."""
+    parsed = [[parse_score(completion.text, profile) for completion in rollout.completions] for rollout in rollouts]
+    return np.array([[np.nan if score is None else score for score in group] for group in parsed], dtype=np.float64)

@@ -7,11 +7,13 @@ waits: for `patience` seconds, then `Unreachable` ends the round. All replicas s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from service.client import AsyncClient, ServiceError
 from service.contract import (
@@ -29,9 +31,7 @@ from service.together import together
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
 from trainer.files import writing
-from trainer.workers.patience import Patience
 from trainer.workers.replica import Replica
-from trainer.workers.request_size import fitting
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -248,3 +248,50 @@ class AsyncWorkers:
 
 def _reason(trouble: BaseException | None) -> str:
     return "was not asked" if trouble is None else str(trouble) or type(trouble).__name__
+
+
+_LONGEST_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """For how many seconds to wait, and whom to tell."""
+
+    seconds: float
+    say: Callable[[str], None]
+
+    async def of(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """What the call returns, which is repeated while it raises Unreachable. Raises Unreachable in the end."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unreachable),
+            stop=stop_after_delay(self.seconds),
+            wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        try:
+            return await retrying(call, *arguments)
+        except Unreachable as reasons:
+            raise Unreachable(f"no replica of the service answered for {self.seconds:.0f} s ({reasons})") from None
+
+    def _tell(self, state: RetryCallState) -> None:
+        why = state.outcome.exception() if state.outcome else None
+        waited = state.seconds_since_start or 0.0
+        self.say(f"service unreachable, waiting ({waited:.0f} s of {self.seconds:.0f}): {why}")
+
+
+MAX_IMAGE_BYTES = 64 * 2**20
+"""Of a request's images in base64: ten or more of the largest that a pool holds."""
+
+
+def fitting(items: Sequence[T], shown: Callable[[T], Iterable[str]], images: Mapping[str, str]) -> Sequence[T]:
+    """The first items, at least one, whose images (`shown` names them) fit into a request, each carried once."""
+    carried: set[str] = set()
+    size = 0
+    for count, item in enumerate(items):
+        more = set(shown(item)) - carried
+        size += sum(len(images[image]) for image in more)
+        if count and size > MAX_IMAGE_BYTES:
+            return items[:count]
+        carried |= more
+    return items

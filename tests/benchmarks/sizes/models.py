@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR
 
 SPECIAL_IDS = {
     "vision_start_token_id": 151652,

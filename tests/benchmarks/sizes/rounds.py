@@ -15,7 +15,7 @@ from tests.benchmarks.sizes.memory import SAMPLES
 from tests.benchmarks.sizes.models import PUBLISHED
 from tests.benchmarks.train.flops import Kind, Prefix, forward_flops, step_flops
 from tests.benchmarks.train.ways import ANSWER, PROMPT, VISUAL_TOKENS
-from trainer.pricing.counts import counts
+from trainer.pricing.price import counts
 from trainer.settings.evolve import EvolveSettings
 
 PAPER_HOURS = 8 * 12.0

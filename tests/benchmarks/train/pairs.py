@@ -18,13 +18,10 @@ from tests.benchmarks.train.votes import demo_pool
 from tests.engine.running import Running
 from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
 from trainer.pool.pool import Pool
-from trainer.training import scores
-from trainer.training.served import Served
-from trainer.voting import informative
-from trainer.voting.cast import cast
-from trainer.voting.exact import ExactVoter
-from trainer.voting.pairs import Group, pairs_of, random_groups
-from trainer.voting.vote import PairVotes, labels_of
+from trainer.training.rollouts import Served, sample_scores, to_scores
+from trainer.voting.groups import STRENGTH_SAMPLES, Group, chained_groups, pairs_of, random_groups, strengths
+from trainer.voting.voters import ExactVoter, cast
+from trainer.voting.votes import PairVotes, labels_of
 from trainer.workers.workers import Workers
 
 IMAGES, GROUPS, SIZE, SEEDS = 160, 14, 12, range(3)
@@ -69,12 +66,12 @@ def measure_pairs(service: Running, folder: Path) -> dict[str, dict[str, float]]
     drawn = Pool([pool.images[place] for place in np.random.default_rng(0).permutation(len(pool.images))[:IMAGES]])
     ids = [image.id for image in drawn.images]
     with Workers([service.operator_url], service.key, service.store, 60, print) as workers:
-        answers = scores.sample(workers, pool, ids, Served(service.active), samples=informative.SAMPLES, seed=0)
-        strength = informative.strengths(ids, scores.to_scores(answers, PROFILES["plain"]))
+        answers = sample_scores(workers, pool, ids, Served(service.active), samples=STRENGTH_SAMPLES, seed=0)
+        strength = strengths(ids, to_scores(answers, PROFILES["plain"]))
         bench = _Bench(pool, workers, service.active, folder, strength)
         strategies: Mapping[str, Callable[[int], list[Group]]] = {
             "random": lambda seed: random_groups(drawn, GROUPS, SIZE, seed),
-            "informative": lambda seed: informative.chained_groups(strength, GROUPS, SIZE, seed),
+            "informative": lambda seed: chained_groups(strength, GROUPS, SIZE, seed),
         }
         found = {name: [bench.figures(name, draw(seed)) for seed in SEEDS] for name, draw in strategies.items()}
     return {name: {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} for name, rows in found.items()}

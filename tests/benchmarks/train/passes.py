@@ -18,7 +18,7 @@ from torch import Tensor
 from service.prompts import PROFILES
 from tests.benchmarks.train.ways import random_answers, random_prompt, repeated, shared
 from trainer.training.logprobs import AnswerLogprobs
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 
 REPEATS, THREADS, RANK = 7, 1, 32
 

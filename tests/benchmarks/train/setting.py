@@ -22,13 +22,12 @@ from service.prompts import PROFILES
 from trainer.demo.contents import Split, content
 from trainer.files import read_json, write_json, write_jsonl
 from trainer.pool.distortions import TYPES, distort
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.training.logprobs import Answers
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 from trainer.training.prompt import Prompt
-from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair, PairVotes, labels_of, load
+from trainer.voting.groups import Group
+from trainer.voting.votes import Pair, PairVotes, labels_of, load
 
 EMBEDDED = Path("trainer/demo/checkpoint")
 PROFILE = PROFILES["plain"]

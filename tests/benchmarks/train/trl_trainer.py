@@ -37,7 +37,7 @@ from tests.benchmarks.train.setting import (
     Setting,
 )
 from tests.benchmarks.train.ways import VISUAL_TOKENS
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR
 from trainer.training.reward import rewards
 
 PASS = 16

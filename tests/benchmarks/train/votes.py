@@ -22,15 +22,10 @@ from service.prompts import PROFILES
 from tests.engine.running import Running
 from trainer.demo.contents import content
 from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
-from trainer.pool.variants import planned
+from trainer.pool.pool import Pool, PoolImage, content_id, planned
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.cast import cast
-from trainer.voting.exact import ExactVoter
-from trainer.voting.sampled import SampledVoter
-from trainer.voting.vote import Pair, PairVotes, agreement
-from trainer.voting.voter import Voter
+from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast
+from trainer.voting.votes import Pair, PairVotes, agreement
 from trainer.workers.spread import AsyncWorkers
 
 PAIRS, CONTENTS, VARIANTS = 400, 64, 10

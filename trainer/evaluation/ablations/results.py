@@ -11,7 +11,7 @@ from trainer.evaluation.ablations.arms import ARMS, Start
 from trainer.evaluation.ablations.trial import Scale, Trial, trials
 from trainer.evaluation.averages import plcc_gain_percent
 from trainer.files import read_json
-from trainer.promotion import gate
+from trainer.promotion import criteria
 from trainer.promotion.behaviour import Behaviour
 from trainer.reporting.rounds import of_round
 from trainer.settings.evolve import EvolveSettings
@@ -60,5 +60,5 @@ def opinion(verdict: dict[str, Any]) -> dict[str, Any]:
     if verdict["after"] is None:
         return {"passed": False, "reasons": verdict["reasons"]}
     before, after = (Behaviour(**verdict[when]) for when in ("before", "after"))
-    found = gate.judge(before, after, EvolveSettings.model_construct())
+    found = criteria.judge(before, after, EvolveSettings.model_construct())
     return {"passed": found.passed, "reasons": found.reasons, "before": before.figures(), "after": after.figures()}

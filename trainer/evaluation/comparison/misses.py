@@ -10,7 +10,7 @@ from PIL import Image
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.logistic import fit_logistic
-from trainer.reporting.thumbnail import thumbnail
+from trainer.reporting.page import thumbnail
 
 SHOWN = 6
 

@@ -25,10 +25,9 @@ from trainer.files import read_json, write_json
 from trainer.leftovers import alone_in
 from trainer.progress import Stages
 from trainer.settings.evaluate import AuditSettings
-from trainer.voting import voter
-from trainer.voting.cast import cast
-from trainer.voting.pairs import pairs_of
-from trainer.voting.vote import load
+from trainer.voting.groups import pairs_of
+from trainer.voting.voters import cast, choose_voter
+from trainer.voting.votes import load
 from trainer.workers.workers import Workers
 
 DECIDING = (
@@ -104,7 +103,7 @@ async def _cast(
     advance: Callable[[int], None],
 ) -> None:
     pairs = pairs_of(asked.groups)
-    chosen = await voter.choose(
+    chosen = await choose_voter(
         settings, asked.pool(benchmark), workers.asynchronous, version=info.version, profile=PROFILES[info.profile],
         seed=settings.seed, probe=pairs[0],
     )  # fmt: skip

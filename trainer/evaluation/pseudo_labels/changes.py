@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.evaluation.pseudo_labels.judged import right
-from trainer.voting.vote import PairVotes
+from trainer.voting.votes import PairVotes
 
 
 @dataclass(frozen=True, slots=True)

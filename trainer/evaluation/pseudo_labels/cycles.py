@@ -11,8 +11,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from trainer.evaluation.pseudo_labels.rates import numbered
-from trainer.voting.pairs import Group
-from trainer.voting.vote import PairVotes, labels_of
+from trainer.voting.groups import Group
+from trainer.voting.votes import PairVotes, labels_of
 
 COIN_FLIPS = 0.25
 """Of the eight ways in which three coins fall two are cycles."""

@@ -9,9 +9,9 @@ from typing import Any
 from trainer.evaluation.pseudo_labels import accuracy, position
 from trainer.evaluation.pseudo_labels.cycles import COIN_FLIPS, Cycles, consistence, cycles
 from trainer.evaluation.pseudo_labels.judged import judged, majority
-from trainer.voting.full_vote import expected_agreement
-from trainer.voting.pairs import Group
-from trainer.voting.vote import PairVotes, margin
+from trainer.voting.groups import Group
+from trainer.voting.majority import expected_agreement
+from trainer.voting.votes import PairVotes, margin
 
 
 def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.pseudo_labels.rates import Array, Dyads, numbered
-from trainer.voting.vote import PairVotes, margin
+from trainer.voting.votes import PairVotes, margin
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from trainer.evaluation.pseudo_labels.changes import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth
 from trainer.evaluation.pseudo_labels.judged import judged, right
 from trainer.pool.pool import Pool
-from trainer.voting.vote import Pair, PairVotes, load, margin
+from trainer.voting.votes import Pair, PairVotes, load, margin
 
 
 @dataclass(frozen=True, slots=True)

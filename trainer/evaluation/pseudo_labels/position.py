@@ -10,7 +10,7 @@ import numpy as np
 from trainer.evaluation.pseudo_labels.accuracy import PARTS
 from trainer.evaluation.pseudo_labels.bins import equal_widths
 from trainer.evaluation.pseudo_labels.rates import Array, Rate, numbered, rate
-from trainer.voting.vote import PairVotes
+from trainer.voting.votes import PairVotes
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ import numpy as np
 
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.files import read_json, write_json
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
-from trainer.voting.pairs import Group, random_groups
+from trainer.pool.pool import Pool, PoolImage, content_id
+from trainer.voting.groups import Group, random_groups
 
 
 @dataclass(frozen=True, slots=True)
