@@ -31,7 +31,7 @@ def evolve(settings: EvolveSettings) -> None:
         DiskFull: a file could not be written; nothing is lost.
         Terminated: a signal ended the run; a checkpoint is written.
     """
-    distributed.led(settings.device, settings.dtype, partial(_lead, settings))
+    distributed.run_on_main(settings.device, settings.dtype, partial(_lead, settings))
 
 
 def _lead(settings: EvolveSettings) -> None:

@@ -30,7 +30,7 @@ from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated
 from trainer.training.handover import AdapterHandover
-from trainer.training.learner import Learner, Updater, check_prompt
+from trainer.training.learner import Learner, check_prompt
 from trainer.training.online import OnlineStage
 from trainer.training.policy import LoraPolicy
 from trainer.training.reward import Ranking
@@ -103,10 +103,10 @@ class TorchEngine:
         for prompt in request.prompts:
             rng = np.random.default_rng(prompt.seed)
             texts = [f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
-            encoded = self.policy.encode("score", [self.pool.open(prompt.images[0])])
+            encoded = self.policy.network.encode([self.pool.open(prompt.images[0])])[0]
             answers = [[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts]
             with torch.no_grad():
-                chosen = self.policy.logprobs([encoded], [answers]).chosen[0].tolist()
+                chosen = self.policy.network.logprobs([encoded], [answers]).chosen[0].tolist()
             completions = [
                 Completion(text=text, token_ids=tokens, logprobs=row[: len(tokens)], finish_reason="stop")
                 for text, tokens, row in zip(texts, answers, chosen, strict=True)
@@ -186,9 +186,9 @@ def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool
     found = []
     for size in (1, 2, 16):
         trained = policy(checkpoint)
-        updater = Updater(trained, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
+        learner = Learner(trained, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
         shown = {image: pool.open(image) for image in images}
-        told = updater.accumulate(shown, engine.rollouts(asked(images)).results, advantage)
+        told = learner.accumulate(shown, engine.rollouts(asked(images)).results, advantage)
         found.append((told, [parameter.grad for parameter in trained.trainable()]))
     for told, gradients in found[1:]:
         assert told == pytest.approx(found[0][0], abs=1e-5)

@@ -18,7 +18,7 @@ from tests.service.conftest import KEY, Listening, listening, make_listening, ma
 from trainer.errors import WrongVersion
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose
+from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose_voter
 from trainer.voting.votes import Pair, PairVotes, labels_of
 from trainer.workers.spread import AsyncWorkers
 
@@ -95,7 +95,7 @@ def chosen(service: Listening, pool: Pool, profile: str, **settings: Any) -> Vot
     folder = Path(pool.images[0].path).parent
     made = EvolveSettings(pool=folder, run=folder, **settings)
     asked = {"version": service.world.first, "profile": PROFILES[profile], "seed": 0, "probe": PAIRS[0]}
-    return with_workers(service, lambda workers: choose(made, pool, workers, **asked))
+    return with_workers(service, lambda workers: choose_voter(made, pool, workers, **asked))
 
 
 @pytest.mark.parametrize("profile", PROFILES)

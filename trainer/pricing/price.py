@@ -70,7 +70,7 @@ def price(settings: EvolveSettings) -> Price | None:
     sources = Sources(settings.pool, _LONGEST_FILE, settings.pool_column, without=settings.run)
     probed = len(load(settings.probe).images) if settings.probe else 0
     try:
-        rates = distributed.led(settings.device, settings.dtype, partial(rehearse, settings, sources))
+        rates = distributed.run_on_main(settings.device, settings.dtype, partial(rehearse, settings, sources))
     except (Occupied, Unreachable, WrongVersion, ServiceError, ValueError) as error:
         found = counts(settings, *count(sources, _COUNTING_S), exact=settings.votes_by == "exact", probed=probed)
         return Price(settings.rounds, _lines(found), unmeasured=str(error) or type(error).__name__)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from trainer.training import shared_prefix
-from trainer.training.prompt import Prompt
+from trainer.training.shared_prefix import Prompt
 
 Answers = Sequence[Sequence[int]]
 """The K answers to one prompt, as token ids."""
@@ -47,14 +47,12 @@ class AnswerLogprobs:
         self._states: States = shared_prefix.shared_states
         self._checked = False
 
-    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> Logprobs:
         """See `answer_logprobs`."""
         if not self._checked:
             self._checked = True
             self._check(prompts[:1], answers[:1])
-        return answer_logprobs(
-            self._states, self._language_model, self._head, prompts, answers, temperature=temperature
-        )
+        return answer_logprobs(self._states, self._language_model, self._head, prompts, answers)
 
     @torch.no_grad()
     def _check(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> None:
@@ -66,8 +64,9 @@ class AnswerLogprobs:
         if apart > (1e-3 if prompts[0].embeddings.dtype == torch.float32 else _ROUNDING):
             log.warning(
                 "the shared prefix gives log-probabilities %.2g apart from the plain pass; going on with the plain, "
-                "slower one: one row an answer", apart,
-            )  # fmt: skip
+                "slower one: one row an answer",
+                apart,
+            )
             self._states = shared_prefix.repeated_states
 
 
@@ -77,8 +76,6 @@ def answer_logprobs(
     head: nn.Module,
     prompts: Sequence[Prompt],
     answers: Sequence[Answers],
-    *,
-    temperature: float = 1.0,
 ) -> Logprobs:
     """Log-probabilities of K answers to each prompt, by `shared_states` or `repeated_states`.
 
@@ -87,7 +84,7 @@ def answer_logprobs(
     """
     tokens, mask = padded(answers, prompts[0].embeddings.device)
     found, rows = states(language_model, prompts, tokens, mask)
-    every = (head(found).float() / temperature).log_softmax(-1)
+    every = head(found).float().log_softmax(-1)
     chosen = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(mask, every[rows[mask], tokens[mask]])
     with torch.no_grad():
         entropy = -torch.linalg.vecdot(every.exp(), every)[rows] * mask

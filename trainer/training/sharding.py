@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from trainer.training.distributed import leads, processes
+from trainer.training.distributed import is_main, world_size
 
 
 def place(
@@ -31,10 +31,10 @@ def place(
     `methods` are those that compute with the network as its forward does.
     """
     mixed = any(parameter.dtype != dtype for parameter in network.parameters())
-    if processes() == 1 and not (mixed and dist.is_initialized()):
+    if world_size() == 1 and not (mixed and dist.is_initialized()):
         network.to(device)
         return
-    mesh = init_device_mesh(torch.device(device).type, (processes(),))
+    mesh = init_device_mesh(torch.device(device).type, (world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for module in (*layers, network):
         fully_shard(module, mesh=mesh, mp_policy=policy)
@@ -47,7 +47,7 @@ def gathered_weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tens
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
     state = get_model_state_dict(module, options=options)
     wanted = (name for name, each in module.named_parameters() if each.requires_grad or not trained_only)
-    return {name: state[name] for name in wanted if leads()}
+    return {name: state[name] for name in wanted if is_main()}
 
 
 def scatter_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -25,7 +25,7 @@ from trainer.pool.distortions import TYPES, distort
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.training.logprobs import Answers
 from trainer.training.policy import LoraPolicy
-from trainer.training.prompt import Prompt
+from trainer.training.shared_prefix import Prompt
 from trainer.voting.groups import Group
 from trainer.voting.votes import Pair, PairVotes, labels_of, load
 
@@ -110,12 +110,12 @@ def readable(checkpoint: Path, folder: Path) -> Path:
     policy = LoraPolicy(checkpoint, PROFILE, rank=64, seed=0)
     optimizer = torch.optim.AdamW(policy.trainable(), lr=1e-3)
     lessons: list[tuple[Prompt, int]] = [
-        (policy.encode("score", [picture]), level) for picture, level in _pictures("train", TAUGHT, seed=0)
+        (policy.network.encode([picture])[0], level) for picture, level in _pictures("train", TAUGHT, seed=0)
     ]
     for _ in range(LESSONS):
         chosen = [lessons[place] for place in rng.choice(TAUGHT, LESSON, replace=False)]
         answers = [_answers(level, tokenizer, rng) for _, level in chosen]
-        found = policy.logprobs([prompt for prompt, _ in chosen], answers)
+        found = policy.network.logprobs([prompt for prompt, _ in chosen], answers)
         optimizer.zero_grad()
         torch.autograd.backward(-found.chosen.sum() / found.mask.sum())
         policy.gradient_norm(1.0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel
 
 from service.prompts import PROFILES
 from trainer.training.logprobs import AnswerLogprobs
-from trainer.training.prompt import encode
+from trainer.training.network import encode_scores
 
 PROMPT, VISUAL_TOKENS, ANSWER = 310, 256, 6
 _MERGE = 2
@@ -43,8 +44,8 @@ def shared(
     model: PreTrainedModel, logprobs: AnswerLogprobs, prompt: BatchFeature, answers: Tensor, *, vision_gradient: bool
 ) -> Tensor:
     """(K, T) as this trainer computes them: picture and prompt once."""
-    profile = PROFILES["plain"]
-    [encoded] = encode(model.model, _Encoded(prompt), profile, "score", [[]], gradient=vision_gradient)
+    picture, profile = Image.new("RGB", (1, 1)), PROFILES["plain"]
+    [encoded] = encode_scores(model.model, _Encoded(prompt), profile, [picture], gradient=vision_gradient)
     return logprobs([encoded], [answers.tolist()]).chosen[0]
 
 
