@@ -57,8 +57,9 @@ leaderboard: install ## Take the last demo's results into the leaderboard and th
 	@$(BIN)/python -m trainer.evaluation.leaderboard
 	@$(BIN)/python -m trainer.evaluation.pseudo_labels.demo_table
 
-tables: install ## Write the tables of README.md and k8s/README.md, and the plot of the demo
+tables: install ## Write the tables of README.md, trainer/README.md and k8s/README.md, and the plot of the demo
 	@$(BIN)/python -m trainer.evaluation.readme_tables
+	@$(BIN)/python -m trainer.exit_codes
 	@$(BIN)/python -m tests.benchmarks.readme_tables
 	@$(BIN)/python -m tests.benchmarks.sizes
 

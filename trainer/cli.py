@@ -1,4 +1,4 @@
-"""`evoquality-trainer`: evolve a served model on your own unlabelled images, and measure what came of it."""
+"""`evoquality-trainer`: evolves a served model on your own unlabelled images, and measures the result."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Evolve(EvolveSettings):
 
     Example: evoquality-trainer evolve --pool photos/ --run runs/first
 
-    A killed run resumes when it is started again with the same folder; on SIGTERM it writes a checkpoint and ends
-    within seconds.
+    A killed run that is started again with the same folder resumes. On SIGTERM it writes a checkpoint and ends within
+    seconds.
     """
 
     def cli_cmd(self) -> None:
@@ -55,14 +55,14 @@ Evolve.__doc__ = f"{cleandoc(Evolve.__doc__ or '')}\n\n{help_text()}"
 
 
 class Evaluate(EvaluateSettings):
-    """Judges models on labelled benchmarks and compares them: metrics with intervals, tests against the first model.
+    """Evaluates models on labelled benchmarks and compares them: metrics with intervals, tests against the first model.
 
     Example: evoquality-trainer evaluate --benchmarks data/koniq,data/kadid10k --models serving,v2ef5d96829e7
 
-    Prints a table and writes to --out: index.html (plots, worst misses), table.md, table.tex, results.csv (a row a
-    model and benchmark), results.json (everything, the averages' and the gain's intervals too), and every prediction
-    (predictions/<model>/<benchmark>.jsonl), so that a killed evaluation goes on where it stopped, and a finished one
-    is computed again without any model. Exit codes are those of evolve.
+    Prints a table and writes to --out: index.html (plots, worst misses), table.md, table.tex, results.csv (a row for
+    each model and benchmark), results.json (everything, with the intervals of averages and gain), and every prediction
+    (predictions/<model>/<benchmark>.jsonl). A killed evaluation resumes where it stopped; a finished one is computed
+    again without any model. Exit codes are those of evolve.
     """
 
     def cli_cmd(self) -> None:
@@ -73,21 +73,19 @@ class Evaluate(EvaluateSettings):
 
 
 class Audit(AuditSettings):
-    """Has the service vote on pairs of labelled images, as a round does, and tells how good the votes are.
+    """Asks the service to vote on pairs of labelled images, as a round does, and measures the quality of the votes.
 
     Example: evoquality-trainer audit --benchmarks runs/demo/benchmarks --store runs/demo/store --out audit/
 
-    How often they are right, by their margin and by how far apart the images truly are, and whether they are as sure
-    as right; cycles among triples; how far the order of presentation decides. Before a round on images of your own,
-    those on a benchmark like them tell what the pseudo-labels will be worth. Run again with the same --out after a
-    promotion, it tells which labels changed, and whether for the better.
+    Measures accuracy by margin and by the images' true difference, calibration, cycles among triples, and position
+    bias. Before a round on your own images, an audit on a similar benchmark shows the quality of the pseudo-labels. Run
+    again with the same --out after a promotion, it shows which labels changed, and whether for the better.
 
-    Writes audit.json and audit.html with plots. The votes are kept, so that a killed audit resumes. Exit codes are
-    those of evolve.
-    """
+    Writes audit.json and audit.html with plots. It keeps the votes, so that a killed audit resumes. Exit codes are
+    those of evolve."""
 
     def cli_cmd(self) -> None:
-        """Asks for what is missing and writes the results."""
+        """Asks for missing votes and writes the results."""
         from service.versions.store import VersionStore
         from trainer.evaluation.benchmarks.load import load_all
         from trainer.evaluation.pseudo_labels import benchmark_audit

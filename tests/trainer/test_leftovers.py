@@ -13,13 +13,13 @@ import pytest
 from tests.service.conftest import picture
 from trainer.cli import app
 from trainer.errors import Occupied
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from trainer.leftovers import alone_in
-with alone_in(Path(sys.argv[1])):
+from trainer.leftovers import folder_lock
+with folder_lock(Path(sys.argv[1])):
     print("in", flush=True)
     sys.stdin.read()
 """
@@ -38,18 +38,18 @@ def other(tmp_path: Path) -> Iterator[Popen[str]]:
 def test_a_folder_with_a_trainer_in_it_is_refused_until_that_one_is_gone_even_by_a_kill(
     other: Popen[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(Occupied, match="another trainer is at work"), alone_in(tmp_path):
+    with pytest.raises(Occupied, match="another trainer is at work"), folder_lock(tmp_path):
         pass
     other.kill()
     other.wait()
-    with alone_in(tmp_path):
+    with folder_lock(tmp_path):
         pass
 
 
 def test_another_trainer_is_waited_for_and_the_wait_is_told(other: Popen[str], tmp_path: Path) -> None:
     said: list[str] = []
     threading.Timer(0.5, other.kill).start()
-    with alone_in(tmp_path, 20, said.append):
+    with folder_lock(tmp_path, 20, said.append):
         assert said == [f"another trainer is at work in {tmp_path}: waiting for 20 s"]
 
 

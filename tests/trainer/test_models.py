@@ -15,7 +15,7 @@ from tests.trainer.brightness import LEVELS, brightness
 from trainer.errors import Occupied
 from trainer.evaluation.comparison.run import evaluated, run
 from trainer.evaluation.models import Checkpoint, Serving, Version, find
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 from trainer.settings.evaluate import EvaluateSettings
 
@@ -61,7 +61,7 @@ def test_a_folder_is_the_same_model_however_it_is_named(tmp_path: Path, monkeypa
 
 def test_two_evaluations_do_not_work_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with alone_in(tmp_path / "out"), pytest.raises(Occupied, match="at work in"):
+    with folder_lock(tmp_path / "out"), pytest.raises(Occupied, match="at work in"):
         run(settings(tmp_path))
 
 

@@ -18,6 +18,7 @@ from tests.service.conftest import KEY, Listening, listening, make_listening, ma
 from trainer.errors import WrongVersion
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
+from trainer.voting import voters
 from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose_voter
 from trainer.voting.votes import Pair, PairVotes, labels_of
 from trainer.workers.spread import AsyncWorkers
@@ -49,6 +50,11 @@ def brighter(profile: str, certainty: float = 1.0) -> Callable[[Prompt, Sampling
     return answer
 
 
+@pytest.fixture(autouse=True)
+def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voters, "PAIRS_A_REQUEST", 2)
+
+
 T = TypeVar("T")
 Ask = Callable[[AsyncWorkers], Voter]
 
@@ -67,7 +73,7 @@ def with_workers(service: Listening, use: Callable[[AsyncWorkers], Awaitable[T]]
 
 
 def vote(service: Listening, ask: Ask, file: Path, pairs: Sequence[Pair] = PAIRS) -> list[PairVotes]:
-    return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None, batch=2))
+    return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None))
 
 
 def exact(service: Listening, pool: Pool, **changes: Any) -> Ask:

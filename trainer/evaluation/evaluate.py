@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from service import contract
 from service.client import Client
+from trainer.errors import UserError
 from trainer.evaluation.asking import ask
 from trainer.evaluation.averages import weighted_mean
 from trainer.evaluation.benchmarks.benchmark import Benchmark
@@ -101,7 +102,7 @@ def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) 
     check_all(kept, protocol)
     for benchmark, predictions in zip(benchmarks, kept, strict=True):
         if missing := predictions.missing(benchmark.ids):
-            raise ValueError(f"{predictions.file} lacks {len(missing)} of the benchmark's {len(benchmark.ids)} images")
+            raise UserError(f"{predictions.file} lacks {len(missing)} of the benchmark's {len(benchmark.ids)} images")
     found = {
         benchmark.name: predictions.of(benchmark.ids) for benchmark, predictions in zip(benchmarks, kept, strict=True)
     }
@@ -113,9 +114,9 @@ def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) 
 def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics:
     try:
         return measure(scores(predictions), benchmark.mos)
-    except ValueError as error:
+    except UserError as error:
         unreadable = np.mean([one.score is None for one in predictions])
-        raise ValueError(
+        raise UserError(
             f"{benchmark.name}, judged by version {predictions[0].version}: {error}. {unreadable:.0%} of the images "
             "have no score; a model that answers in another way than it is read needs its own --profile"
         ) from None

@@ -8,6 +8,7 @@ from dataclasses import astuple, fields
 
 import numpy as np
 
+from trainer.errors import UserError
 from trainer.evaluation.metrics import Array, FitWarning, Metrics, measure, require_variation
 from trainer.evaluation.resampling import Interval, Rows, interval, require_references, resample
 
@@ -62,7 +63,7 @@ def draws(
     def of(rows: Rows) -> Array:
         try:
             return np.array(astuple(measure(predicted[rows], truth[rows], tolerance=1e-6))[:-1])
-        except ValueError:  # a resample that does not vary
+        except UserError:  # a resample that does not vary
             return np.full(len(NAMES), np.nan)
 
     with warnings.catch_warnings():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
+from trainer.errors import UserError
 from trainer.evaluation.logistic import fit_logistic
 
 Array = NDArray[np.float64]
@@ -65,7 +66,7 @@ def measure(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Metri
 def require_variation(predicted: Array, truth: Array) -> None:
     """Raises ValueError where nothing can be correlated: fewer than four images, or all alike on either side."""
     if len(predicted) < 4 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
-        raise ValueError(
+        raise UserError(
             f"{len(predicted)} readable predictions: at least four are needed, and neither they nor the mean opinion "
             "scores may all be the same, or there is no correlation"
         )

@@ -16,6 +16,7 @@ from httpx import TransportError
 from service.client import Client
 from service.prompts import PROFILES
 from service.versions.store import VersionStore, content_id
+from trainer.errors import UserError
 from trainer.progress import Stages
 from trainer.serving import serving
 from trainer.settings.evaluate import EvaluateSettings
@@ -87,7 +88,7 @@ class Version(Model):
         """By a service of its own, in whose store it is the active one. Raises ValueError if there is no such one."""
         weights = self.settings.store / "versions" / self.name
         if not weights.is_dir():
-            raise ValueError(f"the store {self.settings.store} has no version {self.name}; name its store with --store")
+            raise UserError(f"the store {self.settings.store} has no version {self.name}; name its store with --store")
         with _empty_store(self.settings.out) as store:
             (store / "versions").mkdir(parents=True)
             (store / "versions" / self.name).symlink_to(weights.resolve())

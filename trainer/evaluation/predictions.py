@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.errors import UserError
 from trainer.evaluation.protocol import Protocol
 from trainer.files import append_jsonl, read_jsonl
 
@@ -61,12 +62,12 @@ class Predictions:
         if self.first is None:
             return
         if version not in (None, self.first.version):
-            raise ValueError(self._other(f"version {self.first.version}", f"version {version}"))
+            raise UserError(self._other(f"version {self.first.version}", f"version {version}"))
         if not protocol.includes(Protocol(**self.first.protocol)):
-            raise ValueError(self._other(f"the protocol '{Protocol(**self.first.protocol)}'", f"'{protocol}'"))
+            raise UserError(self._other(f"the protocol '{Protocol(**self.first.protocol)}'", f"'{protocol}'"))
         for name, value in (settings or {}).items():
             if value != self.first.settings[name]:
-                raise ValueError(self._other(f"a service with {name} {self.first.settings[name]}", f"one with {value}"))
+                raise UserError(self._other(f"a service with {name} {self.first.settings[name]}", f"one with {value}"))
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """The images that were not asked about."""

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 
+from trainer.errors import UserError
+
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
@@ -52,7 +54,7 @@ def resample(
 def require_references(references: Sequence[str]) -> None:
     """Raises ValueError where all images are of one reference."""
     if len(set(references)) < 2:
-        raise ValueError("all images are of one reference: how much chance is in their metrics cannot be told")
+        raise UserError("all images are of one reference: how much chance is in their metrics cannot be told")
 
 
 def interval(distribution: Array, level: float) -> Interval:

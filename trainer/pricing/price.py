@@ -1,4 +1,4 @@
-"""`evolve --dry-run`: what a run would take, before it begins."""
+"""`evolve --dry-run`: the cost of a run in counts, hours and disk, before it begins."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from service.client import ServiceError
-from trainer.errors import Occupied, Unreachable, WrongVersion
+from trainer.errors import Occupied, RankLost, Unreachable, UserError, WrongVersion
 from trainer.evaluation.benchmarks.load import load
 from trainer.pool.sources import Sources
 from trainer.pricing.rehearsal import Rates, rehearse
-from trainer.promotion.behaviour import COMPARED, VOTES
+from trainer.progress import duration
+from trainer.promotion.behaviour import answers_of_one_look
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
 from trainer.voting.groups import STRENGTH_SAMPLES, chain_length
@@ -29,7 +30,7 @@ _LONGEST_FILE = 20 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One stage of a round. Seconds and bytes are None where no service was there to measure with."""
+    """One stage of a round. Seconds and bytes are None if no service was there to measure with."""
 
     stage: str
     amounts: dict[str, int]
@@ -39,12 +40,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a round takes, and all rounds. Bytes are those on disk when it ends."""
+    """The cost of a round and of all rounds. Bytes are those on disk at the end."""
 
     rounds: int
     lines: list[Line]
     unmeasured: str | None
-    """Why there are no times, if there are none."""
+    """The reason if there are no times."""
 
     @property
     def hours(self) -> float | None:
@@ -62,43 +63,28 @@ class Price:
 
 
 def price(settings: EvolveSettings) -> Price | None:
-    """Counts what a run would do, and measures what that takes against the service, if it answers.
+    """Counts the work of a run, and measures its time and disk against the service if that answers.
 
-    Writes nothing but a temporary folder and, while it measures, adapters that it removes. None on other ranks than
-    torchrun's 0, which only take part in the measuring.
+    Writes only a temporary folder and, while it measures, adapters that it removes. None on other ranks than torchrun's
+    0, which only take part in the measuring.
     """
     sources = Sources(settings.pool, _LONGEST_FILE, settings.pool_column, without=settings.run)
     probed = len(load(settings.probe).images) if settings.probe else 0
     try:
         rates = distributed.run_on_main(settings.device, settings.dtype, partial(rehearse, settings, sources))
-    except (Occupied, Unreachable, WrongVersion, ServiceError, ValueError) as error:
+    except RankLost:  # rank 0 could not measure, and says why
+        return None
+    except (Occupied, Unreachable, WrongVersion, UserError, ServiceError) as error:
         found = counts(settings, *count(sources, _COUNTING_S), exact=settings.votes_by == "exact", probed=probed)
         return Price(settings.rounds, _lines(found), unmeasured=str(error) or type(error).__name__)
-    except ConnectionError:  # rank 0 could not measure, and tells why
-        return None
     if rates is None:
         return None
     found = counts(settings, *count(sources, _COUNTING_S), exact=rates.exact, probed=probed)
     return Price(settings.rounds, measured(found, rates), unmeasured=None)
 
 
-def _lines(c: Counts) -> list[Line]:
-    scores = [Line("scores", {"rollouts": c.scored})] if c.scored else []
-    files = "files" if c.counted else "files at least"
-    return [
-        Line("pool", {files: c.files, "originals": c.originals, "images": c.images}),
-        Line("variants", {"variants": c.variants}),
-        *scores,
-        Line("votes", {"pairs": c.pairs, "votes at most": c.votes}),
-        Line("GRPO", {"steps": c.steps, "rollouts": c.rollouts}),
-        Line("gate", {"rollouts": c.gate_answers}),
-        Line("candidate", {"version": 1}),
-        Line("promotion", {"rollouts": c.promotion_answers}),
-    ]
-
-
 def measured(c: Counts, r: Rates) -> list[Line]:
-    """A round's stages by how much there is of everything and what one of each takes."""
+    """A round's stages with their seconds and bytes: counts times the cost of one."""
     takes = {
         "pool": (c.files * r.file_seconds, c.originals * r.original_bytes),
         "variants": (c.variants * r.variant_seconds, c.variants * r.variant_bytes),
@@ -119,35 +105,34 @@ def measured(c: Counts, r: Rates) -> list[Line]:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of one round."""
+    """The counts of one round."""
 
     files: int
-    """Entries of the pool; at least so many where it was too long to be counted."""
+    """Entries of the pool; a lower bound unless `counted`."""
     counted: bool
     originals: int
     images: int
     """Originals and variants, drawn or planned."""
     variants: int
-    """Those that the round uses, and makes."""
+    """The variants that the round uses and makes."""
     pairs: int
     votes: int
-    """At most: two passes a pair where votes are exact, K answers where they are sampled and none is decided early."""
+    """At most: two passes a pair if votes are exact, K answers if they are sampled and none is decided early."""
     steps: int
     rollouts: int
     """Answers sampled in training."""
     scored: int
-    """Answers before the training: they tell which pairs are worth asking, where those are not drawn at random, and the
-    mean scores, where the reward is nearness to them."""
+    """Answers before the training: for informative pairs, and for the mean scores of the regression reward."""
     gate_answers: int
-    """Before and after, with the labelled probe's."""
+    """Answers before and after training, those on the labelled probe included."""
     promotion_answers: int
-    """Of one look at the held-back images."""
+    """Answers of one look at the held-back images."""
 
 
 def counts(settings: EvolveSettings, files: int, counted: bool, *, exact: bool, probed: int = 0) -> Counts:
-    """The counts of a round; `probed`: images of the labelled probe.
+    """The counts of a round; `probed` is the number of images of the labelled probe.
 
-    Pairs that two groups share are asked once: the true number may be a little smaller.
+    Pairs that two groups share are asked only once, so the true number may be a little smaller.
     """
     s = settings
     originals = min(s.originals, files)
@@ -159,22 +144,25 @@ def counts(settings: EvolveSettings, files: int, counted: bool, *, exact: bool, 
     scored = min(images, chain_length(s.groups, s.group_size)) * STRENGTH_SAMPLES if s.pairs == "informative" else 0
     if s.reward == "regression":
         scored += min(images, s.groups * s.group_size) * s.samples
-    look = observed(s, images)
+    look = answers_of_one_look(s, images)
     return Counts(
-        files, counted, originals, images, round(used * s.variants / (1 + s.variants)), pairs,
-        pairs * (2 if exact else s.votes), steps, steps * s.group_size * s.samples, scored,
-        2 * (look + probed * s.samples), look,
-    )  # fmt: skip
-
-
-def observed(s: EvolveSettings, images: int) -> int:
-    """Answers of one look at the held-back images: scores of each, votes on some pairs in both orders."""
-    compared = min(COMPARED, s.held_back_groups * comb(s.group_size, 2))
-    return min(images, s.held_back_groups * s.group_size) * s.samples + 2 * VOTES * compared
+        files=files,
+        counted=counted,
+        originals=originals,
+        images=images,
+        variants=round(used * s.variants / (1 + s.variants)),
+        pairs=pairs,
+        votes=pairs * (2 if exact else s.votes),
+        steps=steps,
+        rollouts=steps * s.group_size * s.samples,
+        scored=scored,
+        gate_answers=2 * (look + probed * s.samples),
+        promotion_answers=look,
+    )
 
 
 def count(entries: Iterable[object], seconds: float) -> tuple[int, bool]:
-    """How many entries there are, or were met in so many seconds, and whether those are all."""
+    """The number of entries met within so many seconds, and True if those are all."""
     deadline = time.monotonic() + seconds
     met = 0
     for _ in entries:
@@ -199,20 +187,27 @@ def show(price: Price, console: Console) -> None:
         console.print(f"{price.rounds} rounds: about {hours} and {size} of disk, the swaps aside.")
 
 
+def _lines(c: Counts) -> list[Line]:
+    scores = [Line("scores", {"rollouts": c.scored})] if c.scored else []
+    files = "files" if c.counted else "files at least"
+    return [
+        Line("pool", {files: c.files, "originals": c.originals, "images": c.images}),
+        Line("variants", {"variants": c.variants}),
+        *scores,
+        Line("votes", {"pairs": c.pairs, "votes at most": c.votes}),
+        Line("GRPO", {"steps": c.steps, "rollouts": c.rollouts}),
+        Line("gate", {"rollouts": c.gate_answers}),
+        Line("candidate", {"version": 1}),
+        Line("promotion", {"rollouts": c.promotion_answers}),
+    ]
+
+
 def _amounts(line: Line) -> str:
     return ", ".join(f"{amount:,} {name}" for name, amount in line.amounts.items())
 
 
 def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    return (
-        f"{seconds:.1f} s"
-        if seconds < 120
-        else f"{seconds / 60:.1f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    return "?" if seconds is None else duration(seconds)
 
 
 def _size(size: int | None) -> str:

@@ -1,10 +1,11 @@
-"""How a version, or an adapter on it, answers about held-back images: voted on, never trained on. No label needed."""
+"""The behaviour of a version, or of an adapter on it, on held-back images: voted on, never trained on, unlabelled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from service.client import encode_image
 from service.contract import RolloutPrompt, RolloutRequest
 from service.prompts import Profile
 from trainer.pool.pool import Pool
+from trainer.settings.evolve import EvolveSettings
 from trainer.training.rollouts import Served, sample_scores, to_scores
 from trainer.voting.groups import Group
 from trainer.voting.votes import Pair
@@ -27,7 +29,7 @@ VOTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How a version (or an adapter on it) answers about the held-back images."""
+    """Statistics of the answers about the held-back images."""
 
     unreadable: float
     """Share of answers without a score."""
@@ -42,13 +44,13 @@ class Behaviour:
     """The readable images' mean scores."""
 
     def figures(self) -> dict[str, float]:
-        """All but the single images' scores, by name."""
+        """Everything but the single images' scores, by name."""
         return {name: value for name, value in asdict(self).items() if name != "scores"}
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Asks about the held-back groups, with the same seeds every time."""
+    """Asks about the held-back groups, always with the same seeds."""
 
     pool: Pool
     groups: Sequence[Group]
@@ -85,6 +87,13 @@ class Observer:
         return [vote for vote in votes if vote is not None]
 
 
+def answers_of_one_look(s: EvolveSettings, images: int) -> int:
+    """The number of answers that `Observer.observe` asks for, in a round of `images` images: scores of the held-back
+    ones, and votes on some pairs in both orders."""
+    compared = min(COMPARED, s.held_back_groups * comb(s.group_size, 2))
+    return min(images, s.held_back_groups * s.group_size) * s.samples + 2 * VOTES * compared
+
+
 def behaviour(
     sampled: NDArray[np.float64],
     means: dict[str, float],
@@ -110,5 +119,5 @@ def behaviour(
 
 
 def ordered(difference: float, label: float) -> float:
-    """Whether a difference of scores orders a pair as its decided label does; one half if it is none."""
+    """1 if a difference of scores orders a pair as its decided label does, else 0; 0.5 if there is no difference."""
     return 0.5 if difference == 0 else float((difference > 0) == (label == 1))

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG texts to put into its page."""
+"""The plots of the report and of the quality of votes, as SVG texts for a page."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ from trainer.reporting.rounds import folders, steps
 from trainer.voting.votes import load, margin
 
 CURVES = {
-    "reward": "Reward", "kl": "KL to the round's start", "entropy": "Entropy a token",
-    "score_spread": "Spread of the scores", "unreadable": "Unreadable answers",
+    "reward": "Reward",
+    "kl": "KL to the round's start",
+    "entropy": "Entropy a token",
+    "score_spread": "Spread of the scores",
+    "unreadable": "Unreadable answers",
     "mismatch": "Engine against torch, same weights: mean |ratio - 1|",
-    "ratio": "Policy against the one that sampled: mean ratio", "ratio_max": "The same: largest ratio",
-}  # fmt: skip
-"""What of a step's metrics has a title of its own; the others have their names."""
+    "ratio": "Policy against the one that sampled: mean ratio",
+    "ratio_max": "The same: largest ratio",
+}
+"""Titles of a step's metrics; the others are titled by their names."""
 _SMOOTHED = 10
+Figures = Mapping[str, Any]
+"""See `trainer.evaluation.pseudo_labels.figures`."""
+Points = Callable[[Figures], Sequence[tuple[float, Mapping[str, float]]]]
+"""The places of a line's points, and their rates."""
 
 
 def of_run(run: Path, report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Part of the page -> title -> SVG, for everything the run has data for."""
+    """Part of the page -> title -> SVG, for all parts that the run has data for."""
     return {
         "gains": _gains(report["rounds"]),
         "votes": _votes(run),
@@ -33,6 +41,20 @@ def of_run(run: Path, report: dict[str, Any]) -> dict[str, dict[str, str]]:
         **{f"gate {entry['round']}": _gate(entry["gate"]) for entry in report["rounds"] if "gate" in entry},
         "training": _training(run),
         "traffic": _traffic(run, report),
+    }
+
+
+def vote_plots(found: Mapping[str, Figures]) -> dict[str, str]:
+    """Title -> SVG, with a line for each round or version by its name; empty without known truth."""
+    known = {name: figures for name, figures in found.items() if "accuracy" in figures}
+    if not known:
+        return {}
+    return {
+        "Right, by the margin of the vote": draw(partial(_by_margin, known)),
+        "Right, by the true difference": draw(partial(_by_difference, known)),
+        "Right, by the winner's share of the votes": draw(partial(_calibration, known)),
+        "Orders that contradict each other": draw(partial(_flips, known)),
+        "For the image shown first": draw(partial(_shown_first, known)),
     }
 
 
@@ -126,26 +148,6 @@ def _requests(axes: Axes, rows: list[dict[str, Any]], swaps: list[dict[str, Any]
     axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), markerscale=4)
 
 
-Figures = Mapping[str, Any]
-"""See `trainer.evaluation.pseudo_labels.figures`."""
-Points = Callable[[Figures], Sequence[tuple[float, Mapping[str, float]]]]
-"""Where the points of a line are, and their rates."""
-
-
-def vote_plots(found: Mapping[str, Figures]) -> dict[str, str]:
-    """Title -> SVG; none where nobody knows the truth."""
-    known = {name: figures for name, figures in found.items() if "accuracy" in figures}
-    if not known:
-        return {}
-    return {
-        "Right, by the margin of the vote": draw(partial(_by_margin, known)),
-        "Right, by the true difference": draw(partial(_by_difference, known)),
-        "Right, by the winner's share of the votes": draw(partial(_calibration, known)),
-        "Orders that contradict each other": draw(partial(_flips, known)),
-        "For the image shown first": draw(partial(_shown_first, known)),
-    }
-
-
 def _by_margin(found: Mapping[str, Figures], axes: Axes) -> None:
     _lines(axes, found, lambda figures: _rates(figures["accuracy"]["by_margin"], "label"))
     _lines(axes, found, lambda figures: _rates(figures["accuracy"]["by_margin"], "majority"), dashed=True)
@@ -187,7 +189,7 @@ def _positions(figures: Figures, name: str) -> list[tuple[float, Mapping[str, fl
 
 
 def _lines(axes: Axes, found: Mapping[str, Figures], points: Points, *, dashed: bool = False) -> None:
-    """Each with its interval of 95 %; a dashed one has neither that nor a name of its own."""
+    """Each line with its 95 % interval; a dashed one has neither interval nor name."""
     for number, (name, figures) in enumerate(found.items()):
         places = [place for place, _ in points(figures)]
         share, low, high = ([rate[part] for _, rate in points(figures)] for part in ("share", "low", "high"))

@@ -1,4 +1,4 @@
-"""The figures of one round, from the files in its folder."""
+"""The figures of each round from the files in its folder, and the costs of its stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from trainer.voting.groups import Group, pairs_of
 from trainer.voting.votes import PairVotes, load, margin
 
 AUDITED = ("accuracy_on_audit", "pairs_audited", "accuracy", "position_by_difference", "changes")
-"""What of an audit the report holds; the example pairs are the page's."""
+"""The parts of an audit that the report holds; the example pairs are on the page."""
+QUARTERS = 4
+Scores = Mapping[str, float]
 
 
 def folders(run: Path) -> list[Path]:
@@ -29,7 +31,7 @@ def steps(folder: Path) -> list[dict[str, Any]]:
 
 
 def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
-    """What is known of round `number`; 0 is the base, of which only the evaluation exists."""
+    """The figures of round `number`; 0 is the base, which has only an evaluation."""
     entry: dict[str, Any] = {"round": number}
     evaluation = run / "evaluations" / f"round-{number}.json"
     if evaluation.exists():
@@ -47,44 +49,6 @@ def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
     if votes and "gate" in entry:
         entry["gate"] |= _held_back(folder, votes, entry["gate"])
     return entry
-
-
-def _held_back(folder: Path, votes: list[PairVotes], gate: dict[str, Any]) -> dict[str, Any]:
-    """What the gate's scores of held-back images say of the votes; nothing if there are none."""
-    before, after = (gate.get(when) or {} for when in ("before", "after"))
-    if not (before.get("scores") and after.get("scores")):
-        return {}
-    held_back = read_json(folder / "pairs.json")["held_back"]
-    return {"agreement_by_margin": by_margin(votes, held_back, before["scores"], after["scores"])}
-
-
-def _votes(folder: Path, votes: list[PairVotes]) -> dict[str, Any]:
-    """The quality of a round's votes: what they tell of themselves and, after an audit, how right they are."""
-    groups, audited = folder / "pairs.json", folder / "audit.json"
-    asked = [group for part in read_json(groups).values() for group in part] if groups.exists() else []
-    audit = read_json(audited) if audited.exists() else {}
-    return without_truth(votes, asked) | {name: audit[name] for name in AUDITED if name in audit}
-
-
-def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first and the last tenth of the steps, and what they cost."""
-    tenth = max(1, len(rows) // 10)
-    return {
-        "steps": len(rows),
-        "first": _means(rows[:tenth]),
-        "last": _means(rows[-tenth:]),
-        "rollout_seconds": sum(row.get("rollout_seconds", 0) for row in rows),
-        "update_seconds": sum(row.get("update_seconds", 0) for row in rows),
-    }
-
-
-def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    names = [name for name, value in rows[-1].items() if isinstance(value, float) and all(name in row for row in rows)]
-    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
-
-
-QUARTERS = 4
-Scores = Mapping[str, float]
 
 
 def by_margin(
@@ -108,13 +72,8 @@ def by_margin(
     ]
 
 
-def _agreement(votes: Sequence[PairVotes], scores: Scores) -> float:
-    agreed = [ordered(scores[vote.first] - scores[vote.second], vote.label or 0.0) for vote in votes]
-    return sum(agreed) / len(agreed)
-
-
 def costs(stages: Sequence[dict[str, Any]], rounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Stages in the order in which they began: seconds over all attempts, share of the total, counts by name."""
+    """The costs of stages in the order in which they began: seconds over all attempts, share of the total, counts."""
     seconds: dict[str, float] = {}
     for stage in stages:
         seconds[stage["stage"]] = seconds.get(stage["stage"], 0.0) + stage["ended"] - stage["began"]
@@ -126,8 +85,47 @@ def costs(stages: Sequence[dict[str, Any]], rounds: Sequence[dict[str, Any]]) ->
     ]
 
 
+def _held_back(folder: Path, votes: list[PairVotes], gate: dict[str, Any]) -> dict[str, Any]:
+    """The agreement of the gate's scores with the votes on held-back images; empty without scores."""
+    before, after = (gate.get(when) or {} for when in ("before", "after"))
+    if not (before.get("scores") and after.get("scores")):
+        return {}
+    held_back = read_json(folder / "pairs.json")["held_back"]
+    return {"agreement_by_margin": by_margin(votes, held_back, before["scores"], after["scores"])}
+
+
+def _votes(folder: Path, votes: list[PairVotes]) -> dict[str, Any]:
+    """The quality of a round's votes: their own statistics and, after an audit, their accuracy."""
+    groups, audited = folder / "pairs.json", folder / "audit.json"
+    asked = [group for part in read_json(groups).values() for group in part] if groups.exists() else []
+    audit = read_json(audited) if audited.exists() else {}
+    return without_truth(votes, asked) | {name: audit[name] for name in AUDITED if name in audit}
+
+
+def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means of the first and the last tenth of the steps, and the time of all."""
+    tenth = max(1, len(rows) // 10)
+    return {
+        "steps": len(rows),
+        "first": _means(rows[:tenth]),
+        "last": _means(rows[-tenth:]),
+        "rollout_seconds": sum(row.get("rollout_seconds", 0) for row in rows),
+        "update_seconds": sum(row.get("update_seconds", 0) for row in rows),
+    }
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    names = [name for name, value in rows[-1].items() if isinstance(value, float) and all(name in row for row in rows)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+
+
+def _agreement(votes: Sequence[PairVotes], scores: Scores) -> float:
+    agreed = [ordered(scores[vote.first] - scores[vote.second], vote.label or 0.0) for vote in votes]
+    return sum(agreed) / len(agreed)
+
+
 def _counts(entry: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """What a round's stages went through."""
+    """Counts by stage of a round."""
     found: dict[str, dict[str, int]] = {}
     if "files" in entry.get("pool", {}):
         found["pool"] = {"files": entry["pool"]["files"], "originals": entry["pool"]["originals"]}

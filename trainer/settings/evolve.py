@@ -1,4 +1,4 @@
-"""How an evolution is run."""
+"""The settings of evolution rounds: pool, training, gate, and the run itself; and those of a run's report."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ class PoolSettings(BaseSettings):
     """The unlabelled images: a folder, a quoted pattern ('photos/**/*.jpg'), a list (.txt: one path a line), Parquet
     files (.parquet) or WebDataset shards ('shards-{000..127}.tar'). Millions are read as a stream."""
     images: Count | None = None
-    """Originals that each round draws from the pool, anew. Default: one for every four places in its groups (the
-    paper: 10,000 for 20,000 pairs), or one for as many as it has variants; all if the pool has fewer."""
+    """Originals that each round draws anew from the pool. Default: one for every four places in its groups (the paper:
+    10,000 for 20,000 pairs), or, with fewer than three variants, one for every 1 + --variants places; all if the pool
+    has fewer."""
     pool_column: str | None = None
-    """Column of the Parquet files with the images' bytes or paths. Default: the first that looks like one."""
+    """Column of the Parquet files with the images' bytes or paths. Default: the first of a suitable type."""
 
     pixels: Count = 1_048_576
     """Originals with more pixels are scaled down to this many when they are drawn, before they are distorted; or to the
-    service's own max_pixels, beyond which the model sees nothing, if that is set and smaller."""
+    service's max_pixels, the model's resolution, if that is set and smaller."""
     variants: int = Field(default=10, ge=0, le=35)
     """Distorted variants made of each image (the paper: 10)."""
     groups: Count = 100
     """Groups of images compared with each other; each is one training step an epoch."""
     group_size: int = Field(default=12, ge=2, le=64)
-    """Images a group, all paired: 12 give 66 pairs. They are each other's partners in a step."""
+    """Images a group, all paired: 12 give 66 pairs. In a training step they are each other's partners."""
     held_back_groups: int = Field(default=4, ge=1)
-    """Groups voted on but not trained on, for the gate."""
+    """Groups that are voted on for the gate, and not trained on."""
     pairs: Literal["random", "informative"] = "random"
-    """How groups are drawn: at random, as the paper does, or of images that the model scores alike now. At equal votes
-    random ones told more of the embedded model (README)."""
+    """Groups: at random, as in the paper, or of images that the model now scores alike. On the embedded model random
+    groups gave more at equal votes (README)."""
     same_reference_share: Share = 0.5
     """From round 2 on: share of groups that compare the distortions of one original; none without variants."""
 
@@ -53,15 +54,15 @@ class PoolSettings(BaseSettings):
 
     @property
     def originals(self) -> int:
-        """How many originals a round draws, if the pool has as many."""
+        """The number of originals that a round draws, if the pool has as many."""
         return self.images or math.ceil(self.places / min(_PLACES_AN_ORIGINAL, 1 + self.variants))
 
     @model_validator(mode="after")
     def _pool_exists(self) -> PoolSettings:
         if not any(path.exists() for path in paths(self.pool)):
             raise ValueError(
-                f"the pool {self.pool} is not a folder, nor a list, Parquet file or shard, nor a pattern that matches "
-                "one; name what holds your images"
+                f"the pool {self.pool} is not a folder, list, Parquet file or shard, nor a pattern that matches one; "
+                "name one that holds your images"
             )
         return self
 
@@ -72,23 +73,23 @@ def by_policy(chosen: dict[str, Any]) -> float:
 
 
 class TrainingSettings(BaseSettings):
-    """The online stage: what is trained, on what, and where it computes."""
+    """The online stage: labels, reward, policy, optimization and devices."""
 
     model_config = CONFIG
 
     labels: Literal["hard", "soft"] = "hard"
-    """What training makes of a pair's votes: its majority, as the paper does, or, an ablation, their share. For that
-    all K sampled votes are cast, and --tie-margin is the gate's alone."""
+    """Labels of pairs: the majority of the votes, as in the paper, or (an ablation) their share. Soft labels need all K
+    sampled votes, and leave --tie-margin to the gate."""
     reward: Literal["fidelity", "regression"] = "fidelity"
-    """What a sampled score is rewarded for: ordering images as the votes do, or, an ablation of the paper's, nearness
-    to the mean of the image's own scores, sampled before the training. That one asks for no votes but the gate's."""
+    """Reward of a sampled score: fidelity to the order of the votes, or (an ablation of the paper) nearness to the mean
+    of the image's own scores, sampled before the training. The latter needs votes only for the gate."""
     samples: int = Field(default=16, ge=2, le=64)
     """K of the online stage: scores sampled for each image of a step (the paper: 32)."""
     epochs: Count = 1
-    """How often each group is trained on."""
+    """Passes over the groups."""
     policy: Literal["lora", "full"] = "lora"
-    """What is trained: `lora` an adapter, whose answers the serving engine samples beside its users'; `full` all
-    weights, as the paper does, sampled by an engine of their own (`evoquality serve --role rollout`)."""
+    """Weights under training: `lora` an adapter, sampled by the serving engine beside its users' requests; `full` all
+    weights, as in the paper, sampled by a separate engine (`evoquality serve --role rollout`)."""
     learning_rate: float = Field(default_factory=by_policy, gt=0)
     """Of AdamW, falling linearly to zero. Unset: 1e-3 with policy lora, 1e-4 with full (the paper, 7B: 3e-7)."""
     beta: float = Field(default=0.02, ge=0)
@@ -105,64 +106,64 @@ class TrainingSettings(BaseSettings):
     """Largest weight of a token by its probability ratio (truncated importance sampling)."""
     overlap: CliImplicitFlag[bool] = True
     """Sample the next step's scores while this one updates, from the policy one step behind. Without: strictly
-    on-policy, and slower."""
+    on-policy, but slower."""
     images_per_pass: Count = 16
-    """Images of a step in one forward and backward pass; fewer need less memory and change nothing else."""
+    """Images of a step in one forward and backward pass; fewer need less memory, with the same result."""
     rank: int = Field(default=32, ge=1, le=64)
     """Policy lora: rank of the adapter."""
     rollout_operator: str | None = None
-    """Policy full: address of the rollout engine's operators' routes; of several, separated by commas."""
+    """Policy full: address of the rollout engine's operators' routes. Several: separated by commas."""
     handover: Path | None = None
-    """Policy full: folder in which it is handed weights, its own `--handover`; the run's last ones stay there. Default:
-    handover in the store."""
+    """Policy full: folder in which the rollout engine gets its weights, the same as its `--handover`; the run's last
+    ones stay there. Default: handover in the store."""
     train_vision: CliImplicitFlag[bool] = False
     """Policy full: train the vision tower too. A high learning rate destroys it before the scores improve."""
     reference_device: str | None = None
-    """Policy full, one process: where the frozen model of the KL penalty computes, for example cpu. Default: device."""
+    """Policy full, one process: device of the frozen model of the KL penalty, for example cpu. Default: --device."""
     checkpoint_every: Count = 10
     """Steps between the checkpoints a killed run resumes from."""
     device: str = "cpu"
-    """Where the torch policy computes, for example cuda:1; under torchrun cuda, each process on its own."""
+    """Device of the torch policy, for example cuda:1; under torchrun cuda, one for each process."""
     threads: Count | None = None
-    """Threads of the torch policy on CPU; unset: half the cores that the process may use, the others are the service's;
-    torchrun's processes share them. Too many threads wait for each other longer than they work."""
+    """Threads of the torch policy on CPU. Unset: half of the process's cores, the rest is for the service; torchrun's
+    processes share them. Too many threads wait for each other longer than they work."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the passes through the policy: bfloat16 on a GPU. What is trained stays float32."""
+    """Arithmetic of the passes through the policy: bfloat16 on a GPU. Weights under training stay float32."""
     gradient_checkpointing: CliImplicitFlag[bool] = False
-    """Compute activations again for the backward pass: less memory, more time, the same gradients."""
+    """Recompute activations in the backward pass: less memory, more time, the same gradients."""
 
 
 class GateSettings(BaseSettings):
-    """Limits of the gate, of the look after a promotion, and of the collapse watch."""
+    """Limits of the gate, of the check after a promotion, and of the collapse watch."""
 
     model_config = CONFIG
 
     gate_unreadable: Share = 0.05
-    """Gate: how much larger than before the share of unreadable scores may be. The demo's healthy rounds go from 2 to
-    4 % before to at most 5.4 % after; drawing other images alone moves it by 1 %."""
+    """Gate: largest increase of the share of unreadable scores. The demo's healthy rounds go from 2 to 4 % before to at
+    most 5.4 % after; another draw of images already moves it by 1 %."""
     gate_agreement_loss: Share = 0.03
-    """Gate: how much less often than before the scores' order may agree with the votes on held-back pairs. A healthy
-    round that has nothing more to learn ends within 1 or 2 % of where it began; a random order agrees with half."""
+    """Gate: largest loss of agreement between the scores' order and the votes on held-back pairs. A healthy round with
+    nothing left to learn ends within 1 or 2 % of its start; a random order agrees with half of the votes."""
     gate_spread: Share = 0.25
     """Gate: smallest spread of the scores, as a share of the spread before."""
     gate_largest_spread: float = Field(default=1.7, ge=0)
-    """Gate: largest spread of the scores: 1.15 is that of scores evenly from 1 to 5, and 2, the most there is, of
-    nothing but ones and fives. The demo's healthy rounds end at 1.1 to 1.4. A larger spread before may stay."""
+    """Gate: largest spread of the scores. Scores uniform from 1 to 5 have 1.15; ones and fives only have 2, the
+    maximum. The demo's healthy rounds end at 1.1 to 1.4. A version that had more before may keep it."""
     gate_drift: float = Field(default=1.0, ge=0)
-    """Gate: how far the mean score may move, on the scale of 1 to 5. In the demo's healthy rounds: 0.5 at most."""
+    """Gate: largest change of the mean score, on the scale of 1 to 5. The demo's healthy rounds: 0.5 at most."""
     gate_position_bias: Share = 0.1
-    """Gate: how much more than before the image shown first may be preferred, as a share of the votes. In the demo's
+    """Gate: largest increase of the preference for the image shown first, as a share of the votes. In the demo's
     healthy rounds it shrinks."""
     probe: Path | None = None
-    """Gate: a labelled set, as `evaluate --benchmarks` takes them. Nothing is trained on it."""
+    """Gate: a labelled set, in a format of `evaluate --benchmarks`. Nothing is trained on it."""
     gate_probe_loss: Share = 0.02
-    """Gate: how much lower than before the SRCC on the probe may be."""
+    """Gate: largest loss of SRCC on the probe."""
     regression_drift: float = Field(default=0.25, ge=0)
-    """After promotion: how far the held-back images' scores may be from the gate's in the mean, beside the gate's own
-    limits, or the version before is promoted again."""
+    """After promotion: largest mean distance of the held-back images' scores from those at the gate. Beyond it, or
+    beyond a limit of the gate, the previous version is promoted again."""
 
     collapse_window: Count = 5
-    """Collapse watch: steps that the limits below are compared with the mean of."""
+    """Collapse watch: number of steps whose mean is compared with the limits below."""
     collapse_entropy: float = Field(default=0.02, ge=0)
     """Collapse watch: smallest entropy of the answers, in nats a token. The demo's healthy rounds: 0.3 at least."""
     collapse_spread: float = Field(default=0.01, ge=0)
@@ -182,29 +183,28 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
     run: Path
     """The run's folder: labels, metrics, checkpoints, reports. Give the same folder to resume."""
     base: str | None = None
-    """Version that the first round starts from; if another serves, this one is promoted first. Default: the active
-    one."""
+    """Version that the first round starts from; it is promoted first if another one serves. Default: the active one."""
     rounds: Count = 2
     """Rounds; each starts from the version that the one before promoted."""
     dry_run: CliImplicitFlag[bool] = False
-    """Only tell what the run would take: images, votes, rollouts, steps, and, measured on a few groups against the
-    running service, hours and disk. Nothing is kept."""
+    """Only show the cost of the run: images, votes, rollouts, steps, and, measured on a few groups against the running
+    service, hours and disk. Nothing is kept."""
     price: Path | None = None
-    """With --dry-run: also write what it tells to this JSON file."""
+    """With --dry-run: also write the cost to this JSON file."""
 
     tensorboard: CliImplicitFlag[bool] = True
-    """Write TensorBoard's event files; look at them with `tensorboard --logdir <run>/tensorboard`."""
+    """Write TensorBoard's event files; view them with `tensorboard --logdir <run>/tensorboard`."""
     mlflow: str | None = None
-    """Tracking URI of an MLflow to follow the run too: a run a round, in the experiment `evoquality`."""
+    """Tracking URI of an MLflow server: one MLflow run for each round, in the experiment `evoquality`."""
 
     @property
     def stopping_error(self) -> float | None:
-        """None for soft labels: the share of votes that stopped early is more extreme than that of all."""
+        """None for soft labels: votes that stopped early have a more extreme share than all K."""
         return None if self.labels == "soft" else self.vote_error
 
     @property
     def handover_folder(self) -> Path:
-        """Where weights are handed over."""
+        """The folder of handed-over weights."""
         return self.handover or self.store / "handover"
 
     @model_validator(mode="after")
@@ -218,7 +218,7 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
 
 
 class ReportSettings(BaseSettings):
-    """Which run to report."""
+    """The run to report."""
 
     model_config = CONFIG
 

@@ -1,4 +1,5 @@
-"""The images of a round: `pool.jsonl`, and the variants that are used."""
+"""The offline stage, which makes pseudo-labels: the images (`pool.jsonl`), the groups that are compared (`pairs.json`),
+and the votes on their pairs (`votes.jsonl`, appended as they come; `votes.done` ends the stage)."""
 
 from __future__ import annotations
 
@@ -28,11 +29,11 @@ from trainer.voting.voters import cast, choose_voter
 from trainer.voting.votes import Pair, PairVotes, load
 
 _PNG_BYTES_A_PIXEL = 4
-"""At most: three of RGB, and what rows and blocks add."""
+"""At most: three bytes of RGB, and the overhead of rows and blocks."""
 
 
 def draw_pool(context: RoundContext) -> Pool:
-    """The originals drawn, and their variants, which are yet to be made."""
+    """Draws the originals and plans their variants."""
     manifest = context.folder / "pool.jsonl"
     if manifest.exists():
         return Pool.load(manifest)
@@ -41,32 +42,17 @@ def draw_pool(context: RoundContext) -> Pool:
     sources = Sources(s.pool, limits.max_bytes, s.pool_column, without=s.run)
     with context.stage("pool", unit="images") as advance:
         images, _ = build(
-            sources, context.folder, images=s.originals, variants=s.variants, limits=limits,
-            pixels=min(s.pixels, _most_pixels(info)), draw_seed=context.seed, variant_seed=s.seed, advance=advance,
-        )  # fmt: skip
+            sources,
+            context.folder,
+            images=s.originals,
+            variants=s.variants,
+            limits=limits,
+            pixels=min(s.pixels, _most_pixels(info)),
+            draw_seed=context.seed,
+            variant_seed=s.seed,
+            advance=advance,
+        )
     return images
-
-
-def make_variants(context: RoundContext, images: Pool, groups: Sequence[Group]) -> None:
-    """Those that the groups show."""
-    missing = images.missing(image for group in groups for image in group)
-    if missing:
-        with context.stage("variants", total=len(missing), unit="images") as advance:
-            images.make(missing, advance)
-
-
-def _limits(info: InfoResponse) -> Limits:
-    """Which images the service takes."""
-    return Limits(
-        max_pixels=info.max_image_pixels, min_side=info.min_image_side, max_side=info.max_image_side,
-        max_bytes=info.max_upload_bytes, formats=take_heif() if "HEIC" in info.formats else FORMATS,
-    )  # fmt: skip
-
-
-def _most_pixels(info: InfoResponse) -> int:
-    """As many as the model sees, if the service says so, and as make no PNG longer than the service takes."""
-    uploaded = info.max_upload_bytes // _PNG_BYTES_A_PIXEL
-    return min(info.max_pixels or uploaded, uploaded)
 
 
 def draw_groups(context: RoundContext, images: Pool) -> tuple[list[Group], list[Group]]:
@@ -77,6 +63,57 @@ def draw_groups(context: RoundContext, images: Pool) -> tuple[list[Group], list[
         write_json(file, {"training": training, "held_back": held_back})
     groups = read_json(file)
     return groups["training"], groups["held_back"]
+
+
+def make_variants(context: RoundContext, images: Pool, groups: Sequence[Group]) -> None:
+    """Makes the groups' variants that are missing."""
+    missing = images.missing(image for group in groups for image in group)
+    if missing:
+        with context.stage("variants", total=len(missing), unit="images") as advance:
+            images.make(missing, advance)
+
+
+def ask_votes(context: RoundContext, images: Pool, groups: Sequence[Group]) -> list[PairVotes]:
+    """The votes on all pairs of the groups."""
+    votes, done = context.folder / "votes.jsonl", context.folder / "votes.done"
+    if not done.exists():
+        pairs = pairs_of(groups)
+        with context.stage("votes", total=len(pairs), unit="pairs") as advance:
+            context.workers.call(_cast, context, images, pairs, votes, advance)
+        write_json(done, {"pairs": len(pairs)})
+    return load(votes)
+
+
+async def _cast(
+    context: RoundContext, images: Pool, pairs: list[Pair], file: Path, advance: Callable[[int], None]
+) -> None:
+    voter = await choose_voter(
+        context.settings,
+        images,
+        context.workers.asynchronous,
+        version=context.base,
+        profile=context.profile,
+        seed=context.seed,
+        probe=pairs[0],
+    )
+    await cast(pairs, voter, file, advance=advance)
+
+
+def _limits(info: InfoResponse) -> Limits:
+    """The images that the service accepts."""
+    return Limits(
+        max_pixels=info.max_image_pixels,
+        min_side=info.min_image_side,
+        max_side=info.max_image_side,
+        max_bytes=info.max_upload_bytes,
+        formats=take_heif() if "HEIC" in info.formats else FORMATS,
+    )
+
+
+def _most_pixels(info: InfoResponse) -> int:
+    """The model's own limit, if the service has one, and that of a PNG no longer than the service accepts."""
+    uploaded = info.max_upload_bytes // _PNG_BYTES_A_PIXEL
+    return min(info.max_pixels or uploaded, uploaded)
 
 
 def _drawn(context: RoundContext, images: Pool) -> tuple[list[Group], list[Group]]:
@@ -93,31 +130,9 @@ def _drawn(context: RoundContext, images: Pool) -> tuple[list[Group], list[Group
 def _informative(context: RoundContext, images: Pool, count: int) -> list[Group]:
     """Groups by the scores that the model gives now."""
     size, seed = context.settings.group_size, context.seed
-    drawn = chain_images(images, count, size, seed)
-    make_variants(context, images, [drawn])
-    with context.stage("scores", total=len(drawn), unit="images") as advance:
-        served, k = Served(context.base), STRENGTH_SAMPLES
-        answers = sample_scores(context.workers, images, drawn, served, samples=k, seed=seed, advance=advance)
-    strength = strengths(drawn, to_scores(answers, context.profile))
-    return chained_groups(strength, count, size, seed)
-
-
-def ask_votes(context: RoundContext, images: Pool, groups: Sequence[Group]) -> list[PairVotes]:
-    """The votes on all pairs of the groups."""
-    votes, done = context.folder / "votes.jsonl", context.folder / "votes.done"
-    if not done.exists():
-        asked = pairs_of(groups)
-        with context.stage("votes", total=len(asked), unit="pairs") as advance:
-            context.workers.call(_cast, context, images, asked, votes, advance)
-        write_json(done, {"pairs": len(asked)})
-    return load(votes)
-
-
-async def _cast(
-    context: RoundContext, images: Pool, asked: list[Pair], file: Path, advance: Callable[[int], None]
-) -> None:
-    chosen = await choose_voter(
-        context.settings, images, context.workers.asynchronous, version=context.base, profile=context.profile,
-        seed=context.seed, probe=asked[0],
-    )  # fmt: skip
-    await cast(asked, chosen, file, advance=advance)
+    chain = chain_images(images, count, size, seed)
+    make_variants(context, images, [chain])
+    with context.stage("scores", total=len(chain), unit="images") as advance:
+        base, k = Served(context.base), STRENGTH_SAMPLES
+        answers = sample_scores(context.workers, images, chain, base, samples=k, seed=seed, advance=advance)
+    return chained_groups(strengths(chain, to_scores(answers, context.profile)), count, size, seed)

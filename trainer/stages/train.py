@@ -1,4 +1,5 @@
-"""GRPO on the groups: `train/`; `collapse.json` if it was stopped."""
+"""The online stage: GRPO on the groups, `train/`; `collapse.json` if it was stopped; `mean_scores.json` for the
+ablation whose reward is nearness to them."""
 
 from __future__ import annotations
 
@@ -24,9 +25,21 @@ from trainer.voting.groups import Group
 from trainer.voting.votes import PairVotes, labels_of
 
 
+def reward_target(context: RoundContext, images: Pool, training: Sequence[Group], votes: Sequence[PairVotes]) -> Target:
+    """The training's target, by the settings' reward and labels."""
+    s = context.settings
+    if s.reward == "regression":
+        return Regression(_mean_scores(context, images, training))
+    return Ranking(labels_of(votes, soft=s.labels == "soft"), s.gamma)
+
+
 @contextmanager
 def learning(context: RoundContext) -> Iterator[tuple[Learner, Handover]]:
-    """What is trained, and its way to the engine. Raises Collapsed if the training did already."""
+    """The learner and its handover to the engine, for the block.
+
+    Raises:
+        Collapsed: the training collapsed in an earlier process.
+    """
     s, collapsed = context.settings, context.folder / "collapse.json"
     if collapsed.exists():
         raise Collapsed(read_json(collapsed)["reason"])
@@ -45,7 +58,11 @@ def train(
     target: Target,
     trackers: Trackers,
 ) -> None:
-    """Raises Collapsed."""
+    """Trains on all groups.
+
+    Raises:
+        Collapsed: the policy collapsed; the reason is in `collapse.json`.
+    """
     s = context.settings
     stage = OnlineStage(policy, images, target, context.profile, way, s, context.seed, context.folder / "train")
     with context.stage("GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
@@ -67,14 +84,6 @@ def _summary(metrics: dict[str, Any] | None) -> str:
     return f"reward {metrics['reward']:.3f}  KL {metrics['kl']:.3f}  unreadable {metrics['unreadable']:.1%}"
 
 
-def target(context: RoundContext, images: Pool, training: Sequence[Group], votes: Sequence[PairVotes]) -> Target:
-    """By the settings' reward and labels."""
-    s = context.settings
-    if s.reward == "regression":
-        return Regression(_mean_scores(context, images, training))
-    return Ranking(labels_of(votes, soft=s.labels == "soft"), s.gamma)
-
-
 def _mean_scores(context: RoundContext, images: Pool, training: Sequence[Group]) -> dict[str, float]:
     """The mean of each image's readable scores by the version the round starts from."""
     file = context.folder / "mean_scores.json"
@@ -83,7 +92,6 @@ def _mean_scores(context: RoundContext, images: Pool, training: Sequence[Group])
         with context.stage("mean scores", total=len(asked), unit="images") as advance:
             k, base = context.settings.samples, Served(context.base)
             answers = sample_scores(context.workers, images, asked, base, samples=k, seed=context.seed, advance=advance)
-        sampled = to_scores(answers, context.profile)
-        rows = zip(asked, sampled, strict=True)
+        rows = zip(asked, to_scores(answers, context.profile), strict=True)
         write_json(file, {image: float(np.nanmean(row)) for image, row in rows if np.isfinite(row).any()})
     return dict(read_json(file))

@@ -20,7 +20,7 @@ States = Callable[[PreTrainedModel, Sequence[Prompt], Tensor, Tensor], tuple[Ten
 
 log = logging.getLogger(__name__)
 _ROUNDING = 0.1
-"""How far shared and repeated prefix may be apart in 16-bit floats; in float32 they may not be by 1e-3."""
+"""Tolerance between shared and repeated prefix in 16-bit floats; in float32 it is 1e-3."""
 
 
 class Logprobs(NamedTuple):
@@ -37,8 +37,11 @@ class Logprobs(NamedTuple):
 
 
 class AnswerLogprobs:
-    """Log-probabilities by the shared prefix. The first use is checked against the repeated prefix, which replaces
-    the shared one, with a warning, should they disagree: some models or attention kernels may not allow for it."""
+    """Log-probabilities by the shared prefix.
+
+    The first use is checked against the repeated prefix. If they disagree, because a model or an attention kernel does
+    not support sharing, the repeated prefix replaces the shared one, with a warning.
+    """
 
     def __init__(self, language_model: PreTrainedModel, head: nn.Module) -> None:
         shared_prefix.install(language_model)
@@ -63,8 +66,8 @@ class AnswerLogprobs:
         apart = float((shared - plain).abs().max())
         if apart > (1e-3 if prompts[0].embeddings.dtype == torch.float32 else _ROUNDING):
             log.warning(
-                "the shared prefix gives log-probabilities %.2g apart from the plain pass; going on with the plain, "
-                "slower one: one row an answer",
+                "the shared prefix gives log-probabilities %.2g apart from the plain pass; continuing with the slower "
+                "plain pass, one row an answer",
                 apart,
             )
             self._states = shared_prefix.repeated_states

@@ -1,8 +1,8 @@
 """The fidelity reward of EvoQuality (arXiv 2509.25787, Eq. 2-4), the reward of its ablation that regresses to the mean
 score, and the group's advantages (Eq. 5).
 
-Pure maths on numpy arrays. Unreadable answers are NaN: they have no score, stay out of every mean and variance,
-and get the lowest reward of their image's group.
+Pure maths on numpy arrays. Unreadable answers are NaN: they have no score, are left out of every mean and variance, and
+get the lowest reward of their image's group.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def rewards(scores: Array, labels: Array, gamma: float = GAMMA) -> Array:
 def regression_rewards(scores: Array, targets: Array) -> Array:
     """The reward of the ablation: 1 at the image's pseudo-score, falling by a quarter a point of distance.
 
-    How the paper rewards nearness is not published; linear, so that the best answer is the target itself.
+    The paper does not publish its reward for nearness; a linear one has its maximum at the target itself.
 
     Args:
         scores: (B, K) sampled scores, NaN where unreadable.
@@ -84,7 +84,7 @@ def regression_rewards(scores: Array, targets: Array) -> Array:
 def advantages(rewards: Array, *, normalise: bool = True) -> Array:
     """Eq. 5: each reward minus its group's mean, over the group's standard deviation if `normalise`.
 
-    Groups without spread (or without rewards) get zeros: they carry no signal. (B, K) -> (B, K).
+    Groups without spread or without rewards get zeros: they carry no signal. (B, K) -> (B, K).
     """
     centred = rewards - rewards.mean(1, keepdims=True)
     deviation = rewards.std(1, ddof=1, keepdims=True)
@@ -94,15 +94,15 @@ def advantages(rewards: Array, *, normalise: bool = True) -> Array:
 
 
 class Target(Protocol):
-    """What a round found out before its training."""
+    """A reward for a group's scores, fixed before the training."""
 
     def rewards(self, group: Group, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(B, K) rewards of the (B, K) scores of a group, see `reward`."""
+        """(B, K) rewards of the (B, K) scores of a group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Ordering images as the votes do."""
+    """Rewards scores that order images as the votes do."""
 
     labels: Mapping[Pair, float]
     gamma: float
@@ -115,7 +115,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """Nearness to a pseudo-score of each image: the mean of its own scores before the training."""
+    """Rewards nearness to each image's pseudo-score, the mean of its own scores before the training."""
 
     means: Mapping[str, float]
 

@@ -1,4 +1,4 @@
-"""A policy's weights spread over the processes by FSDP2, and whole again. All processes must call these together."""
+"""A policy's weights sharded over the processes by FSDP2, and gathered again. All ranks must call these together."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from trainer.training.distributed import is_main, world_size
 def place(
     network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str], device: str, dtype: torch.dtype
 ) -> None:
-    """Moves the network to the device. Among many processes each takes its part of every tensor alone, one of `layers`
-    after the other: a device never holds the whole. They are gathered one at a time to compute, in `dtype`.
+    """Moves the network to the device. Of many processes each takes its shard of every tensor, layer by layer, so that
+    no device ever holds the whole. To compute, layers are gathered one at a time, in `dtype`.
 
-    `methods` are those that compute with the network as its forward does.
+    `methods` are the network's other methods that compute with its weights, as forward does.
     """
     mixed = any(parameter.dtype != dtype for parameter in network.parameters())
     if world_size() == 1 and not (mixed and dist.is_initialized()):
@@ -51,8 +51,8 @@ def gathered_weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tens
 
 
 def scatter_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Takes over whole tensors, of which the other ranks get their parts from rank 0; tensors not named stay."""
-    set_model_state_dict(module, weights, options=_spread(strict=False))
+    """Loads rank 0's whole tensors into the shards of all ranks; tensors not named stay."""
+    set_model_state_dict(module, weights, options=_from_rank_0(strict=False))
 
 
 def gathered_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def gathered_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> d
 
 
 def scatter_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Takes over what rank 0's `gathered_optimizer` gave."""
-    set_optimizer_state_dict(module, optimizer, state, options=_spread(strict=True))
+    """Loads the result of `gathered_optimizer` on rank 0 into all ranks."""
+    set_optimizer_state_dict(module, optimizer, state, options=_from_rank_0(strict=True))
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be spread over the ranks, whole."""
+    """The whole of a tensor that may be sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _spread(*, strict: bool) -> StateDictOptions:
+def _from_rank_0(*, strict: bool) -> StateDictOptions:
     return StateDictOptions(full_state_dict=True, broadcast_from_rank0=dist.is_initialized(), strict=strict)

@@ -2,7 +2,8 @@
 
 A row of the batch is `[prompt | answer 1 | ... | answer K]`; the rotary positions of every answer start where the
 prompt's end. Token-wise operations (projections, norms, MLPs) see the row as it is. Only attention is split: the prompt
-attends to itself, each answer to the prompt and to itself (Prefix Grouper, arXiv 2506.05433). Exact, gradients included.
+attends to itself, each answer to the prompt and to itself (Prefix Grouper, arXiv 2506.05433). The result is exact,
+gradients included.
 
 Short answers attend in one block over the whole row, masked to their own part, without copies. Answers that together
 are longer than their prompt would waste most of that block; each has a block of its own, with a copy of the prompt's

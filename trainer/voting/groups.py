@@ -1,4 +1,9 @@
-"""Which pairs are asked. Groups of images, all-paired, so that a training step's images are each other's partners."""
+"""The pairs that are asked: groups of images, all-paired, so that a training step's images are each other's partners.
+
+Informative groups hold images that the model scores alike, where a vote says what the scores do not say yet. They are
+neighbours in the order of the current scores, and each shares one image with the next: the comparison graph is
+connected, and what one group learns holds for its neighbours.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +13,24 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.errors import UserError
 from trainer.pool.pool import Pool
 
 Group = list[str]
 """Content ids of images that are compared with each other."""
+STRENGTH_SAMPLES = 4
+"""Scores sampled an image to estimate its strength."""
+_JITTER = 0.5
+"""Share of the scores' standard deviation: neighbours, but not the same ones in every pass over the images."""
 
 
 def random_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
     """`count` groups of `size` different images; every image occurs about equally often.
 
     Raises:
-        ValueError: the pool has fewer images than a group.
+        UserError: the pool has fewer images than a group.
     """
-    ids = ids_of(pool, size)
+    ids = _ids_of(pool, size)
     rng = np.random.default_rng(seed)
     groups: list[Group] = []
     deck: list[str] = []
@@ -32,23 +42,15 @@ def random_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
     return groups
 
 
-def ids_of(pool: Pool, size: int) -> list[str]:
-    """All images' ids. Raises ValueError if they are fewer than a group of `size`."""
-    ids = [image.id for image in pool.images]
-    if len(ids) < size:
-        raise ValueError(f"the pool has {len(ids)} images, fewer than a group of {size}; add images or variants")
-    return ids
-
-
 def same_reference_groups(pool: Pool, count: int, size: int, seed: int, references: int = 4) -> list[Group]:
     """Round 2's own pairs: every group holds several distortions of each of a few references.
 
-    A few, not one: a step whose images all have one content says nothing of how contents compare, and the scores of
-    different contents drift apart. References take turns; a group has fewer than `size` images where its references
-    have no more.
+    A few, not one: a step whose images all have one content does not compare contents, and the scores of different
+    contents drift apart. References take turns; a group has fewer than `size` images where its references have no
+    more.
 
     Raises:
-        ValueError: no image has a variant.
+        UserError: no image has a variant.
     """
     by_source: dict[str, list[str]] = {}
     for image in pool.images:
@@ -56,7 +58,7 @@ def same_reference_groups(pool: Pool, count: int, size: int, seed: int, referenc
     rng = np.random.default_rng(seed)
     families = [members for members in by_source.values() if len(members) > 1]
     if count and not families:
-        raise ValueError("no image of the pool has a distorted variant to be compared with; make variants")
+        raise UserError("no image of the pool has a distorted variant to be compared with; give --variants above 0")
     references = min(references, len(families), size)
     rounds = range(0, count * references, max(1, len(families)))
     turns = [place for _ in rounds for place in rng.permutation(len(families))]
@@ -68,36 +70,23 @@ def same_reference_groups(pool: Pool, count: int, size: int, seed: int, referenc
     return groups
 
 
-def pairs_of(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """Every pair inside a group, once, in a stable order."""
-    found = {tuple(sorted(pair)): None for group in groups for pair in combinations(group, 2)}
-    return [(first, second) for first, second in found]
-
-
-def shuffled(groups: list[Group], seed: int) -> list[Group]:
-    """The groups in a random order that the seed decides."""
-    return [groups[place] for place in np.random.default_rng((seed, 1)).permutation(len(groups))]
-
-
-STRENGTH_SAMPLES = 4
-"""Scores sampled an image to tell its strength."""
-_JITTER = 0.5
-"""Of the scores' standard deviation: neighbours, but not the same ones in every pass over the images."""
-
-
 def chain_images(pool: Pool, count: int, size: int, seed: int) -> list[str]:
-    """The images to form groups of: no more than a chain of `count` groups can hold. Raises ValueError as `ids_of`."""
-    ids = ids_of(pool, size)
+    """The images for a chain of `count` groups, no more than it can hold.
+
+    Raises:
+        UserError: the pool has fewer images than a group.
+    """
+    ids = _ids_of(pool, size)
     return [str(image) for image in np.random.default_rng((seed, 2)).permutation(ids)[: chain_length(count, size)]]
 
 
 def chain_length(count: int, size: int) -> int:
-    """How many images a chain of `count` groups holds."""
+    """The number of images in a chain of `count` groups."""
     return count * (size - 1) + 1
 
 
 def strengths(images: Sequence[str], scores: NDArray[np.float64]) -> dict[str, float]:
-    """The mean of each image's readable scores, (B, K); that of all images where an image has none."""
+    """The mean of each image's readable scores, (B, K); the mean of all images for an image without one."""
     known = np.isfinite(scores).any(1)
     means = np.full(len(images), np.nanmean(scores) if known.any() else 0.0)
     means[known] = np.nanmean(scores[known], 1)
@@ -117,3 +106,21 @@ def chained_groups(strength: Mapping[str, float], count: int, size: int, seed: i
         chain = images[members[np.argsort(blurred)]].tolist()
         groups += [chain[link * step : link * step + size] for link in range(links)]
     return groups
+
+
+def pairs_of(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Every pair inside a group, once, in a stable order."""
+    found = {tuple(sorted(pair)): None for group in groups for pair in combinations(group, 2)}
+    return [(first, second) for first, second in found]
+
+
+def shuffled(groups: list[Group], seed: int) -> list[Group]:
+    """The groups in a random order."""
+    return [groups[place] for place in np.random.default_rng((seed, 1)).permutation(len(groups))]
+
+
+def _ids_of(pool: Pool, size: int) -> list[str]:
+    ids = [image.id for image in pool.images]
+    if len(ids) < size:
+        raise UserError(f"the pool has {len(ids)} images, fewer than a group of {size}; add images or variants")
+    return ids

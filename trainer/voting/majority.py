@@ -1,10 +1,10 @@
-"""When a pair has enough votes: once the majority of all K is known, or as good as known.
+"""The majority of all K votes on a pair, predicted from fewer: to stop asking early, and to judge labels.
 
-The rule is stochastic curtailment by predictive probability (Lan, Simon and Halperin, 1982; Lee and Liu, Clinical
-Trials 5:93, 2008), as Adaptive-Consistency (arXiv 2305.11860) stops sampling answers of language models, with the
-majority of K in place of that of infinitely many. Of a pair's votes so far, `first` and `second`, the next one is
-first's with a probability that has the posterior Beta(first + 1, second + 1); so how many of those left would be
-first's is beta-binomial, and with it the probability that they change the majority.
+The stopping rule is stochastic curtailment by predictive probability (Lan, Simon and Halperin, 1982; Lee and Liu,
+Clinical Trials 5:93, 2008). Adaptive-Consistency (arXiv 2305.11860) stops sampling answers of language models in this
+way, with the majority of infinitely many instead of K. After `first` and `second` votes the next vote goes to the first
+image with a probability whose posterior is Beta(first + 1, second + 1). So the number of first's votes among those left
+is beta-binomial, and with it the probability that they change the majority.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from scipy.stats import betabinom, binom
 
 from trainer.voting.votes import PairVotes
 
+FULL = 32
+"""K of the paper."""
+
 
 def decided(first: int, second: int, left: int, error: float) -> bool:
-    """Whether to stop: the majority of all K votes differs from the present one with a probability of `error` at most.
+    """True if the majority of all K votes differs from the present one with a probability of at most `error`.
 
-    The label of a pair stopped so differs from the label of all K votes with a probability of at most `error`,
-    however often one looks, on average over pairs whose preferences are spread evenly from 0 to 1. An error of 0 stops
-    only when no vote could change the majority. Votes of both orders are taken as alike: if one position is
-    preferred, the sum of balanced orders varies less than is assumed here. Unreadable answers are neither side's;
-    those left are assumed to be readable, which stops later than needed.
+    So the label of a pair stopped early differs from the label of all K votes with a probability of at most `error`,
+    on average over pairs whose preferences are uniform on [0, 1], and however often one looks. An error of 0 stops
+    only when no vote could change the majority. Votes of both orders are pooled: if one position is preferred, the sum
+    of balanced orders varies less than assumed here. Unreadable answers count for neither side; those left are
+    assumed to be readable, which stops later than necessary.
     """
     return change(min(first, second), max(first, second), left) <= error
 
@@ -40,22 +43,16 @@ def change(fewer: int, more: int, left: int) -> float:
 
 
 def first_look(votes: int, error: float) -> int:
-    """The fewest votes, half in each order, that can decide a pair: by all being for one side; all if none can."""
+    """The fewest votes, half in each order, that can decide a pair, if all are for one side; `votes` if none can."""
     return next((asked for asked in range(2, votes, 2) if decided(asked, 0, votes - asked, error)), votes)
 
 
-FULL = 32
-"""K of the paper."""
-
-
 def expected_agreement(votes: Sequence[PairVotes], full: int = FULL) -> float | None:
-    """The mean over pairs with a label; a tie against a decided label counts half. None if no pair has one."""
-    found = [_of_exact(one, full) if one.by == "exact" else _of_samples(one, full) for one in votes if _labelled(one)]
+    """The expected share of labels that agree with those of a full vote of `full` samples, as far as the votes
+    themselves can say; a tie against a decided label counts half. None if no pair has a label."""
+    labelled = [one for one in votes if one.label is not None]
+    found = [_of_exact(one, full) if one.by == "exact" else _of_samples(one, full) for one in labelled]
     return float(np.mean(found)) if found else None
-
-
-def _labelled(votes: PairVotes) -> bool:
-    return votes.label is not None
 
 
 def _of_exact(votes: PairVotes, full: int) -> float:
@@ -67,7 +64,7 @@ def _of_exact(votes: PairVotes, full: int) -> float:
 
 
 def _of_samples(votes: PairVotes, full: int) -> float:
-    """These are the first of the full vote's; the others follow as `stopping` assumes."""
+    """These votes are the first of the full vote; the others are beta-binomial."""
     return _of_counts(int(votes.first_votes), int(votes.second_votes), max(0, full - votes.asked))
 
 
@@ -80,5 +77,6 @@ def _of_counts(first: int, second: int, left: int) -> float:
 
 
 def _agreement(probabilities: NDArray[np.float64], margins: NDArray[np.int_], margin: float) -> float:
-    """Of the label by the sign of `margin`, the votes for first less those for second, with those by `margins`."""
+    """Expected agreement of the label with the sign of `margin` with labels by `margins`, which have `probabilities`;
+    a margin is the votes for first less those for second."""
     return float(probabilities @ (1 - np.abs(np.sign(margins) - np.sign(margin)) / 2))

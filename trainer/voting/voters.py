@@ -1,4 +1,8 @@
-"""The images of pairs, as requests carry them."""
+"""The offline stage: every pair is asked, exactly or by samples, and its votes are appended to a file as they come.
+
+A killed stage resumes where it stopped and casts the same votes. All votes are of one version: the service refuses
+once another is active.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +25,22 @@ from trainer.voting.majority import decided, first_look
 from trainer.voting.votes import Pair, PairVotes, load
 from trainer.workers.spread import AsyncWorkers
 
+PAIRS_A_REQUEST = 24
+_REQUESTS = 3
+"""Requests under way at a time."""
 
-def encoded(pool: Pool, pairs: Sequence[Pair]) -> dict[str, str]:
-    """Each image of the pairs once, by its content id."""
-    ids = {image for pair in pairs for image in pair}
-    return {image: encode_image(pool.bytes_of(image)) for image in ids}
+
+class Voter(Protocol):
+    """A way of asking for votes."""
+
+    def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
+        """The votes on the pairs, a part at a time. Raises as `AsyncWorkers`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExactVoter:
-    """Asks one version of a model that answers without thinking."""
+    """Asks one version of a model that answers without thinking for its probabilities of both answers, in both orders:
+    one pass each instead of K samples."""
 
     pool: Pool
     workers: AsyncWorkers
@@ -42,15 +52,15 @@ class ExactVoter:
         """The votes on all pairs, at once.
 
         Raises:
-            ServiceError: code `no_exact_votes` where only samples can tell; otherwise as `AsyncWorkers.exact_votes`.
+            ServiceError: code `no_exact_votes` if the model can only be sampled; otherwise as
+                `AsyncWorkers.exact_votes`.
         """
-        images = encoded(self.pool, pairs)
-        request = ExactVotesRequest(images=images, pairs=list(pairs), version=self.version)
+        request = ExactVotesRequest(images=_encoded(self.pool, pairs), pairs=list(pairs), version=self.version)
         response = await self.workers.exact_votes(request)
         yield [self._votes(pair, votes, response.version) for pair, votes in zip(pairs, response.results, strict=True)]
 
     async def possible(self, pair: Pair) -> bool:
-        """Whether this model has exact votes; asks it for those on `pair`. Raises as `AsyncWorkers`."""
+        """True if this model has exact votes; asks for those on `pair`. Raises as `AsyncWorkers`."""
         try:
             return [votes async for votes in self.ask([pair])] != []
         except ServiceError as error:
@@ -76,18 +86,25 @@ class ExactVoter:
 
 @dataclass(frozen=True, slots=True)
 class SampledVoter:
-    """Asks one version of any model. `votes`: K; `error`: see `decided`, None: all K are drawn; `permute`: ask in both
-    orders."""
+    """Asks one version of any model for answers in both orders alike, until the pair's majority is decided or K are
+    drawn.
+
+    As far as they go, the votes are those that K questions at once would have drawn: sample i of an order has its own
+    seed, made of the round's seed and the pair. So a resumed stage casts the same votes.
+    """
 
     pool: Pool
     workers: AsyncWorkers
     version: str
     profile: Profile
     votes: int
+    """K."""
     error: float | None
+    """See `decided`; None: all K are drawn."""
     temperature: float
     seed: int
     permute: bool = True
+    """Ask in both orders."""
 
     async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
         """The votes on the pairs, each as soon as it is decided. Raises as `AsyncWorkers`."""
@@ -103,11 +120,13 @@ class SampledVoter:
     async def draw(self, pairs: Sequence[Pair], start: int, stop: int) -> list[PairVotes]:
         """The answers number `start` to `stop` about every pair, of both orders in turn. Raises as `ask`."""
         shown = [one for pair in pairs for one in self._orders(pair, start, stop)]
-        prompts = [self._prompt(*one) for one in shown]
-        images = encoded(self.pool, pairs)
-        response = await self.workers.rollouts(
-            RolloutRequest(images=images, prompts=prompts, temperature=self.temperature, version=self.version)
+        request = RolloutRequest(
+            images=_encoded(self.pool, pairs),
+            prompts=[self._prompt(*one) for one in shown],
+            temperature=self.temperature,
+            version=self.version,
         )
+        response = await self.workers.rollouts(request)
         votes = {one[0]: self._read(result) for one, result in zip(shown, response.results, strict=True)}
         return [_count(pair, votes.get(pair, []), votes.get(pair[::-1], []), response.version) for pair in pairs]
 
@@ -118,9 +137,9 @@ class SampledVoter:
         return decided(int(votes.first_votes), int(votes.second_votes), left, self.error)
 
     def _orders(self, pair: Pair, start: int, stop: int) -> list[tuple[Pair, int, int]]:
-        """How the answers are shown: either order that has any, with the range of its own answers.
+        """Each order that has answers to draw, with the range of its own answers.
 
-        The orders take turns; which one begins is drawn, so that an odd K prefers no order.
+        The orders take turns. The seed draws the one that begins, so that an odd K prefers no order.
         """
         if not self.permute:
             return [(pair, start, stop)]
@@ -139,8 +158,64 @@ class SampledVoter:
         return [parse_vote(completion.text, self.profile) for completion in result.completions]
 
 
+async def choose_voter(
+    settings: VoteSettings,
+    pool: Pool,
+    workers: AsyncWorkers,
+    *,
+    version: str,
+    profile: Profile,
+    seed: int,
+    probe: Pair,
+) -> Voter:
+    """The voter that the settings name. `votes_by` auto asks for exact votes on `probe`, and samples if the model has
+    none."""
+    exact = ExactVoter(pool, workers, version, settings.tie_margin, settings.permute)
+    if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(probe)):
+        return exact
+    return SampledVoter(
+        pool,
+        workers,
+        version,
+        profile,
+        votes=settings.votes,
+        error=settings.stopping_error,
+        temperature=settings.vote_temperature,
+        seed=seed,
+        permute=settings.permute,
+    )
+
+
+async def cast(pairs: Sequence[Pair], voter: Voter, path: Path, *, advance: Callable[[int], None]) -> list[PairVotes]:
+    """Asks about every pair that is not yet in the file `path`, and appends the votes. Returns all of them.
+
+    Raises:
+        WrongVersion, Unreachable, ServiceError: see `AsyncWorkers.rollouts`.
+        DiskFull: the votes could not be written.
+    """
+    done = {(vote.first, vote.second) for vote in load(path)}
+    advance(len(done))
+    left = [pair for pair in pairs if pair not in done]
+    limit = asyncio.Semaphore(_REQUESTS)
+
+    async def ask(chunk: Sequence[Pair]) -> None:
+        async with limit:
+            async for votes in voter.ask(chunk):
+                append_jsonl(path, map(asdict, votes))
+                advance(len(votes))
+
+    await together(*(ask(left[start : start + PAIRS_A_REQUEST]) for start in range(0, len(left), PAIRS_A_REQUEST)))
+    return load(path)
+
+
+def _encoded(pool: Pool, pairs: Sequence[Pair]) -> dict[str, str]:
+    """Each image of the pairs once, as a request carries it, by its content id."""
+    ids = {image for pair in pairs for image in pair}
+    return {image: encode_image(pool.bytes_of(image)) for image in ids}
+
+
 def _count(pair: Pair, straight: list[int | None], swapped: list[int | None], version: str) -> PairVotes:
-    """What the answers in both orders are votes for."""
+    """The answers in both orders as votes for the pair's images."""
     return PairVotes(
         first=pair[0],
         second=pair[1],
@@ -160,59 +235,3 @@ def _added(one: PairVotes, more: PairVotes) -> PairVotes:
         unreadable=one.unreadable + more.unreadable,
         version=more.version,
     )
-
-
-class Voter(Protocol):
-    """A way of asking."""
-
-    def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
-        """The votes on the pairs, a part at a time. Raises as `AsyncWorkers`."""
-
-
-async def choose_voter(
-    settings: VoteSettings,
-    pool: Pool,
-    workers: AsyncWorkers,
-    *,
-    version: str,
-    profile: Profile,
-    seed: int,
-    probe: Pair,
-) -> Voter:
-    """The way that the settings name; by default the exact one if the model has it, which `probe` finds out."""
-    exact = ExactVoter(pool, workers, version, settings.tie_margin, settings.permute)
-    if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(probe)):
-        return exact
-    return SampledVoter(
-        pool, workers, version, profile, settings.votes, settings.stopping_error, settings.vote_temperature, seed,
-        settings.permute,
-    )  # fmt: skip
-
-
-async def cast(
-    pairs: Sequence[Pair],
-    voter: Voter,
-    path: Path,
-    *,
-    advance: Callable[[int], None],
-    batch: int = 24,
-    concurrency: int = 3,
-) -> list[PairVotes]:
-    """Asks about every pair that is not yet in `path`, and appends the votes; returns all of them.
-
-    Raises:
-        WrongVersion, Unreachable, ServiceError: see `AsyncWorkers.rollouts`.
-    """
-    done = {(vote.first, vote.second) for vote in load(path)}
-    advance(len(done))
-    left = [pair for pair in pairs if pair not in done]
-    limit = asyncio.Semaphore(concurrency)
-
-    async def ask(chunk: Sequence[Pair]) -> None:
-        async with limit:
-            async for votes in voter.ask(chunk):
-                append_jsonl(path, map(asdict, votes))
-                advance(len(votes))
-
-    await together(*(ask(left[start : start + batch]) for start in range(0, len(left), batch)))
-    return load(path)

@@ -22,7 +22,7 @@ from service.prompts import PROFILES
 from tests.engine.running import Running
 from trainer.demo.contents import content
 from trainer.evaluation.pseudo_labels.pool_audit import audit, true_qualities
-from trainer.pool.pool import Pool, PoolImage, content_id, planned
+from trainer.pool.pool import Pool, PoolImage, content_id, plan_variants
 from trainer.settings.evolve import EvolveSettings
 from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast
 from trainer.voting.votes import Pair, PairVotes, agreement
@@ -120,7 +120,7 @@ def demo_pool(folder: Path) -> Pool:
         path = folder / f"{index:03d}.png"
         content("pool", index).save(path)
         name = content_id(path.read_bytes())
-        images += [PoolImage(name, str(path), name), *planned(name, folder / "variants", VARIANTS, seed=0)]
+        images += [PoolImage(name, str(path), name), *plan_variants(name, folder / "variants", VARIANTS, seed=0)]
     return Pool(images)
 
 

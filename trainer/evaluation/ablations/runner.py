@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.client import Client
 from service.configuration.settings import operator_key
-from trainer.errors import Collapsed, GateRefused, Regressed
+from trainer.errors import Collapsed, GateRefused, Regressed, UserError
 from trainer.evaluation.ablations.arms import Start
 from trainer.evaluation.ablations.results import row, starting
 from trainer.evaluation.ablations.trial import Scale, Trial
@@ -67,7 +67,7 @@ class Runner:
         stages, predictions = Stages(trial.folder / "stages.jsonl"), trial.folder / "predictions" / f"round-{number}"
         try:
             self._evaluate(trial.evaluation(number), predictions, stages, f"round {number}: evaluation")
-        except ValueError as constant:
+        except UserError as constant:
             return f"evaluation: {constant}"
         return None
 

@@ -11,6 +11,7 @@ from service.versions.store import VersionStore
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
 from trainer.demo.run import CHECKPOINT, POOL_IMAGES, service
+from trainer.errors import UserError
 from trainer.evaluation.ablations import supervised
 from trainer.evaluation.ablations.arms import Start
 from trainer.evaluation.ablations.clock import tell
@@ -18,7 +19,7 @@ from trainer.evaluation.ablations.results import collect
 from trainer.evaluation.ablations.runner import Runner
 from trainer.evaluation.ablations.trial import Scale, Trial
 from trainer.files import write_json
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 
 
@@ -36,7 +37,7 @@ def run(study: Path, planned: Sequence[Trial], scale: Scale) -> None:
     stages.say(tell(planned))
     if not any(trial.left for trial in planned):
         return
-    with alone_in(study):
+    with folder_lock(study):
         starts = _prepare(study, {trial.arm.start for trial in planned}, stages)
         with service(study, stages) as (public, operator):
             runner = Runner(study, scale, stages, public, operator, starts)
@@ -49,7 +50,7 @@ def _check_scale(study: Path, scale: Scale) -> None:
     began = collect(study)["scale"]
     if began and began != asdict(scale):
         flags = " ".join(f"--{name} {value}" for name, value in began.items())
-        raise ValueError(f"the study in {study} was begun with {flags}; go on with those, or give another --runs")
+        raise UserError(f"the study in {study} was begun with {flags}; go on with those, or give another --runs")
 
 
 def _run(trial: Trial, runner: Runner, planned: Sequence[Trial]) -> None:

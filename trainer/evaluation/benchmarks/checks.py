@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 from scipy.stats import spearmanr
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.layout import Labels, Scale
 
 ROUNDING = 0.02
@@ -20,7 +21,7 @@ ENOUGH = 20
 def check(labels: Labels) -> None:
     """Raises ValueError, with what was found and what was expected."""
     if not labels.images:
-        raise ValueError(f"{labels.file} has no row")
+        raise UserError(f"{labels.file} has no row")
     _check_finite(labels)
     _check_unique(labels)
     if labels.scale:
@@ -31,13 +32,13 @@ def check(labels: Labels) -> None:
 def _check_finite(labels: Labels) -> None:
     broken = np.flatnonzero(~np.isfinite(labels.values))
     if len(broken):
-        raise ValueError(f"{labels.file}: {len(broken)} labels are no finite numbers, first {labels.images[broken[0]]}")
+        raise UserError(f"{labels.file}: {len(broken)} labels are no finite numbers, first {labels.images[broken[0]]}")
 
 
 def _check_unique(labels: Labels) -> None:
     name, times = Counter(image.lower() for image in labels.images).most_common(1)[0]
     if times > 1:
-        raise ValueError(f"{labels.file} names {name} {times} times: one label an image is expected")
+        raise UserError(f"{labels.file} names {name} {times} times: one label an image is expected")
 
 
 def _check_range(labels: Labels, scale: Scale) -> None:
@@ -45,7 +46,7 @@ def _check_range(labels: Labels, scale: Scale) -> None:
     outside = low < scale.low - ROUNDING * width or high > scale.high + ROUNDING * width
     narrow = len(labels.values) >= ENOUGH and high - low < LEAST_SPAN * width
     if outside or narrow:
-        raise ValueError(
+        raise UserError(
             f"{labels.file}: the labels run from {low:g} to {high:g}, but {labels.name}'s were published from "
             f"{scale.low:g} to {scale.high:g}. Is this another column, or were they rescaled or turned over? Use the "
             "file as distributed"
@@ -55,7 +56,7 @@ def _check_range(labels: Labels, scale: Scale) -> None:
 def _check_direction(labels: Labels) -> None:
     if labels.witness and direction(labels) < 0:
         rises = "damage" if labels.scale and labels.scale.lower_is_better else "quality"
-        raise ValueError(
+        raise UserError(
             f"{labels.file}: the labels fall where {labels.witness.name} rises, but {labels.name}'s were published "
             f"rising with {rises}. They have been turned over: use the file as distributed"
         )

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from trainer.errors import UserError
+
 FIRST = 20
 """Images by which the folder of a list is recognised: single ones may be missing."""
 
@@ -34,7 +36,7 @@ def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str
         ValueError: a name is an absolute path.
     """
     if absolute := next((name for name in names if PurePosixPath(name).is_absolute()), None):
-        raise ValueError(f"images must be named relative to {root}, but one is {absolute}")
+        raise UserError(f"images must be named relative to {root}, but one is {absolute}")
     candidates = [folder for pattern in folders for folder in find(root, pattern) if folder.is_dir()]
     listed = cache(_files)
 
@@ -58,7 +60,7 @@ def ancestor_with(file: Path, images: Sequence[str]) -> Path:
     for root in ancestors(file):
         if any(locate(root, ["."], images[:FIRST])):
             return root
-    raise ValueError(f"{file} names images such as {images[0]}, but none of the folders it is in has them below it")
+    raise UserError(f"{file} names images such as {images[0]}, but none of the folders it is in has them below it")
 
 
 def _files(folder: Path, parent: PurePosixPath) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 from pandas.errors import EmptyDataError, ParserError
 from scipy.io.matlab import MatReadError
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks import (
     agiqa3k,
     csiq,
@@ -54,7 +55,7 @@ class Found:
         try:
             return self.layout.read(self.file, self.root)
         except BROKEN as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.file} cannot be read as the label file of {self.layout.title}: {error!r}"
             ) from error
 
@@ -70,9 +71,9 @@ def found(path: Path) -> list[Found]:
     elif path.is_dir():
         here = _below(path, DEPTH)
     else:
-        raise ValueError(f"{path} does not exist: name the folder of a benchmark, or a label file")
+        raise UserError(f"{path} does not exist: name the folder of a benchmark, or a label file")
     if not here:
-        raise ValueError(f"no benchmark below {path}. Looked there, and in its folders and theirs, for {_looked_for()}")
+        raise UserError(f"no benchmark below {path}. Looked there, and in its folders and theirs, for {_looked_for()}")
     return here
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from json import JSONDecodeError
 from pathlib import Path
+from zipfile import BadZipFile
 
+from pandas.errors import EmptyDataError, ParserError
+
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.checks import check
 from trainer.evaluation.benchmarks.files import locate
@@ -16,6 +21,8 @@ from trainer.evaluation.protocol import Split
 
 MOST_MISSING = 0.05
 """A benchmark that lacks more of its images than this share is another benchmark."""
+_BROKEN = (OSError, UnicodeDecodeError, JSONDecodeError, BadZipFile, ParserError, EmptyDataError)
+"""Raised for a label file that is not readable or not in its format."""
 SHOWN = 5
 """Missing images that are named."""
 
@@ -30,7 +37,7 @@ def load(path: Path, split: Split = "auto", *, seed: int = 0) -> Benchmark:
     """
     here = found(path)
     if len(here) > 1:
-        raise ValueError(f"{path} holds several benchmarks, name one: {', '.join(str(one.file) for one in here)}")
+        raise UserError(f"{path} holds several benchmarks, name one: {', '.join(str(one.file) for one in here)}")
     return _benchmark(here[0], split, seed)
 
 
@@ -45,12 +52,12 @@ def load_all(paths: Path | Sequence[Path], split: Split = "auto", *, seed: int =
     times = Counter(benchmark.name for benchmark in benchmarks)
     if alike := [(one.file, of) for one, of in zip(everything, benchmarks, strict=True) if times[of.name] > 1]:
         files = ", ".join(f"{of.name} by {file}" for file, of in alike)
-        raise ValueError(f"several benchmarks have one name ({files}): their results could not be told apart; name one")
+        raise UserError(f"several benchmarks have one name ({files}): their results could not be told apart; name one")
     return benchmarks
 
 
 def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
-    labels = one.read()
+    labels = _read(one)
     check(labels)
     rows, about_split = choose(labels, split, seed)
     ids = locate(labels.root, labels.folders, [labels.images[row] for row in rows])
@@ -69,10 +76,17 @@ def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
     )
 
 
+def _read(one: Found) -> Labels:
+    try:
+        return one.read()
+    except _BROKEN as error:
+        raise UserError(f"the labels {one.file} cannot be read ({error}); put an intact file there") from error
+
+
 def _refuse_if_too_many(labels: Labels, missing: list[str], expected: int) -> None:
     if len(missing) > MOST_MISSING * expected:
         places = " or ".join(str(labels.root / folder) for folder in labels.folders)
-        raise ValueError(
+        raise UserError(
             f"{labels.file} names {len(missing):,} images that do not exist, of {expected:,}: {first(missing)}. "
             f"Looked for them in {places}"
         )
@@ -82,7 +96,7 @@ def _refuse_if_labelled_twice(labels: Labels, ids: Sequence[str | None]) -> None
     """Two names of one file, such as a.png and images/a.png."""
     again, times = Counter(id for id in ids if id is not None).most_common(1)[0]
     if times > 1:
-        raise ValueError(f"{labels.file} names {labels.root / again} {times} times: one label an image is expected")
+        raise UserError(f"{labels.file} names {labels.root / again} {times} times: one label an image is expected")
 
 
 def _about_labels(labels: Labels) -> list[str]:

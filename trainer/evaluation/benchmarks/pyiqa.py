@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks import csiq, kadid10k, koniq10k, levels, livec, pipal, spaq, tid2013
 from trainer.evaluation.benchmarks.files import ancestor_with, ancestors, find
 from trainer.evaluation.benchmarks.layout import Labels, Layout, Scale, Witness
@@ -79,7 +80,7 @@ def _about(training: int) -> list[str]:
 
 def _unknown(file: Path, key: str, label: str) -> _Set:
     if label.lower() not in {"mos", "score"}:
-        raise ValueError(
+        raise UserError(
             f"{file}: nothing is known of the set {key}, so its label must be called mos, higher being better; it is "
             f"called {label}. Known sets: {', '.join(SETS)}"
         )
@@ -93,7 +94,7 @@ def _place(file: Path, known: _Set, images: Sequence[str]) -> tuple[Path, str]:
     found = ((root, folder) for root in ancestors(file) for folder in known.folders if find(root, folder))
     place = next(found, None)
     if place is None:
-        raise ValueError(f"{file}: none of the folders it is in holds {' or '.join(known.folders)}, with its images")
+        raise UserError(f"{file}: none of the folders it is in holds {' or '.join(known.folders)}, with its images")
     return place
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.layout import Labels
 from trainer.evaluation.protocol import Split
 
@@ -25,7 +26,7 @@ def official(column: Sequence[object]) -> list[str]:
     """A label file's own names of parts as ours. Raises ValueError for an unknown one."""
     names = [str(value).strip().lower().removesuffix(".0") for value in column]
     if unknown := set(names) - set(NAMES):
-        raise ValueError(f"unknown part {unknown.pop()!r} in the split column; known: {', '.join(NAMES)}")
+        raise UserError(f"unknown part {unknown.pop()!r} in the split column; known: {', '.join(NAMES)}")
     return [NAMES[name] for name in names]
 
 
@@ -45,7 +46,7 @@ def choose(labels: Labels, split: Split, seed: int) -> tuple[NDArray[np.intp], l
         rows = draw(labels.references or labels.images, seed)[split]
         how = f"drawn by {'reference' if labels.references else 'image'} with seed {seed}"
     if not len(rows):
-        raise ValueError(f"{labels.file} has no part {split}; it has {', '.join(sorted(set(labels.parts or [])))}")
+        raise UserError(f"{labels.file} has no part {split}; it has {', '.join(sorted(set(labels.parts or [])))}")
     return rows, [f"part {split} ({how}): {len(rows):,} of {len(labels.images):,} images"]
 
 
@@ -55,7 +56,7 @@ def draw(groups: Sequence[str], seed: int) -> dict[str, NDArray[np.intp]]:
     Raises ValueError for fewer than three groups.
     """
     if len(set(groups)) < 3:
-        raise ValueError(f"train, validation and test cannot be drawn from {len(set(groups))} references: use all")
+        raise UserError(f"train, validation and test cannot be drawn from {len(set(groups))} references: use all")
     known, rows = np.array(groups), np.arange(len(groups))
     rest, test = _cut(known, rows, TEST, seed)
     train, validation = _cut(known, rest, VALIDATION / (1 - TEST), seed)

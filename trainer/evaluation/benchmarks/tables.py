@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from trainer.errors import UserError
+
 
 def read_csv(file: Path, *columns: str) -> pd.DataFrame:
     """All cells are text. Raises ValueError where columns, or all rows, are lacking."""
@@ -36,7 +38,7 @@ def read_excel(file: Path, *columns: str, sheet: str | int = 0) -> pd.DataFrame:
     cells = pd.read_excel(file, sheet_name=sheet, header=None, dtype=object)
     headers = [row for row in range(len(cells)) if set(columns) <= {str(cell).strip() for cell in cells.iloc[row]}]
     if not headers:
-        raise ValueError(f"{file} needs a row with the columns {', '.join(columns)}")
+        raise UserError(f"{file} needs a row with the columns {', '.join(columns)}")
     table = cells.iloc[headers[0] + 1 :].set_axis([str(cell).strip() for cell in cells.iloc[headers[0]]], axis=1)
     return table.dropna(how="all", subset=list(columns)).reset_index(drop=True)
 
@@ -54,9 +56,9 @@ def texts(column: pd.Series) -> list[str]:
 def _checked(table: pd.DataFrame, file: Path, columns: Sequence[str]) -> pd.DataFrame:
     table.columns = table.columns.str.strip()
     if lacking := set(columns) - set(table.columns):
-        raise ValueError(
+        raise UserError(
             f"{file} lacks the columns {', '.join(sorted(lacking))}; it has {', '.join(map(str, table.columns))}"
         )
     if table.empty:
-        raise ValueError(f"{file} has no row")
+        raise UserError(f"{file} has no row")
     return table

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from joblib import Parallel, cpu_count, delayed
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.intervals import draws
 from trainer.evaluation.metrics import Array
@@ -74,6 +75,6 @@ def draw(question: Question, chance: Chance, resamples_of_tests: int) -> Drawn:
                 question.baseline, question.scores, one.mos, references=one.references, resamples=resamples_of_tests,
                 level=chance.level, seed=seed,
             )  # fmt: skip
-    except ValueError as why:
+    except UserError as why:
         return Drawn(metrics, test, str(why))
     return Drawn(metrics, test, None)

@@ -17,12 +17,13 @@ from typing import Any
 from service.contract import InfoResponse
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.pseudo_labels.changes import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
 from trainer.evaluation.pseudo_labels.questions import Questions, kept, questions
 from trainer.files import read_json, write_json
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 from trainer.settings.evaluate import AuditSettings
 from trainer.voting.groups import pairs_of
@@ -48,7 +49,7 @@ def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages
         Occupied: another process is at work in it.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(settings.out):
+    with folder_lock(settings.out):
         _keep_settings(settings)
         store = VersionStore(settings.store)
         with Workers(settings.operators, settings.operator_key(), store, settings.patience, stages.say) as workers:
@@ -76,7 +77,7 @@ def _keep_settings(settings: AuditSettings) -> None:
         f"--{name.replace('_', '-')} {now[name]} (was {began[name]})" for name in now if now[name] != began[name]
     ]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"the votes in {settings.out} were asked for with other settings: {', '.join(changed)}; go on with those, "
             "or give another --out"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.demo.truth import quality
+from trainer.errors import UserError
 from trainer.evaluation.pseudo_labels.changes import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth
 from trainer.evaluation.pseudo_labels.judged import judged, right
@@ -34,7 +35,7 @@ def audit(votes: Sequence[PairVotes], truth: Mapping[str, float], *, examples: i
     """Raises ValueError where the truth prefers no image of any pair."""
     found = judged(votes, truth).label
     if not len(found):
-        raise ValueError("no pair of these votes has a label and a truth that prefers one image")
+        raise UserError("no pair of these votes has a label and a truth that prefers one image")
     surest = sorted(votes, key=margin, reverse=True)
     scores = [(vote, right(vote, truth[vote.first] - truth[vote.second])) for vote in surest]
     known, mistaken = ([(vote.first, vote.second) for vote, score in scores if score == wanted] for wanted in (1, 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.files import read_json, write_json
 from trainer.pool.pool import Pool, PoolImage, content_id
@@ -47,7 +48,7 @@ def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
     rows = np.random.default_rng((seed, 4)).permutation(len(benchmark.ids))[: count * size].tolist()
     contents = {content_id((benchmark.root / benchmark.ids[row]).read_bytes()): row for row in rows}
     if len(contents) < 2:
-        raise ValueError(f"{benchmark.name} has fewer than two different images: there is no pair to vote on")
+        raise UserError(f"{benchmark.name} has fewer than two different images: there is no pair to vote on")
     pool = Pool([PoolImage(content, "", content) for content in contents])
     return Questions(
         groups=random_groups(pool, count, min(size, len(contents)), seed),
