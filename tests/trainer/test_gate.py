@@ -70,7 +70,7 @@ def test_a_promoted_version_that_is_what_the_gate_saw_stays(settings: EvolveSett
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"scores": {"a": 2.9, "b": 3.5}}, "0.30 from those at the gate"), ({"agreement": 0.7}, "70.0%")],
+    [({"scores": {"a": 2.9, "b": 3.5}}, "differ from those at the gate by 0.30"), ({"agreement": 0.7}, "70.0%")],
 )
 def test_a_promoted_version_that_differs_from_what_the_gate_saw_has_regressed(
     settings: EvolveSettings, change: dict[str, Any], reason: str

@@ -12,7 +12,7 @@ from service.client import Client
 from service.versions.store import VersionStore, content_id
 from tests.service.conftest import KEY, Listening, checkpoint, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
-from trainer.errors import Occupied
+from trainer.errors import Occupied, UserError
 from trainer.evaluation.comparison.run import evaluated, run
 from trainer.evaluation.models import Checkpoint, Serving, Version, find
 from trainer.leftovers import folder_lock
@@ -88,7 +88,7 @@ def test_a_version_that_the_store_has_not_is_named(tmp_path: Path) -> None:
 
 def test_a_checkpoint_whose_service_does_not_start_leaves_its_last_words(tmp_path: Path) -> None:
     brightness(tmp_path)
-    with pytest.raises(ChildProcessError, match="there is no checkpoint directory"):
+    with pytest.raises(UserError, match="there is no checkpoint directory"):
         run(settings(tmp_path, models=[str(tmp_path / "none")]))
     assert not (tmp_path / "out" / ".store").exists()
 

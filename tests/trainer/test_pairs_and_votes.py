@@ -63,7 +63,7 @@ def test_references_with_few_variants_make_a_smaller_group_and_those_without_mak
     groups = same_reference_groups(lonely, count=6, size=12, seed=0, references=2)
     assert len(groups) == 6
     assert {len(group) for group in groups} == {10}
-    with pytest.raises(ValueError, match="make variants"):
+    with pytest.raises(ValueError, match="give --variants above 0"):
         same_reference_groups(Pool([PoolImage("g-0", "", "g")]), 1, 12, seed=0)
 
 

@@ -48,7 +48,7 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_and_told(replicas: Replica
 def test_a_probe_of_which_many_cannot_be_decoded_is_refused_before_the_round(tmp_path: Path) -> None:
     one = brightness(tmp_path)
     one.images[3].write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1 images of the probe \S+ cannot be decoded: images/130\.png"):
+    with pytest.raises(ValueError, match=r"1 images of the probe \S+ cannot be decoded \(images/130\.png"):
         Probe.of(one.root, samples=2, seed=0)
 
 

@@ -20,11 +20,8 @@ from trainer.voting.votes import Pair
 
 Array = NDArray[np.float64]
 
-GAMMA = 1e-6
-"""Keeps the denominator of the Thurstone probability above zero (VisualQuality-R1's value)."""
 
-
-def thurstone(scores: Array, partner: Array, gamma: float = GAMMA) -> Array:
+def thurstone(scores: Array, partner: Array, gamma: float) -> Array:
     """Eq. 2: probability that each of an image's K scores beats its partner's K scores.
 
     `scores` and `partner` are (K,), NaN where unreadable; variances are unbiased. Returns (K,).
@@ -39,13 +36,13 @@ def fidelity(label: float, probability: Array) -> Array:
     return np.sqrt(label * probability) + np.sqrt((1 - label) * (1 - probability))
 
 
-def rewards(scores: Array, labels: Array, gamma: float = GAMMA) -> Array:
+def rewards(scores: Array, labels: Array, gamma: float) -> Array:
     """Eq. 3-4: the reward of every sampled score of a batch.
 
     Args:
         scores: (B, K) sampled scores, NaN where unreadable.
         labels: (B, B) pseudo-labels p*(i, j), NaN where i and j were not paired.
-        gamma: see `GAMMA`.
+        gamma: added to the variance in the Thurstone probability; keeps its denominator above zero.
 
     Returns:
         (B, K). An image with fewer than two readable scores is nobody's partner; it, and an image left without

@@ -18,7 +18,7 @@ from scipy.stats import betabinom, binom
 
 from trainer.voting.votes import PairVotes
 
-FULL = 32
+_FULL = 32
 """K of the paper."""
 
 
@@ -47,25 +47,25 @@ def first_look(votes: int, error: float) -> int:
     return next((asked for asked in range(2, votes, 2) if decided(asked, 0, votes - asked, error)), votes)
 
 
-def expected_agreement(votes: Sequence[PairVotes], full: int = FULL) -> float | None:
-    """The expected share of labels that agree with those of a full vote of `full` samples, as far as the votes
+def expected_agreement(votes: Sequence[PairVotes]) -> float | None:
+    """The expected share of labels that agree with those of a full vote of the paper's K samples, as far as the votes
     themselves can say; a tie against a decided label counts half. None if no pair has a label."""
     labelled = [one for one in votes if one.label is not None]
-    found = [_of_exact(one, full) if one.by == "exact" else _of_samples(one, full) for one in labelled]
+    found = [_of_exact(one) if one.by == "exact" else _of_samples(one) for one in labelled]
     return float(np.mean(found)) if found else None
 
 
-def _of_exact(votes: PairVotes, full: int) -> float:
+def _of_exact(votes: PairVotes) -> float:
     """The full vote draws as many samples in each order asked, with these probabilities among the readable ones."""
     asked = [order for order in (votes.forward, votes.backward) if sum(order)]
-    each = full // len(asked)
+    each = _FULL // len(asked)
     firsts = reduce(np.convolve, (binom.pmf(np.arange(each + 1), each, order[0] / sum(order)) for order in asked))
-    return _agreement(firsts, 2 * np.arange(full + 1) - full, (votes.label or 0.0) - 0.5)
+    return _agreement(firsts, 2 * np.arange(_FULL + 1) - _FULL, (votes.label or 0.0) - 0.5)
 
 
-def _of_samples(votes: PairVotes, full: int) -> float:
+def _of_samples(votes: PairVotes) -> float:
     """These votes are the first of the full vote; the others are beta-binomial."""
-    return _of_counts(int(votes.first_votes), int(votes.second_votes), max(0, full - votes.asked))
+    return _of_counts(int(votes.first_votes), int(votes.second_votes), max(0, _FULL - votes.asked))
 
 
 @cache
