@@ -25,7 +25,10 @@ def promote(context: RoundContext, observer: Observer) -> None:
     """
     verdict = read_json(context.folder / "gate.json")
     if not verdict["passed"]:
-        raise GateRefused(f"round {context.number}: the candidate may not serve: {'; '.join(verdict['reasons'])}")
+        raise GateRefused(
+            f"round {context.number}: the candidate may not serve: {'; '.join(verdict['reasons'])}; {context.base} "
+            "keeps serving: change the settings in a new run, or the limits of the gate if you accept this candidate"
+        )
     version, rollback = read_json(context.folder / "candidate.json")["id"], context.folder / "rollback.json"
     check_version(context, {context.active})
     if not rollback.exists():
