@@ -58,6 +58,7 @@ leaderboard: install ## Copy the last demo's figures into tests/benchmarks/resul
 
 tables: install ## Write the tables of all READMEs, and the plot of the demo, from tests/benchmarks/results
 	@$(BIN)/python -m tests.benchmarks.tables
+	@$(BIN)/python -m trainer.exit_codes
 
 bench: bench-serve bench-train ## All benchmarks: ratios against named baselines (20 minutes)
 

@@ -1,5 +1,5 @@
-"""The console script. It listens for signals before anything else is loaded: a container's first process does not
-notice those that it did not ask for."""
+"""The console script. It listens for signals before anything else is loaded: the kernel drops signals without a handler
+that are sent to a container's first process."""
 
 from __future__ import annotations
 

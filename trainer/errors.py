@@ -1,35 +1,115 @@
-"""What ends a round before its promotion is done, each with an exit code of its own (see `trainer.cli`)."""
+"""Every failure that ends the trainer on purpose: its exit code, and whether a supervisor should start it again.
+
+TrainerError           exit  start again
+├── UserError            2   no     a person must mend what the sentence names
+│   ├── PromptMismatch              engine and trainer encode the same question differently
+│   └── Refused                     the service refuses a request for good
+├── Unreachable          3   yes    no replica of the service answers
+│   ├── RefusedForNow               the service refuses a request that may succeed later
+│   └── RankLost                    under torchrun: the process of rank 0 ended
+├── WrongVersion         4   no     the service no longer serves the round's version
+├── DiskFull             5   yes    also an OSError
+├── Occupied             6   yes    another trainer works in the same folder
+├── GateRefused         42   no     the candidate must not serve
+├── Regressed           43   no     the promoted version was rolled back
+└── Collapsed           44   no     training collapsed
+
+The message is one sentence: the problem, its cause, and what to do. All other exceptions are bugs of the trainer's or
+failures of the machine: they keep their traceback, and the trainer exits with 1.
+"""
 
 from __future__ import annotations
 
-
-class GateRefused(Exception):
-    """The candidate may not serve; the version it came from goes on serving."""
+from typing import ClassVar
 
 
-class PromptMismatch(ValueError):
-    """Engine and trainer read the same image or question as different prompts."""
+class TrainerError(Exception):
+    """The trainer ends with `exit_code`; `restart` says whether starting it again can help."""
+
+    exit_code: ClassVar[int]
+    restart: ClassVar[bool]
+    meaning: ClassVar[str]
+    """The row of the exit code table."""
 
 
-class WrongVersion(Exception):
+class UserError(TrainerError, ValueError):
+    """Input that a person must mend. A ValueError too, so that a validator of the settings may raise it."""
+
+    exit_code = 2
+    restart = False
+    meaning = "wrong settings or input, other settings than the round began with, or a request refused for good"
+
+
+class PromptMismatch(UserError):
+    """Engine and trainer encode the same image or question as different prompts."""
+
+
+class Refused(UserError):
+    """The service refuses a request, and will refuse it again."""
+
+
+class Unreachable(TrainerError):
+    """No replica of the service answered within the trainer's patience."""
+
+    exit_code = 3
+    restart = True
+    meaning = (
+        "no answer from the service for `--patience` seconds, or a refusal that passes; under torchrun also: the "
+        "process of rank 0 ended, and its own exit code says why"
+    )
+
+
+class RefusedForNow(Unreachable):
+    """The service refuses a request that may succeed later."""
+
+
+class RankLost(Unreachable):
+    """The process of rank 0 ended, or the other machines cannot be reached."""
+
+
+class WrongVersion(TrainerError):
     """The service no longer serves the version that this round started from."""
 
-
-class Unreachable(Exception):
-    """No replica of the service answered for longer than the trainer's patience."""
-
-
-class Occupied(Exception):
-    """Another trainer is at work there, and did not end in time."""
+    exit_code = 4
+    restart = False
+    meaning = "the service serves another version than the round began with: promote that one again, or begin a new run"
 
 
-class DiskFull(OSError):
-    """A file could not be written for want of space; those that were there before are whole."""
+class DiskFull(TrainerError, OSError):
+    """A file could not be written for lack of space; earlier files are intact."""
+
+    exit_code = 5
+    restart = True
+    meaning = "disk full: make room first, the message says where"
 
 
-class Regressed(Exception):
-    """The promoted version did not behave as the gate had seen it; the one before serves again."""
+class Occupied(TrainerError):
+    """Another trainer works in the same folder, and did not end in time."""
+
+    exit_code = 6
+    restart = True
+    meaning = "another trainer works on the same store (waited for `--patience` seconds) or in the run's folder"
 
 
-class Collapsed(Exception):
-    """The policy under training is collapsing onto few answers; the round was stopped."""
+class GateRefused(TrainerError):
+    """The candidate must not serve; the version it came from keeps serving."""
+
+    exit_code = 42
+    restart = False
+    meaning = "the gate refused the candidate; the version from before serves"
+
+
+class Regressed(TrainerError):
+    """The promoted version did not behave as the gate had seen it; the version before it serves again."""
+
+    exit_code = 43
+    restart = False
+    meaning = "the promoted version regressed, or a replica's canaries refused it; it was rolled back"
+
+
+class Collapsed(TrainerError):
+    """The policy under training collapsed onto a few answers, and the round was stopped."""
+
+    exit_code = 44
+    restart = False
+    meaning = "training collapsed: begin a new run with a lower `--learning-rate` or a larger `--beta`"

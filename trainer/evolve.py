@@ -7,8 +7,8 @@ from functools import partial
 
 from service.versions.store import VersionStore
 from trainer import leftovers
-from trainer.files import write_json
-from trainer.leftovers import alone_in
+from trainer.files import named, write_json
+from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 from trainer.promotion.probe import Probe
 from trainer.reporting.report import write_report
@@ -24,21 +24,23 @@ def evolve(settings: EvolveSettings) -> None:
     processes take part in its training.
 
     Raises:
+        UserError: a setting does not fit the run's folder, the store or the pool.
         GateRefused, Regressed, Collapsed, WrongVersion, Unreachable: see `Round.run`.
         ServiceError: the service refused a request.
-        ConnectionError: on other ranks than 0: that process ended.
+        RankLost: on other ranks than 0: the process of rank 0 ended.
         Occupied: another trainer is at work in the run's folder, or on the store for longer than the patience.
         DiskFull: a file could not be written; nothing is lost.
         Terminated: a signal ended the run; a checkpoint is written.
     """
-    distributed.led(settings.device, settings.dtype, partial(_lead, settings))
+    distributed.run_on_main(settings.device, settings.dtype, partial(_lead, settings))
 
 
 def _lead(settings: EvolveSettings) -> None:
     store = VersionStore(settings.store)
-    settings.run.mkdir(parents=True, exist_ok=True)
+    with named(settings.run, "--run"):
+        settings.run.mkdir(parents=True, exist_ok=True)
     stages = Stages(settings.run / "stages.jsonl")
-    with alone_in(store.root, settings.patience, stages.say), alone_in(settings.run):
+    with folder_lock(store.root, settings.patience, stages.say), folder_lock(settings.run):
         _evolve(settings, store, stages)
 
 
@@ -54,7 +56,7 @@ def _evolve(settings: EvolveSettings, store: VersionStore, stages: Stages) -> No
             try:
                 Round(number, settings, workers, stages, followers, probe).run()
             except Exception:
-                with suppress(Exception):  # what ended the round is the news, and its exit code
+                with suppress(Exception):  # the error of the round decides the exit code
                     followers.report(write_report(settings.run), settings.run)
                 raise
             followers.report(write_report(settings.run), settings.run)

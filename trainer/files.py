@@ -11,32 +11,63 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.errors import DiskFull
+from trainer.errors import DiskFull, UserError
 
 PARTIAL = ".partial"
 _FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
+_MENDABLE = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+"""A person mends these by another path or other permissions. All others, such as EIO, may pass."""
+
+
+@contextmanager
+def named(path: Path, flag: str) -> Iterator[None]:
+    """Wraps the first use of a path that a person named with `flag`.
+
+    Raises:
+        UserError: the path is missing, of the wrong kind or not permitted.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _MENDABLE:
+            raise
+        raise UserError(
+            f"{flag} {path} cannot be used ({error.strerror}); name another path, or mend its permissions"
+        ) from error
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises DiskFull for whatever a library makes of a full disk, a spent quota or a file size limit."""
+    """Wraps the writing of a file. Raises DiskFull for any library's error about a full disk, quota or size limit."""
     try:
         yield
     except Exception as error:
-        told = f"{error!r} {error.__context__!r}"  # torch hides it in the context, shutil and safetensors in the text
-        if isinstance(error, DiskFull) or not any(reason in told for reason in _FULL):
+        text = f"{error!r} {error.__context__!r}"  # torch hides it in the context, shutil and safetensors in the text
+        if isinstance(error, DiskFull) or not any(reason in text for reason in _FULL):
             raise
         usage = shutil.disk_usage(path.parent)
         raise DiskFull(
-            f"{path} could not be written: {next(reason for reason in _FULL if reason in told)} "
-            f"({usage.free / 2**20:,.0f} MiB free of {usage.total / 2**20:,.0f}); make room, then start again in "
-            "the same folder: nothing is lost, it goes on where it stopped"
+            f"{path} could not be written: {next(reason for reason in _FULL if reason in text)} "
+            f"({usage.free / 2**20:,.0f} MiB free of {usage.total / 2**20:,.0f}); make room and start again with the "
+            "same folder: nothing is lost, and it resumes where it stopped"
         ) from error
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Replaces the file atomically at the end of the block: a reader sees the old content or the new, never a part."""
+    """Replaces a file atomically at the end of the block: a reader sees either the old or the new content."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}{PARTIAL}")
@@ -73,7 +104,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Appends JSON lines and syncs them. A kill may leave a torn last line, which the next append ends."""
+    """Appends JSON lines and syncs them. A kill may leave a torn last line; the next append ends it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     with writing(path), path.open("ab+") as file:
@@ -83,7 +114,7 @@ def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    """Yields the whole lines of a file of JSON lines; a torn line (from a kill) is passed over."""
+    """Yields the lines of a file of JSON lines, none if there is no file. A line torn by a kill is skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:

@@ -1,6 +1,7 @@
-"""A run's own folder and its own marks in the shared store: what a killed process left there is removed by the next.
+"""A run's own folder and its own files in the shared store: a trainer locks them, and removes the leftovers of a killed
+one.
 
-Whatever the trainer makes in the store bears the run's id, so that no other run's is touched.
+Everything that the trainer makes in the store bears the run's id, so that other runs' files stay.
 """
 
 from __future__ import annotations
@@ -14,22 +15,27 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from service.versions.store import VersionStore
-from trainer.errors import Occupied
-from trainer.files import PARTIAL, read_json, write_json
+from trainer.errors import Occupied, UserError
+from trainer.files import PARTIAL, named, read_json, write_json
 from trainer.workers.workers import Workers
 
 
 @contextmanager
-def alone_in(folder: Path, patience: float = 0, say: Callable[[str], None] = print) -> Iterator[None]:
-    """Keeps other trainers out of a folder: a run's, a store. A killed one is out of it.
+def folder_lock(folder: Path, patience: float = 0, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Keeps other trainers out of a folder (a run's, a store) for the block. The lock of a killed trainer is free.
 
-    Raises Occupied if another one is in it, and still is after `patience` seconds; ValueError if there is no folder.
+    Raises:
+        Occupied: another trainer holds the folder, and still does after `patience` seconds.
+        UserError: there is no such folder, or it cannot be written.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; name one that exists")
+        raise UserError(f"there is no folder {folder}; name one that exists")
     lock = FileLock(folder / ".trainer.lock")
     try:
-        _acquire(lock, patience, lambda: say(f"another trainer is at work in {folder}: waiting for {patience:.0f} s"))
+        with named(folder, "the folder"):
+            _acquire(
+                lock, patience, lambda: say(f"another trainer is at work in {folder}: waiting for {patience:.0f} s")
+            )
     except Timeout:
         raise Occupied(
             f"another trainer is at work in {folder}; start this one again when that one has ended"
@@ -40,17 +46,17 @@ def alone_in(folder: Path, patience: float = 0, say: Callable[[str], None] = pri
         lock.release()
 
 
-def _acquire(lock: FileLock, patience: float, tell: Callable[[], None]) -> None:
+def _acquire(lock: FileLock, patience: float, report: Callable[[], None]) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
         if patience:
-            tell()
+            report()
         lock.acquire(timeout=patience)
 
 
 def run_id(run: Path) -> str:
-    """What the run's things in the store are marked with; made at the first call."""
+    """The mark of the run's files in the store; made at the first call."""
     file = run / "id.json"
     if not file.exists():
         write_json(file, uuid4().hex[:8])
@@ -58,7 +64,7 @@ def run_id(run: Path) -> str:
 
 
 def clear(run: Path, store: VersionStore, workers: Workers) -> None:
-    """Removes what a killed process of this run left: halves of files, adapters, an unfinished candidate."""
+    """Removes the leftovers of a killed process of this run: partial files, adapters, an unfinished candidate."""
     for part in (*run.glob(f".*{PARTIAL}"), *run.glob(f"round-*/**/.*{PARTIAL}")):
         part.unlink()
     mark = run_id(run)

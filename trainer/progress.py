@@ -1,4 +1,4 @@
-"""Progress of long work: the stage, how much is done, the rate and the time left."""
+"""Progress of long work: the stage, the share done, the rate and the time left."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Rate(ProgressColumn):
 
 
 class Stages:
-    """Shows each stage as a bar on a terminal, as lines elsewhere, and keeps the stages' times in a file."""
+    """Shows each stage as a bar on a terminal and as lines elsewhere, and logs the stages' times to a file."""
 
     def __init__(self, log: Path | None = None) -> None:
         self._log = log
@@ -60,9 +60,15 @@ class Stages:
     @contextmanager
     def _bar(self, name: str, total: int | None, unit: str) -> Iterator[Advance]:
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), _Rate(),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=self._console) as progress:
             bar = progress.add_task(name, total=total, unit=unit, note="")
             yield lambda count=1, note="": progress.update(bar, advance=count, note=note)
@@ -89,5 +95,12 @@ class Stages:
 
 
 def stage_times(log: Path) -> list[dict[str, Any]]:
-    """What `Stages` kept: stage, began, ended (seconds since the epoch)."""
+    """The log of `Stages`: stage, began, ended (seconds since the epoch)."""
     return list(read_jsonl(log))
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, minutes below two hours, then hours."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

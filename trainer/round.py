@@ -1,17 +1,17 @@
-"""One evolution round as a list of stages (`trainer/stages/`), each done once: its file says that it is.
+"""One evolution round as a list of stages (`trainer/stages/`). Each is done once; its file marks it as done.
 
     start.json      the version and the settings it began with
     pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
-    votes.jsonl     the votes on each pair, appended as they come;  votes.done ends the stage;  mean_scores.json of the
+    votes.jsonl     the votes on each pair, appended as they come; votes.done ends the stage; mean_scores.json for the
                     ablation that regresses to them
-    train/          steps.jsonl, checkpoint.pt;              collapse.json if it was stopped
-    gate.json       may the candidate serve?
+    train/          steps.jsonl, checkpoint.pt; collapse.json if it was stopped
+    gate.json       the gate's verdict on the candidate
     candidate.json  the merged checkpoint in the version store
-    promoting.json  what the store's pointer named before the swap
-    promotion.json  the hot swap;                            rollback.json if it was taken back
+    promoting.json  the store's pointer before the swap
+    promotion.json  the hot swap; rollback.json if it was taken back
 
-Kill it anywhere and start it again with the same folder: it goes on where it stopped.
+A killed round that is started again with the same folder resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ from trainer.pool.pool import Pool
 from trainer.promotion.behaviour import Observer
 from trainer.reporting.trackers import Trackers
 from trainer.stages.context import RoundContext
-from trainer.stages.groups import draw_groups
-from trainer.stages.judge import Probe, judge
-from trainer.stages.pool import draw_pool, make_variants
+from trainer.stages.gate import Probe, run_gate
+from trainer.stages.offline import ask_votes, draw_groups, draw_pool, make_variants
 from trainer.stages.promote import promote
 from trainer.stages.start import start
-from trainer.stages.target import target
-from trainer.stages.train import learning, train
-from trainer.stages.votes import ask_votes
-from trainer.training.served import Served
-from trainer.training.targets import Target
-from trainer.voting.pairs import Group
-from trainer.voting.vote import labels_of
+from trainer.stages.train import learning, reward_target, train
+from trainer.training.reward import Target
+from trainer.training.rollouts import Served
+from trainer.voting.groups import Group
+from trainer.voting.votes import labels_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Round(RoundContext):
     probe: Probe | None = None
 
     def run(self) -> None:
-        """Runs what is not done yet.
+        """Runs the stages that are not done yet.
 
         Raises:
             GateRefused: the candidate failed the gate; its verdict is in `gate.json`.
@@ -52,7 +49,7 @@ class Round(RoundContext):
             Collapsed: the policy collapsed in training.
             WrongVersion: somebody else promoted a version since the round began.
             Unreachable: no replica of the service answered for too long.
-            ValueError: the round began with other settings.
+            UserError: the round began with other settings.
         """
         if (self.folder / "promotion.json").exists():
             return
@@ -60,11 +57,11 @@ class Round(RoundContext):
         if not (self.folder / "candidate.json").exists():
             with learning(self) as (policy, way):
                 train(self, policy, way, images, training, target, self.trackers)
-                judge(self, policy, way, observer, self.probe)
+                run_gate(self, policy, way, observer, self.probe)
         promote(self, observer)
 
     def rehearse(self) -> None:
-        """What changes nothing outside the run's folder, for a dry run; of the gate what it asks of the base."""
+        """The stages for a dry run, which change nothing outside the run's folder; the gate observes only the base."""
         images, training, observer, target = self._prepare()
         with learning(self) as (policy, way):
             train(self, policy, way, images, training, target, self.trackers)
@@ -75,7 +72,7 @@ class Round(RoundContext):
                 policy.save_checkpoint(self.folder / "candidate")
 
     def _prepare(self) -> tuple[Pool, list[Group], Observer, Target]:
-        """The pool, the groups to train on, what the gate asks about those held back, and what to train for."""
+        """The pool, the groups to train on, the gate's observer of those held back, and the reward's target."""
         start(self)
         images = draw_pool(self)
         training, held_back = draw_groups(self, images)
@@ -83,4 +80,4 @@ class Round(RoundContext):
         voted = held_back if self.settings.reward == "regression" else [*training, *held_back]
         votes = ask_votes(self, images, voted)
         observer = Observer(images, held_back, labels_of(votes), self.profile, self.settings.samples, self.seed)
-        return images, training, observer, target(self, images, training, votes)
+        return images, training, observer, reward_target(self, images, training, votes)

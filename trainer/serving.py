@@ -1,4 +1,4 @@
-"""A service of one's own, started for a while: `evoquality serve` as a process that ends with the block."""
+"""A temporary service: `evoquality serve` as a process that ends with a block."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from evoquality import Client, ServiceError
+from trainer.errors import UserError
 
 _LAST_WORDS = 12
 _SECONDS_TO_END = 90
@@ -29,7 +30,7 @@ class Starting:
     log: Path
 
     def wait(self) -> None:
-        """Until it answers. Raises ChildProcessError, with its last words, if it ends before that."""
+        """Waits until it answers. Raises UserError, with the end of its log, if it ends before that."""
         wait_ready(self.process, self.public, self.log)
 
 
@@ -37,7 +38,7 @@ class Starting:
 def serving(store: Path, log: Path, *flags: str) -> Iterator[tuple[str, str]]:
     """Serves a store on free ports of this machine. Yields the public and the operators' address once it answers.
 
-    Raises ChildProcessError, with the service's last words, if it ends before that.
+    Raises UserError, with the end of its log, if it ends before that.
     """
     with starting(store, log, *flags) as service:
         service.wait()
@@ -46,13 +47,14 @@ def serving(store: Path, log: Path, *flags: str) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def starting(store: Path, log: Path, *flags: str, within: Sequence[str] = ()) -> Iterator[Starting]:
-    """As `serving`, not waiting for its answer: so several start side by side. `within` is a command that runs it."""
+    """As `serving`, without waiting for an answer, so that several start side by side. `within` is a command to run it
+    in."""
     ports = free_ports(2)
     command = [
-        *within, str(Path(sys.executable).with_name("evoquality")), "serve", "--store", str(store),
-        "--host", "127.0.0.1", "--port", str(ports[0]),
-        "--operator-host", "127.0.0.1", "--operator-port", str(ports[1]), *flags,
-    ]  # fmt: skip
+        *(*within, str(Path(sys.executable).with_name("evoquality")), "serve", f"--store={store}"),
+        *("--host=127.0.0.1", f"--port={ports[0]}", "--operator-host=127.0.0.1", f"--operator-port={ports[1]}"),
+        *flags,
+    ]
     public, operator = (f"http://127.0.0.1:{port}" for port in ports)
     with running(command, log) as process:
         yield Starting(process, public, operator, log)
@@ -62,7 +64,7 @@ def starting(store: Path, log: Path, *flags: str, within: Sequence[str] = ()) ->
 def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block; what it says goes to the log. `environment` adds to this process's."""
+    """Runs a process for the block, with its output in the log. `environment` adds to that of this process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -80,9 +82,9 @@ def running(
 
 
 def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Until a service answers at `url`, for as long as the process lives: a checkpoint may have to be downloaded first.
+    """Waits until a service answers at `url`, while its process lives: it may have to download a checkpoint first.
 
-    Raises ChildProcessError, with the last words of its log, if it ends before that.
+    Raises UserError, with the end of its log, if it ends before that.
     """
     with Client(url) as client:
         while process.poll() is None:
@@ -90,11 +92,11 @@ def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 client.wait_ready(1)
                 return
     words = "\n".join(log.read_text(errors="replace").strip().splitlines()[-_LAST_WORDS:])
-    raise ChildProcessError(f"the service ended with exit code {process.returncode} before it answered:\n{words}")
+    raise UserError(f"the service ended with exit code {process.returncode} before it answered:\n{words}")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Free ports of this machine."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [taken.getsockname()[1] for taken in sockets]

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT end the run by an exception in the main thread: at once, or when a `held` block ends.
+"""SIGTERM and SIGINT end the run by an exception in the main thread: at once, or at the end of a `held` block.
 
-Kubernetes sends SIGTERM and kills 30 s later. A second signal ends the process without any ado.
+Kubernetes sends SIGTERM and kills 30 s later. A second signal ends the process immediately.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _came: int | None = None
 
 
 class Terminated(SystemExit):
-    """The process was told to end. The exit code is the shell's: 128 + the signal's number."""
+    """The process got a signal to end. The exit code is the shell's: 128 + the signal's number."""
 
     def __init__(self, number: int) -> None:
         self.exit_code = 128 + number
@@ -24,14 +24,14 @@ class Terminated(SystemExit):
 
 
 def listen() -> None:
-    """From now on the signals raise Terminated."""
+    """Makes the signals raise Terminated from now on."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _receive)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """What must not be done by half: a signal that comes during the block takes effect at its end."""
+    """Protects work that must not be half done: a signal during the block takes effect at its end."""
     global _holders
     _holders += 1
     try:
@@ -43,7 +43,7 @@ def held() -> Iterator[None]:
 
 
 def came() -> bool:
-    """Whether a signal waits for the end of a `held` block."""
+    """True if a signal waits for the end of a `held` block."""
     return _came is not None
 
 

@@ -1,8 +1,8 @@
-"""torchrun that exits as its trainer did: a supervisor reads one table of exit codes, whatever started the trainer.
+"""torchrun with the exit code of its trainer, so that a supervisor needs one table of exit codes for both.
 
     python -m trainer.torchrun --nproc-per-node 8 -m trainer.cli -- evolve --pool photos/ --run runs/7b
 
-Arguments are torchrun's own; without `--` it would take `--run` for one of its.
+The arguments are torchrun's own; `--` keeps it from reading `--run` as one of its flags.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from __future__ import annotations
 import sys
 
 from trainer import termination
+from trainer.errors import RankLost
 
 
 def run() -> int:
-    """Runs the processes. Returns the exit code of the one that failed first, 128 and its number for a signal.
+    """Runs the processes. Returns the exit code of the first failure, 128 plus the number of a signal.
 
-    Of those that failed within the same second the lowest rank counts: the others end because it did.
+    Of failures within the same second the lowest rank counts: the other processes end because it did.
     """
-    termination.listen()  # until torchrun does, after seconds of imports
+    termination.listen()  # torchrun itself listens only after seconds of imports
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.run import main
-
-    from trainer.cli import EXIT_SERVICE
 
     try:
         main()
@@ -34,8 +33,8 @@ def run() -> int:
     except SignalException as ended:
         return 128 + ended.sigval
     except (RendezvousError, DistError) as lost:
-        print(f"the trainer's processes on other machines cannot be reached: {lost}", file=sys.stderr)
-        return EXIT_SERVICE
+        print(f"the trainer's processes on other machines cannot be reached ({lost}); start it again", file=sys.stderr)
+        return RankLost.exit_code
     return 0
 
 

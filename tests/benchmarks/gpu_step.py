@@ -49,7 +49,7 @@ from tests.benchmarks.train.passes import (
 )
 from trainer.training.grpo import Clipping, group_loss
 from trainer.training.logprobs import AnswerLogprobs
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR
 
 RANK, BETA = 32, 0.05
 BF16_PEAK = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}

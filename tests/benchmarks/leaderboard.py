@@ -17,6 +17,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.console import Console
 
+from trainer.errors import UserError
 from trainer.files import read_json, write_json, write_text
 from trainer.reporting.averages import relative_gain_percent, weighted_mean
 from trainer.reporting.drawing import draw, plcc_bars
@@ -185,7 +186,7 @@ def main(
     """Copies the figures of a demo run into `results/`; `make tables` then writes the READMEs' tables."""
     try:
         rows, board, demo = demo_rows(run), Leaderboard.load(), demo_summary(run)
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--run") from error
     board.with_demo(rows).save()
     write_json(DEMO_FILE, demo)

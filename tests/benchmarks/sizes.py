@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditi
 
 from service.configuration.settings import Settings
 from trainer.files import read_json
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR
 
 Kind = Literal["lora", "full"]
 

@@ -26,7 +26,7 @@ from trainer.demo.truth import KINDS, make_pictures
 from trainer.errors import Collapsed, Unreachable
 from trainer.files import write_json
 from trainer.progress import Stages
-from trainer.promotion import gate
+from trainer.promotion import criteria
 from trainer.promotion.behaviour import Behaviour
 from trainer.settings.evolve import EvolveSettings
 
@@ -179,7 +179,7 @@ def test_the_gate_stops_nothing_but_its_opinion_is_kept(study: Path) -> None:
     before = Behaviour(unreadable=0.02, agreement=0.9, mean=3, spread=0.7)
     after = Behaviour(unreadable=0.5, agreement=0.4, mean=1.5, spread=1.9)
     settings = Trial(study, ARMS["default"], 0).settings(1, SCALE, "x")
-    verdict = gate.judge(before, after, settings)
+    verdict = criteria.judge(before, after, settings)
     assert verdict.passed
     found = gate_opinion(verdict.as_dict())
     assert not found["passed"]

@@ -36,7 +36,8 @@ def test_all_code_is_sent_and_little_else() -> None:
     packages = [path for path in tracked() if path.startswith(("service/", "trainer/"))]
     assert set(packages) <= set(left)
     assert {path for path in left if not path.startswith(("service/", "trainer/"))} == {
-        "pyproject.toml", "LICENSE", ".ci/constraints.txt", ".ci/cpu-torch", "docker/constraints-gpu.txt", "docker/install",
+        "pyproject.toml", "LICENSE", ".ci/constraints.txt", ".ci/cpu-torch", "docker/constraints-gpu.txt",
+        "docker/install",
         "docker/install-code", "docker/triton_driver.py",
     }  # fmt: skip
     assert sum((ROOT / path).stat().st_size for path in left) < 40 * 2**20

@@ -16,10 +16,9 @@ from tests.deployment.kustomize import Object, render
 from tests.deployment.test_kustomize import kubectl_is_new_enough
 from tests.deployment.worlds import Pod, World, expanded
 from trainer import cli
+from trainer.exit_codes import exit_codes
 
-NEVER_AGAIN = {
-    cli.EXIT_WRONG_SETTINGS, cli.EXIT_WRONG_VERSION, cli.EXIT_GATE, cli.EXIT_REGRESSED, cli.EXIT_COLLAPSED,
-}  # fmt: skip
+NEVER_AGAIN = {row.code for row in exit_codes() if not row.restart}
 LAUNCH = ROOT / "k8s/evolve/launch"
 
 

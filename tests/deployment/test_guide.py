@@ -18,12 +18,10 @@ from tests.deployment.guide import GUIDE, commands, rows, section, spans
 from tests.deployment.kustomize import render
 from tests.monitoring import asked, rules
 from tests.service.test_monitoring import own_samples
-from trainer import cli
+from trainer.exit_codes import exit_codes
 from trainer.settings.evolve import EvolveSettings
 
 SOURCES = "\n".join(file.read_text() for folder in ("service", "trainer") for file in (ROOT / folder).rglob("*.py"))
-SHELLS = {0, 1, 130, 137, 143}
-"""Exit codes that are not the trainer's own choice."""
 
 
 def test_every_alert_has_its_section_and_no_other_has() -> None:
@@ -80,8 +78,7 @@ def test_every_exit_code_is_told_with_what_the_job_does_of_it() -> None:
         for codes, _, does, _ in rows("### When the trainer's Job has failed")
         for number in codes.split(", ")
     }
-    own = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
-    assert told.keys() == own | SHELLS
+    assert told.keys() == {row.code for row in exit_codes()} | {0}
     job = yaml.safe_load((ROOT / "k8s/evolve/job/job.yaml").read_text())
     [final] = [rule for rule in job["spec"]["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
     assert {number for number, does in told.items() if does == "stops"} == set(final["onExitCodes"]["values"])

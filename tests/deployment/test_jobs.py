@@ -1,44 +1,34 @@
-"""Which of the trainer's exit codes have a pod replaced, by the Jobs' own policies: as the README tells."""
+"""The Jobs' policies against the trainer's error tree: a pod is replaced if starting again can help."""
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from tests.deployment.conftest import ROOT
 from tests.deployment.kubelet.jobs import action
 from tests.deployment.kustomize import Object
 from tests.deployment.test_evolve import job_of, trainers
 from tests.deployment.worlds import World
-from trainer import cli
+from trainer.errors import RankLost
+from trainer.exit_codes import ExitCode, exit_codes
 
-_ROW = re.compile(r"^\| ([\d, ]+) \| .* \| (.*)\|$", re.MULTILINE)
-TOLD = {
-    int(code): not re.match("no\\b", advice)
-    for codes, advice in _ROW.findall(
-        (ROOT / "README.md").read_text().partition("| Exit code |")[2].partition("\n\n")[0]
-    )
-    for code in codes.split(",")
-}
-"""Whether to start the trainer again after each exit code."""
+ROWS = exit_codes()
 
 
 def jobs(cluster: World) -> list[tuple[Object, str]]:
     return [({"spec": job_of(pod)}, str(pod.container["name"])) for pod in trainers(cluster)]
 
 
-def test_the_readme_tells_of_every_exit_code() -> None:
-    own = {code for name, code in vars(cli).items() if name.startswith("EXIT_")}
-    assert TOLD.keys() == own | {0, 1, 130, 137, 143}
-
-
-@pytest.mark.parametrize("code", sorted(TOLD.keys() - {0}))
-def test_a_pod_is_replaced_after_the_exit_codes_that_the_readme_says_to_start_again_after(
-    cluster: World, code: int
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.code))
+def test_a_pod_is_replaced_after_every_exit_code_but_those_that_a_person_must_decide_on(
+    cluster: World, row: ExitCode
 ) -> None:
     for job, container in jobs(cluster):
-        assert action(job, {container: code}) == ("Count" if TOLD[code] else "FailJob")
+        assert action(job, {container: row.code}) == ("Count" if row.restart else "FailJob")
+
+
+def test_a_pod_whose_torchrun_lost_the_others_is_replaced(cluster: World) -> None:
+    for job, container in jobs(cluster):
+        assert action(job, {container: RankLost.exit_code}) == "Count"
 
 
 @pytest.mark.parametrize("code", [137, 143])

@@ -16,7 +16,7 @@ from tests.deployment.kubelet.node import Node, missing, node
 from tests.deployment.kubelet.pods import running
 from tests.deployment.worlds import Pod, World, world
 from trainer.errors import Occupied
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 
 WHY_NOT = missing()
 pods = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -118,7 +118,7 @@ def test_a_trainer_that_waits_for_its_service_keeps_others_out_and_ends_at_sigte
             assert process.process.poll() is None, process.log.read_text()
             time.sleep(0.05)
         for folder in (here.claim("versions"), here.claim("runs") / "evolve"):
-            with pytest.raises(Occupied), alone_in(folder):
+            with pytest.raises(Occupied), folder_lock(folder):
                 pass
         assert process.stop() == 143
     assert "s of 900): http://operators:8001" in process.log.read_text()

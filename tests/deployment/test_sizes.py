@@ -25,8 +25,7 @@ from tests.benchmarks.sizes import (
     trained_parameters,
     weightless,
 )
-from trainer.training.full import FullPolicy
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR, FullPolicy
 
 CHECKPOINT = Path("trainer/demo/checkpoint")
 

@@ -9,7 +9,7 @@ from tests.deployment.kubelet.node import node
 from tests.deployment.kubelet.pods import running
 from tests.deployment.test_kubelet import pods
 from tests.deployment.worlds import Pod, world
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 
 
 def on_cpu(pod: Pod) -> Pod:
@@ -25,7 +25,7 @@ def test_of_two_nodes_that_meet_the_first_tells_why_the_trainer_ended(manifests:
     flags = ("--device=cpu", "--dtype=float32", "--patience=1")
     with (
         node(base, tmp_path, ["evolve-0.trainers", "evolve-1.trainers"]) as here,
-        alone_in(here.claim("versions")),
+        folder_lock(here.claim("versions")),
         running(here, pod, "evolve-0", *flags, JOB_COMPLETION_INDEX="0") as first,
         running(here, pod, "evolve-1", *flags, JOB_COMPLETION_INDEX="1") as second,
     ):

@@ -24,7 +24,7 @@ from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens
 from tests.engine.running import Running, running
 from trainer.files import read_json, read_jsonl
-from trainer.training.full import FullPolicy
+from trainer.training.policy import FullPolicy
 
 pytestmark = pytest.mark.engine
 
@@ -78,10 +78,12 @@ def test_torch_and_engine_agree_once_all_weights_have_moved(rollout: Running, fi
     prompt = RolloutPrompt(task="score", images=["x"], samples=8, seed=1)
     request = RolloutRequest(images={"x": encode_image(images[0])}, prompts=[prompt], version="moved")
     [result] = rollout.operators.rollouts(request).results
-    encoded = policy.encode("score", [Image.open(BytesIO(images[0])).convert("RGB")])
+    encoded = policy.network.encode([Image.open(BytesIO(images[0])[0]).convert("RGB")])
     assert encoded.token_ids == result.prompt_token_ids
     with torch.no_grad():
-        found = policy.logprobs([encoded], [[completion.token_ids for completion in result.completions]]).chosen[0]
+        found = policy.network.logprobs(
+            [encoded], [[completion.token_ids for completion in result.completions]]
+        ).chosen[0]
     for row, completion in zip(found, result.completions, strict=True):
         assert row[: len(completion.logprobs)].tolist() == pytest.approx(completion.logprobs, abs=1e-4)
 

@@ -17,7 +17,7 @@ from tests.engine.conftest import add
 from tests.engine.rounds import STEPS, TinyRound, apart, moments
 from tests.engine.running import Running
 from trainer.files import read_json, write_json
-from trainer.voting.vote import labels_of, load
+from trainer.voting.votes import labels_of, load
 
 pytestmark = pytest.mark.engine
 

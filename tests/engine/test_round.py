@@ -23,7 +23,7 @@ from tests.engine.running import Running
 from trainer.demo.contents import content
 from trainer.files import read_json, read_jsonl
 from trainer.training.handover import AdapterHandover
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 
 pytestmark = pytest.mark.engine
 PLAIN = PROFILES["plain"]
@@ -95,11 +95,11 @@ def apart(service: Running, policy: LoraPolicy, adapter: str | None = None) -> f
     prompt = RolloutPrompt(task="score", images=["x"], samples=8, seed=1)
     request = RolloutRequest(images={"x": encode_image(file.getvalue())}, prompts=[prompt], adapter=adapter)
     result = service.operators.rollouts(request).results[0]
-    encoded = policy.encode("score", [picture])
+    encoded = policy.network.encode([picture])[0]
     assert encoded.token_ids == result.prompt_token_ids
     with torch.no_grad():
         tokens = [completion.token_ids for completion in result.completions]
-        found = policy.logprobs([encoded], [tokens]).chosen[0]
+        found = policy.network.logprobs([encoded], [tokens]).chosen[0]
     return max(
         float((found[row, : len(completion.logprobs)] - torch.tensor(completion.logprobs)).abs().max())
         for row, completion in enumerate(result.completions)

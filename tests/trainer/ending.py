@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.cli import in_sentences
 from trainer.termination import Terminated
-from trainer.training.distributed import built, leads, led, rank, together
+from trainer.training.distributed import built, is_main, on_all_ranks, rank, run_on_main
 
 
 class Counter:
@@ -18,17 +18,17 @@ class Counter:
     def __init__(self) -> None:
         self.steps = 0
 
-    @together
+    @on_all_ranks
     def step(self) -> None:
         """The third one is interrupted on rank 1."""
         self.steps += 1
         if rank() == 1 and self.steps == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    @together
+    @on_all_ranks
     def save(self, file: Path) -> None:
         """Writes how many steps were done."""
-        if leads():
+        if is_main():
             file.write_text(str(self.steps))
 
 
@@ -43,4 +43,4 @@ def count(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    in_sentences(lambda: led("cpu", "float32", lambda: count(Path(sys.argv[1]))))
+    in_sentences(lambda: run_on_main("cpu", "float32", lambda: count(Path(sys.argv[1]))))

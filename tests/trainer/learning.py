@@ -28,7 +28,7 @@ ENGINE = InfoResponse.model_construct(min_pixels=None, max_pixels=None)
 
 def main(folder: Path, name: str, other: str, kinds: list[str], dtype: str = "float32") -> None:
     """As many processes as torchrun started."""
-    distributed.led("cpu", dtype, lambda: [lead(folder, kind, name, other, dtype) for kind in kinds])
+    distributed.run_on_main("cpu", dtype, lambda: [lead(folder, kind, name, other, dtype) for kind in kinds])
 
 
 def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:

@@ -15,14 +15,13 @@ from tests.service.conftest import picture
 from tests.service.fake_engine import FakeEngine, plain_answer
 from tests.trainer.replicas import Replicas
 from trainer.files import write_json
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.progress import Stages
 from trainer.promotion.behaviour import Observer
 from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 from trainer.stages.start import start
-from trainer.training.served import Served
+from trainer.training.rollouts import Served
 
 
 @pytest.fixture

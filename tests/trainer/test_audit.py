@@ -17,9 +17,8 @@ from trainer.evaluation.pseudo_labels import accuracy
 from trainer.evaluation.pseudo_labels.accuracy import changes, design_effect, equal_widths, judged, quantiles, rate
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
 from trainer.files import write_jsonl
-from trainer.pool.image import PoolImage
-from trainer.pool.pool import Pool
-from trainer.voting.vote import PairVotes
+from trainer.pool.pool import Pool, PoolImage
+from trainer.voting.votes import PairVotes
 
 POOL = Pool([PoolImage("whole", "", "whole"), *(PoolImage(f"jpeg-{n}", "", "whole", "jpeg", n) for n in (1, 3, 5))])
 TRUTH = {"a": 5.0, "b": 4.0, "c": 4.0, "d": 1.0}

@@ -18,7 +18,7 @@ from trainer.files import read_json, write_json, write_jsonl
 from trainer.progress import Stages
 from trainer.reporting.audit import table, write_audit
 from trainer.settings.evaluate import AuditSettings
-from trainer.voting.pairs import pairs_of
+from trainer.voting.groups import pairs_of
 
 GROUPS = [["a", "b", "c"]]
 TRUTH = {"a": 80.0, "b": 40.0, "c": 20.0}

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evoquality import ServiceError
-from evoquality.contract import Problem
+from evoquality.contract import HealthResponse, Problem
 from tests.service.conftest import Listening, listening, make_listening
 from trainer.cli import app
+from trainer.errors import TrainerError
+from trainer.exit_codes import exit_codes, markdown
 
 __all__ = ["listening", "make_listening"]
 
 Trainer = Callable[..., tuple[int, str]]
+
+
+def subclasses(kind: type[TrainerError]) -> Iterator[type[TrainerError]]:
+    """The tree below a kind of error."""
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)
 
 
 @pytest.fixture
@@ -51,7 +61,7 @@ def test_help_explains_every_setting_of_a_round() -> None:
 def test_a_pool_that_does_not_exist_is_named(trainer: Trainer, tmp_path: Path) -> None:
     code, said = trainer("evolve", "--pool", tmp_path / "none", "--run", tmp_path / "run")
     assert code == 2
-    assert "none is not a folder" in said
+    assert f"the pool {tmp_path / 'none'} is not a folder" in said
 
 
 def test_an_impossible_setting_is_named(trainer: Trainer, tmp_path: Path) -> None:
@@ -64,7 +74,7 @@ def test_an_impossible_setting_is_named(trainer: Trainer, tmp_path: Path) -> Non
 def test_a_folder_without_benchmarks_is_named(trainer: Trainer, tmp_path: Path) -> None:
     code, said = trainer("evaluate", "--benchmarks", tmp_path)
     assert code == 2
-    assert "no benchmark in" in said
+    assert "no benchmark below" in said
 
 
 def test_a_store_without_the_operators_key_is_reported_with_what_to_do(trainer: Trainer, tmp_path: Path) -> None:
@@ -106,8 +116,8 @@ def test_the_exit_code_says_whether_a_refusal_may_pass(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, problem: str, expected: int
 ) -> None:
     def refused(*_: object, **__: object) -> None:
-        told = {"title": "Refused", "detail": "No.", "instance": "/", "request_id": "1"}
-        raise ServiceError(Problem(status=status, code=problem, **told))
+        rest = {"title": "Refused", "detail": "No.", "instance": "/", "request_id": "1"}
+        raise ServiceError(Problem(status=status, code=problem, **rest))
 
     monkeypatch.setattr("trainer.evaluation.comparison.run.ask", refused)
     code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
@@ -115,15 +125,60 @@ def test_the_exit_code_says_whether_a_refusal_may_pass(
     assert ("start it again" in said) == (code == 3)
 
 
-def test_a_volume_that_is_away_for_a_while_is_no_wrong_setting(
-    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "bug",
+    [
+        pytest.param(lambda: np.zeros(2) + np.zeros(3), id="numpy shapes"),
+        pytest.param(lambda: HealthResponse.model_validate({"status": "ready", "surprise": 1}), id="unknown field"),
+        pytest.param(lambda: Path("nowhere").read_text(), id="missing file"),
+        pytest.param(lambda: os.stat("/dev/stdin/nothing"), id="file system"),
+    ],
+)
+def test_a_bug_keeps_its_traceback(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: Callable[[], object]
 ) -> None:
-    def stale(*_: object, **__: object) -> None:
-        raise OSError(errno.ESTALE, "Stale file handle", "/store/ACTIVE")
-
-    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", stale)
-    with pytest.raises(OSError, match="Stale"):  # Python's own exit code, 1
+    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", lambda *_, **__: bug())
+    with pytest.raises((ValueError, OSError)) as raised:  # Python shows it and exits with 1
         trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
+    assert not isinstance(raised.value, TrainerError)
+
+
+def test_python_exits_with_1_and_a_traceback_after_a_bug() -> None:
+    bug = "import numpy; from trainer.cli import in_sentences; in_sentences(lambda: numpy.zeros(2) + numpy.zeros(3))"
+    ended = subprocess.run([sys.executable, "-c", bug], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr and "could not be broadcast" in ended.stderr
+
+
+@pytest.mark.parametrize("kind", [*subclasses(TrainerError)], ids=lambda kind: kind.__name__)
+def test_every_error_of_the_tree_ends_in_a_sentence_with_its_exit_code(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[TrainerError]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("It went wrong.")
+
+    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", fail)
+    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
+    assert code == kind.exit_code
+    assert said == "evoquality-trainer: It went wrong."
+
+
+def test_a_code_of_the_tree_means_one_thing() -> None:
+    for kind in subclasses(TrainerError):
+        (row,) = [row for row in exit_codes() if row.code == kind.exit_code]
+        assert (row.meaning, row.restart) == (kind.meaning, kind.restart)
+
+
+def test_the_table_has_a_row_for_every_exit_code() -> None:
+    codes = [int(row.split("|")[1]) for row in markdown().splitlines()[2:]]
+    assert codes == [0, *(row.code for row in exit_codes())]
+
+
+def test_a_run_folder_that_is_a_file_is_named(trainer: Trainer, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    code, said = trainer("evolve", "--pool", tmp_path, "--run", tmp_path / "run", "--store", tmp_path)
+    assert code == 2
+    assert f"--run {tmp_path / 'run'} cannot be used (File exists)" in said
 
 
 def test_a_report_of_a_folder_that_is_no_run_says_what_is_missing_and_what_to_name(

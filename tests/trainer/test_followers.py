@@ -135,7 +135,7 @@ def test_a_version_that_somebody_went_back_from_is_not_promoted_again(
     store.rollback()
     start(gated)
     for _ in range(2):
-        with pytest.raises(WrongVersion, match=f"{second} was promoted, and somebody went back to {first}"):
+        with pytest.raises(WrongVersion, match=f"{second} was promoted, and somebody rolled back to {first}"):
             promote(gated, observer)
         assert pointer(replicas) == (first, second)
     store.activate(second)
@@ -153,7 +153,7 @@ def test_a_pointer_that_somebody_moves_during_a_promotion_is_left_there(
     first, store = replicas.first.first, replicas.first.store
     third = store.add(checkpoint(tmp_path / "third", 3), parent=None, profile="plain", origin="test").id
     meanwhile(replicas, lambda: store.activate(third))
-    with pytest.raises(WrongVersion, match=f"moved to {third} while"):
+    with pytest.raises(WrongVersion, match=f"pointer to {third} while"):
         promote(gated, observer)
     assert pointer(replicas) == (third, first)
 
@@ -168,8 +168,8 @@ def test_a_pointer_that_somebody_moved_is_not_rolled_back_but_the_version_is_mar
         store.activate(third)
         return ["it was worse"]
 
-    monkeypatch.setattr("trainer.promotion.gate.regressions", regressions)
-    with pytest.raises(WrongVersion, match=f"moved to {third} while"):
+    monkeypatch.setattr("trainer.promotion.criteria.regressions", regressions)
+    with pytest.raises(WrongVersion, match=f"pointer to {third} while"):
         promote(gated, observer)
     assert pointer(replicas) == (third, second)
     assert "it was worse" in str(store.refusal(second))
@@ -232,5 +232,5 @@ def test_a_base_that_a_replica_refuses_is_not_begun_with(context: RoundContext, 
 
 
 def test_a_base_that_the_store_does_not_have_is_named(context: RoundContext, replicas: Replicas) -> None:
-    with pytest.raises(ValueError, match=f"--base v0 is no version of .*, which has {replicas.first.first}, "):
+    with pytest.raises(ValueError, match=f"--base v0 is not in the store .*, which has {replicas.first.first}, "):
         start(changed(context, base="v0"))

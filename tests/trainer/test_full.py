@@ -11,11 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from tests.trainer.vision_models import PLAIN, SHAPES, picture, plain_logprobs
-from trainer.training.full import FullPolicy
-from trainer.training.lora import LoraPolicy
-from trainer.training.policy import Policy
+from trainer.training.policy import FullPolicy, LoraPolicy, Policy
 
-PICTURES = [[picture(0, 84, 112)], [picture(1, 112, 56)]]
+PICTURES = [picture(0, 84, 112), picture(1, 112, 56)]
 ANSWERS = [[[300, 301, 302, 2], [310, 2]], [[7], [8, 2]]]
 
 
@@ -41,7 +39,7 @@ def of_first(model: torch.nn.Module, checkpoint: Path) -> Tensor:
 
 
 def test_the_reference_stays_the_checkpoint_while_the_policy_moves(policy: FullPolicy, checkpoint: Path) -> None:
-    current, reference = policy.with_reference("score", PICTURES, ANSWERS)
+    current, reference = policy.with_reference(PICTURES, ANSWERS)
     base = AutoModelForImageTextToText.from_pretrained(checkpoint)
     torch.testing.assert_close(reference.chosen[0, 0], of_first(base, checkpoint), atol=1e-5, rtol=0)
     torch.testing.assert_close(current.chosen[0, 0], of_first(policy.network.model, checkpoint), atol=1e-5, rtol=0)
@@ -49,7 +47,7 @@ def test_the_reference_stays_the_checkpoint_while_the_policy_moves(policy: FullP
 
 
 def test_gradients_reach_all_weights_but_the_vision_towers(policy: FullPolicy) -> None:
-    policy.with_reference("score", PICTURES, ANSWERS)[0].chosen.sum().backward()
+    policy.with_reference(PICTURES, ANSWERS)[0].chosen.sum().backward()
     for name, parameter in policy.network.named_parameters():
         in_the_tower = "visual." in name and "merger" not in name
         assert in_the_tower == (parameter.grad is None), name
@@ -57,7 +55,7 @@ def test_gradients_reach_all_weights_but_the_vision_towers(policy: FullPolicy) -
 
 def test_the_vision_tower_is_trained_if_asked_for(checkpoint: Path) -> None:
     made = FullPolicy(checkpoint, PLAIN, train_vision=True)
-    made.with_reference("score", PICTURES, ANSWERS)[0].chosen.sum().backward()
+    made.with_reference(PICTURES, ANSWERS)[0].chosen.sum().backward()
     assert all(parameter.grad is not None for parameter in made.network.parameters())
 
 
@@ -70,7 +68,7 @@ def test_what_is_handed_over_could_replace_the_checkpoints_weights(
     check_tensors(tmp_path / "weights", checkpoint)
     policy.save_checkpoint(tmp_path / "saved")
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "saved")
-    current, _ = policy.with_reference("score", PICTURES, ANSWERS, reference=False)
+    current, _ = policy.with_reference(PICTURES, ANSWERS, reference=False)
     torch.testing.assert_close(current.chosen[0, 0], of_first(saved, tmp_path / "saved"), atol=1e-5, rtol=0)
 
 
@@ -111,5 +109,5 @@ def make(kind: str, checkpoint: Path, *, recompute: bool) -> Policy:
 
 
 def chosen_and_gradients(policy: Policy) -> tuple[Tensor, list[Tensor]]:
-    found, _ = policy.with_reference("score", PICTURES, ANSWERS, reference=False)
+    found, _ = policy.with_reference(PICTURES, ANSWERS, reference=False)
     return found.chosen.detach(), list(torch.autograd.grad(found.chosen.sum(), policy.trainable()))

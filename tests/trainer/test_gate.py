@@ -1,7 +1,8 @@
-"""What the gate lets through and what it refuses."""
+"""The gate: its criteria and its labelled probe."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.promotion import gate
+from service.prompts import PROFILES
+from tests.trainer.brightness import LEVELS, brightness
+from tests.trainer.replicas import Replicas
+from trainer.cli import app
+from trainer.promotion import criteria
 from trainer.promotion.behaviour import Behaviour, behaviour
+from trainer.promotion.probe import Probe
 from trainer.settings.evolve import EvolveSettings
+from trainer.training.rollouts import Served
 
 BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5, position_bias=-0.05)
 BETTER = Behaviour(
@@ -25,7 +32,7 @@ def settings(tmp_path: Path) -> EvolveSettings:
 
 
 def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: EvolveSettings) -> None:
-    assert gate.judge(BEFORE, BETTER, settings).passed
+    assert criteria.judge(BEFORE, BETTER, settings).passed
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,7 @@ def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: Evolv
 def test_a_worse_candidate_is_refused_with_the_reason(
     settings: EvolveSettings, change: dict[str, float], reason: str
 ) -> None:
-    verdict = gate.judge(BEFORE, replace(BETTER, **change), settings)
+    verdict = criteria.judge(BEFORE, replace(BETTER, **change), settings)
     assert not verdict.passed
     assert len(verdict.reasons) == 1
     assert reason in verdict.reasons[0]
@@ -51,31 +58,31 @@ def test_a_worse_candidate_is_refused_with_the_reason(
 
 def test_a_candidate_may_be_what_its_version_was(settings: EvolveSettings) -> None:
     before, after = replace(BEFORE, unreadable=0.2, spread=1.8), replace(BETTER, unreadable=0.21, spread=1.8)
-    assert gate.judge(before, after, settings).passed
+    assert criteria.judge(before, after, settings).passed
 
 
 def test_weights_that_are_no_numbers_are_refused(settings: EvolveSettings) -> None:
-    verdict = gate.Verdict(BEFORE, None, [gate.finite_weights(False)])
+    verdict = criteria.Verdict(BEFORE, None, [criteria.finite_weights(False)])
     assert (verdict.passed, verdict.as_dict()["reasons"]) == (False, ["its weights hold NaN or infinity"])
 
 
 @pytest.mark.parametrize(("after", "passes"), [(0.71, True), (0.685, True), (0.67, False)])
 def test_the_probes_correlation_must_not_fall_far(settings: EvolveSettings, after: float, passes: bool) -> None:
-    assert gate.probe(0.70, after, settings).passed == passes
+    assert criteria.probe(0.70, after, settings).passed == passes
 
 
 def test_a_promoted_version_that_is_what_the_gate_saw_stays(settings: EvolveSettings) -> None:
-    assert gate.regressions(BETTER, replace(BETTER, scores={"a": 2.7, "b": 3.7}, agreement=0.79), settings) == []
+    assert criteria.regressions(BETTER, replace(BETTER, scores={"a": 2.7, "b": 3.7}, agreement=0.79), settings) == []
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"scores": {"a": 2.9, "b": 3.5}}, "0.30 from those at the gate"), ({"agreement": 0.7}, "70.0%")],
+    [({"scores": {"a": 2.9, "b": 3.5}}, "differ from those at the gate by 0.30"), ({"agreement": 0.7}, "70.0%")],
 )
 def test_a_promoted_version_that_differs_from_what_the_gate_saw_has_regressed(
     settings: EvolveSettings, change: dict[str, Any], reason: str
 ) -> None:
-    (found,) = gate.regressions(BETTER, replace(BETTER, **change), settings)
+    (found,) = criteria.regressions(BETTER, replace(BETTER, **change), settings)
     assert reason in found
 
 
@@ -86,3 +93,61 @@ def test_agreement_counts_decided_pairs_and_halves_tied_scores() -> None:
     assert found.agreement == pytest.approx((1 + 0 + 0.5) / 3)
     assert found.unreadable == 0.25
     assert found.position_bias == 0.25
+
+
+def asked(probe: Probe, replicas: Replicas) -> float:
+    with replicas.workers() as workers:
+        return probe(Served(replicas.first.first), workers, PROFILES["plain"])
+
+
+def test_scores_that_follow_the_labels_correlate_with_them(replicas: Replicas, tmp_path: Path) -> None:
+    folder = brightness(tmp_path).root
+    assert asked(Probe.of(folder, samples=2, seed=0), replicas) == 1
+    rows = [f"{level}.png,{255 - level}" for level in LEVELS]
+    (folder / "labels.csv").write_text("\n".join(["image,mos", *rows]))
+    assert asked(Probe.of(folder, samples=2, seed=0), replicas) == -1
+
+
+def test_scores_that_do_not_vary_or_cannot_be_read_are_worth_nothing(replicas: Replicas, tmp_path: Path) -> None:
+    probe = Probe.of(brightness(tmp_path).root, samples=2, seed=0)
+    for text in ("3.00", "no number"):
+        for world in replicas.worlds:
+            world.engine.answer = lambda *_, text=text: text
+        assert asked(probe, replicas) == 0
+
+
+def test_a_picture_that_cannot_be_decoded_is_left_out_and_told(replicas: Replicas, tmp_path: Path) -> None:
+    one = brightness(tmp_path, levels=range(0, 250, 5))
+    one.images[3].write_bytes(b"no picture")
+    probe = Probe.of(one.root, samples=2, seed=0)
+    assert probe.notes[1:] == ["probe brightness: 1 images cannot be decoded: images/15.png"]
+    assert probe.benchmark.mos.tolist() == [mos for number, mos in enumerate(one.mos) if number != 3]
+    assert asked(probe, replicas) > 0.99
+
+
+def test_a_probe_of_which_many_cannot_be_decoded_is_refused_before_the_round(tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    one.images[3].write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"1 images of the probe \S+ cannot be decoded \(images/130\.png"):
+        Probe.of(one.root, samples=2, seed=0)
+
+
+def test_it_tells_how_many_images_it_has_and_which_are_missing(tmp_path: Path) -> None:
+    folder = brightness(tmp_path, levels=range(0, 250, 5)).root
+    (folder / "images" / "45.png").unlink()
+    assert Probe.of(folder, samples=1, seed=0).notes == [
+        "probe brightness: 49 images", "probe brightness: 1 images missing: 45.png",
+    ]  # fmt: skip
+
+
+def test_a_run_tells_it_before_its_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = brightness(tmp_path, levels=range(0, 250, 5)).root, tmp_path / "run"
+    (folder / "images" / "45.png").unlink()
+    flags = {"--pool": folder / "images", "--run": run, "--store": tmp_path, "--probe": folder}
+    arguments = [str(word) for flag in flags.items() for word in flag]
+    monkeypatch.setattr(sys, "argv", ["evoquality-trainer", "evolve", *arguments])
+    with pytest.raises(SystemExit):  # there is no service
+        app()
+    assert "probe brightness: 1 images missing: 45.png" in capsys.readouterr().out

@@ -12,10 +12,10 @@ from evoquality import Client
 from service.versions.store import VersionStore, content_id
 from tests.service.conftest import KEY, Listening, checkpoint, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
-from trainer.errors import Occupied
+from trainer.errors import Occupied, UserError
 from trainer.evaluation.comparison.run import evaluated, run
 from trainer.evaluation.models import Checkpoint, Serving, Version, find
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 from trainer.settings.evaluate import EvaluateSettings
 
@@ -61,7 +61,7 @@ def test_a_folder_is_the_same_model_however_it_is_named(tmp_path: Path, monkeypa
 
 def test_two_evaluations_do_not_work_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with alone_in(tmp_path / "out"), pytest.raises(Occupied, match="at work in"):
+    with folder_lock(tmp_path / "out"), pytest.raises(Occupied, match="at work in"):
         run(settings(tmp_path))
 
 
@@ -88,7 +88,7 @@ def test_a_version_that_the_store_has_not_is_named(tmp_path: Path) -> None:
 
 def test_a_checkpoint_whose_service_does_not_start_leaves_its_last_words(tmp_path: Path) -> None:
     brightness(tmp_path)
-    with pytest.raises(ChildProcessError, match="there is no checkpoint directory"):
+    with pytest.raises(UserError, match="there is no checkpoint directory"):
         run(settings(tmp_path, models=[str(tmp_path / "none")]))
     assert not (tmp_path / "out" / ".store").exists()
 

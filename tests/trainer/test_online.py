@@ -26,17 +26,20 @@ from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer import termination
 from trainer.errors import Collapsed, PromptMismatch
 from trainer.files import read_jsonl
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated
+from trainer.training.collapse import check
 from trainer.training.handover import AdapterHandover
-from trainer.training.learner import Learner
-from trainer.training.lora import LoraPolicy
+from trainer.training.learner import Learner, check_prompt
 from trainer.training.online import OnlineStage
-from trainer.training.targets import Ranking
-from trainer.training.update import Updater, check_prompt
+from trainer.training.policy import LoraPolicy
+from trainer.training.reward import Ranking
 from trainer.workers.workers import Workers
+
+STEPS = [[0, 1, 2, 3], [2, 3, 4, 5], [0, 2, 4, 5], [1, 3, 4, 5], [0, 1, 4, 5]]
+"""Places in the pool."""
+HEALTHY = {"entropy": 0.6, "score_spread": 0.4, "constant": 0.0, "unreadable": 0.02, "kl": 0.05, "reward": 0.8}
 
 
 class Whole(NamedTuple):
@@ -44,10 +47,6 @@ class Whole(NamedTuple):
 
     state: dict[str, torch.Tensor]
     metrics: list[dict[str, float]]
-
-
-STEPS = [[0, 1, 2, 3], [2, 3, 4, 5], [0, 2, 4, 5], [1, 3, 4, 5], [0, 1, 4, 5]]
-"""Places in the pool."""
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +104,10 @@ class TorchEngine:
         for prompt in request.prompts:
             rng = np.random.default_rng(prompt.seed)
             texts = [f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
-            encoded = self.policy.encode("score", [self.pool.open(prompt.images[0])])
+            encoded = self.policy.network.encode([self.pool.open(prompt.images[0])])[0]
             answers = [[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts]
             with torch.no_grad():
-                chosen = self.policy.logprobs([encoded], [answers]).chosen[0].tolist()
+                chosen = self.policy.network.logprobs([encoded], [answers]).chosen[0].tolist()
             completions = [
                 Completion(text=text, token_ids=tokens, logprobs=row[: len(tokens)], finish_reason="stop")
                 for text, tokens, row in zip(texts, answers, chosen, strict=True)
@@ -188,9 +187,9 @@ def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool
     found = []
     for size in (1, 2, 16):
         trained = policy(checkpoint)
-        updater = Updater(trained, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
+        learner = Learner(trained, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
         shown = {image: pool.open(image) for image in images}
-        told = updater.accumulate(shown, engine.rollouts(asked(images)).results, advantage)
+        told = learner.accumulate(shown, engine.rollouts(asked(images)).results, advantage)
         found.append((told, [parameter.grad for parameter in trained.trainable()]))
     for told, gradients in found[1:]:
         assert told == pytest.approx(found[0][0], abs=1e-5)
@@ -262,3 +261,48 @@ def test_a_collapse_that_nobody_saw_before_the_kill_is_seen_at_the_next_start(
     train(checkpoint, pool, tmp_path)
     with pytest.raises(Collapsed, match=f"to step {len(STEPS) - 1} "):
         train(checkpoint, pool, tmp_path, collapse_kl=0.0)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> EvolveSettings:
+    return EvolveSettings(pool=tmp_path, run=tmp_path / "run", collapse_window=5)
+
+
+def series(*changes: dict[str, float]) -> list[dict[str, float]]:
+    return [{"step": step, **HEALTHY, **change} for step, change in enumerate(changes)]
+
+
+def test_a_healthy_series_goes_on(settings: EvolveSettings) -> None:
+    check(series(*[{}] * 20), settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"entropy": 0.001}, "entropy is 0.001"),
+        ({"score_spread": 0.001}, "spread by 0.001"),
+        ({"constant": 1.0}, "100% of the images got the same answer"),
+        ({"unreadable": 0.8}, "80% of the answers are unreadable"),
+        ({"kl": 7.0}, "7.00 nats a token"),
+    ],
+)
+def test_a_collapse_is_told_with_its_figure_and_what_to_do(
+    settings: EvolveSettings, change: dict[str, float], said: str
+) -> None:
+    with pytest.raises(Collapsed, match="lower --learning-rate") as told:
+        check(series(*[{}] * 5, *[change] * 5), settings)
+    assert said in str(told.value)
+    assert "to step 9" in str(told.value)
+
+
+def test_one_bad_step_among_good_ones_is_no_collapse(settings: EvolveSettings) -> None:
+    check(series({}, {}, {"unreadable": 1.0, "entropy": 0}, {}, {}), settings)
+
+
+def test_a_bad_beginning_shorter_than_the_window_is_awaited(settings: EvolveSettings) -> None:
+    check(series(*[{"unreadable": 1.0}] * 4), settings)
+
+
+def test_a_figure_that_is_no_number_ends_the_round_at_once(settings: EvolveSettings) -> None:
+    with pytest.raises(Collapsed, match="step 1: loss is not finite"):
+        check(series({}, {"loss": float("nan")}), settings)

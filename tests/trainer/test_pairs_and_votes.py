@@ -1,24 +1,40 @@
-"""Which pairs are asked, and what their votes say."""
+"""The pairs that are asked, the labels made of their votes, and the end of asking."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, replace
+from fractions import Fraction
 from itertools import combinations
+from math import comb, factorial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from trainer.files import write_json, write_jsonl
-from trainer.pool.image import PoolImage
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage
 from trainer.reporting.report import write_report
-from trainer.voting.full_vote import expected_agreement
-from trainer.voting.pairs import pairs_of, random_groups, same_reference_groups, shuffled
-from trainer.voting.vote import PairVotes, agreement, labels_of
+from trainer.voting.groups import (
+    Group,
+    chain_images,
+    chained_groups,
+    pairs_of,
+    random_groups,
+    same_reference_groups,
+    shuffled,
+    strengths,
+)
+from trainer.voting.majority import change, decided, expected_agreement, first_look
+from trainer.voting.votes import PairVotes, agreement, labels_of
 
 POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n in range(5)])
+IDS = [f"{number:03d}" for number in range(100)]
+HUNDRED = Pool([PoolImage(name, "", name) for name in IDS])
+STRENGTH = {name: float(score) for name, score in zip(IDS, np.random.default_rng(0).normal(3, 1, 100), strict=True)}
+K = 32
 
 
 def votes(first: int, second: int, unreadable: int = 0) -> PairVotes:
@@ -64,7 +80,7 @@ def test_references_with_few_variants_make_a_smaller_group_and_those_without_mak
     groups = same_reference_groups(lonely, count=6, size=12, seed=0, references=2)
     assert len(groups) == 6
     assert {len(group) for group in groups} == {10}
-    with pytest.raises(ValueError, match="make variants"):
+    with pytest.raises(ValueError, match="give --variants above 0"):
         same_reference_groups(Pool([PoolImage("g-0", "", "g")]), 1, 12, seed=0)
 
 
@@ -150,3 +166,102 @@ def test_the_agreement_of_sampled_votes_with_a_full_vote_is_what_drawing_the_res
     more = rng.binomial(left, rng.beta(first + 1, second + 1, 20_000))
     found = np.mean([1 - abs(votes(first + one, second + left - one).label - asked.label) for one in more.tolist()])
     assert expected_agreement([asked]) == pytest.approx(found, abs=0.02)
+
+
+def components(groups: list[Group]) -> int:
+    """Parts of the comparison graph that no comparison connects."""
+    images = sorted({image for group in groups for image in group})
+    edges = [(images.index(a), images.index(b)) for group in groups for a, b in combinations(group, 2)]
+    rows, columns = zip(*edges, strict=True)
+    graph = coo_matrix((np.ones(len(edges)), (rows, columns)), shape=(len(images), len(images)))
+    return int(connected_components(graph, directed=False)[0])
+
+
+def distance(groups: list[Group]) -> float:
+    """Between the strengths of two images that are compared, on average."""
+    return float(np.mean([abs(STRENGTH[a] - STRENGTH[b]) for group in groups for a, b in combinations(group, 2)]))
+
+
+@pytest.mark.parametrize("count", [1, 3, 9, 10, 25])
+def test_groups_hold_different_images_and_form_one_graph(count: int) -> None:
+    groups = chained_groups(
+        {name: STRENGTH[name] for name in chain_images(HUNDRED, count, 12, seed=0)}, count, 12, seed=0
+    )
+    assert [len(set(group)) for group in groups] == [12] * count
+    assert components(groups) == 1
+
+
+def test_images_compared_are_closer_in_strength_than_at_random() -> None:
+    assert distance(chained_groups(STRENGTH, 20, 12, seed=0)) < 0.6 * distance(random_groups(HUNDRED, 20, 12, seed=0))
+
+
+def test_the_seed_decides_the_chained_groups() -> None:
+    first, again, other = (chained_groups(STRENGTH, 5, 12, seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_no_more_images_are_drawn_than_a_chain_holds() -> None:
+    assert len(set(chain_images(HUNDRED, 3, 12, seed=0))) == 34
+    assert len(chain_images(HUNDRED, 50, 12, seed=0)) == 100
+
+
+def test_an_image_without_a_readable_score_is_taken_for_an_average_one() -> None:
+    scores = np.array([[1.0, np.nan], [np.nan, np.nan], [4.0, 4.0]])
+    assert strengths(["a", "b", "c"], scores) == {"a": 1.0, "b": 3.0, "c": 4.0}
+    assert strengths(["a"], np.array([[np.nan]])) == {"a": 0.0}
+
+
+def beta_integral(a: int, b: int) -> Fraction:
+    """B(a, b) of whole numbers."""
+    return Fraction(factorial(a - 1) * factorial(b - 1), factorial(a + b - 1))
+
+
+def undone(first: int, second: int, left: int) -> Fraction:
+    """Transcribed: the sum of the beta-binomial's terms with which `first` does not keep its majority."""
+    a, b = first + 1, second + 1
+    terms = (
+        comb(left, won) * beta_integral(a + won, b + left - won) / beta_integral(a, b)
+        for won in range(left + 1)
+        if first + won <= second + left - won
+    )
+    return sum(terms, Fraction(0))
+
+
+@pytest.mark.parametrize(
+    ("more", "fewer", "left"), [(2, 0, 30), (5, 1, 26), (9, 7, 16), (16, 0, 16), (17, 0, 15), (17, 14, 1), (3, 2, 2)]
+)
+def test_the_probability_of_a_change_is_the_beta_binomials_tail(more: int, fewer: int, left: int) -> None:
+    assert change(fewer, more, left) == pytest.approx(float(undone(more, fewer, left)), abs=1e-12)
+
+
+def test_without_an_allowed_error_a_pair_ends_exactly_when_no_vote_could_change_its_majority() -> None:
+    for first in range(K + 1):
+        for second in range(K + 1 - first):
+            left = K - first - second
+            certain = left == 0 or abs(first - second) > left
+            assert decided(first, second, left, error=0) == certain
+
+
+@pytest.mark.parametrize("error", [0.02, 0.05, 0.1])
+def test_labels_differ_from_those_of_all_votes_no_more_often_than_stated(error: float) -> None:
+    rng = np.random.default_rng(0)
+    votes = rng.random((4000, K)) < rng.random((4000, 1))
+    stopped, asked = [], 0
+    for row in votes:
+        n = next(n for n in range(2, K + 1, 2) if decided(row[:n].sum(), n - row[:n].sum(), K - n, error))
+        stopped.append(np.sign(2 * row[:n].sum() - n))
+        asked += n
+    differ = np.mean(np.array(stopped) != np.sign(2 * votes.sum(1) - K))
+    assert 0 < differ < error
+    assert asked < 0.5 * votes.size
+
+
+def test_the_first_look_is_where_votes_all_alike_decide() -> None:
+    assert [first_look(K, error) for error in (0, 0.05, 0.2)] == [18, 4, 2]
+    assert [first_look(votes, 0) for votes in (1, 2, 3, 8)] == [1, 2, 2, 6]
+    assert not decided(2, 0, K - 2, 0.05)
+    assert decided(4, 0, K - 4, 0.05)
+
+
+def test_a_model_that_always_prefers_one_position_is_asked_to_the_end() -> None:
+    assert not any(decided(n // 2, n // 2, K - n, error=0.2) for n in range(2, K, 2))

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from tests.trainer.vision_models import PLAIN, adapted, embedded_shape, picture, plain_logprobs
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 
 ANSWERS = [[300, 301, 302, 303, 2], [300, 301, 2], [310, 2], [311]]
 
@@ -41,30 +41,32 @@ def policy(checkpoint: Path) -> LoraPolicy:
 
 
 def test_the_reference_is_the_checkpoint_itself(policy: LoraPolicy, checkpoint: Path, image: Image.Image) -> None:
-    prompt = policy.encode("score", [image])
+    prompt = policy.network.encode([image])[0]
     with torch.no_grad(), policy.reference():
-        found = policy.logprobs([prompt], [ANSWERS[:1]]).chosen[0]
+        found = policy.network.logprobs([prompt], [ANSWERS[:1]]).chosen[0]
     base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
-    expected = plain_logprobs(base, checkpoint, [image], ANSWERS[0])
+    expected = plain_logprobs(base, checkpoint, image, ANSWERS[0])
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
-    assert (policy.logprobs([prompt], [ANSWERS[:1]]).chosen[0] - found).abs().max() > 1e-3
+    assert (policy.network.logprobs([prompt], [ANSWERS[:1]]).chosen[0] - found).abs().max() > 1e-3
 
 
 def test_the_merged_checkpoint_answers_as_the_adapter_does(
     policy: LoraPolicy, image: Image.Image, checkpoint: Path, tmp_path: Path
 ) -> None:
     with torch.no_grad():
-        found = policy.logprobs([policy.encode("score", [image])], [ANSWERS[:1]]).chosen[0]
+        found = policy.network.logprobs([policy.network.encode([image])[0]], [ANSWERS[:1]]).chosen[0]
     policy.save_checkpoint(tmp_path)
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto")
-    torch.testing.assert_close(found[0], plain_logprobs(merged, tmp_path, [image], ANSWERS[0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[0], plain_logprobs(merged, tmp_path, image, ANSWERS[0]), atol=1e-5, rtol=0)
 
 
 def test_the_adapters_state_is_taken_over_exactly(policy: LoraPolicy, checkpoint: Path, image: Image.Image) -> None:
     other = LoraPolicy(checkpoint, PLAIN, rank=8, seed=5)
     other.set_state({name: tensor.clone() for name, tensor in policy.state().items()})
-    prompts = [policy.encode("score", [image])]
-    assert torch.equal(policy.logprobs(prompts, [ANSWERS]).chosen, other.logprobs(prompts, [ANSWERS]).chosen)
+    prompts = [policy.network.encode([image])[0]]
+    assert torch.equal(
+        policy.network.logprobs(prompts, [ANSWERS]).chosen, other.network.logprobs(prompts, [ANSWERS]).chosen
+    )
 
 
 def test_vision_tower_and_embeddings_are_frozen(policy: LoraPolicy) -> None:
@@ -76,7 +78,7 @@ def test_vision_tower_and_embeddings_are_frozen(policy: LoraPolicy) -> None:
 def test_pictures_are_scaled_to_the_engines_limits(checkpoint: Path, image: Image.Image) -> None:
     def visual_tokens(**pixels: int | None) -> int:
         policy = LoraPolicy(checkpoint, PLAIN, rank=8, seed=0, pixels=pixels)
-        return policy.encode("score", [image]).token_ids.count(policy.network.model.config.image_token_id)
+        return policy.network.encode([image])[0].token_ids.count(policy.network.model.config.image_token_id)
 
     own = visual_tokens(min_pixels=None, max_pixels=None)
     assert own == (84 // 28) * (112 // 28)

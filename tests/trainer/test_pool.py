@@ -18,10 +18,8 @@ from service.images.picture import Limits, decode
 from tests.full_disk import small_files
 from trainer.errors import DiskFull
 from trainer.files import read_jsonl
-from trainer.pool.build import Drawn, build
-from trainer.pool.image import content_id
-from trainer.pool.pool import Pool
-from trainer.pool.sample import Sample
+from trainer.pool.build import Drawn, Sample, build
+from trainer.pool.pool import Pool, content_id
 from trainer.pool.sources import Entry, Sources
 
 LIMITS = Limits(max_pixels=10_000, min_side=8, max_bytes=100_000)

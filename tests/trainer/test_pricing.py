@@ -13,14 +13,12 @@ from pathlib import Path
 import pytest
 
 from trainer.cli import app
-from trainer.pool.image import PoolImage
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage
 from trainer.pricing import rehearsal
-from trainer.pricing.counts import count, counts
-from trainer.pricing.price import Line, Price, measured
+from trainer.pricing.price import Line, Price, count, counts, measured
 from trainer.pricing.rehearsal import Rates
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.pairs import pairs_of, random_groups
+from trainer.voting.groups import pairs_of, random_groups
 
 RATES = Rates(
     exact=True, votes_a_pair=2, file_seconds=0.5, variant_seconds=0.1, pair_seconds=0.2, step_seconds=8.0,

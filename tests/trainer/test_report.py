@@ -13,11 +13,11 @@ from playwright.sync_api import Browser, sync_playwright
 
 from trainer.evaluation.pseudo_labels.figures import beside_truth
 from trainer.files import append_jsonl, read_json, write_json, write_jsonl
-from trainer.pool.image import content_id
-from trainer.reporting.costs import costs
-from trainer.reporting.examples import examples
+from trainer.pool.pool import content_id
+from trainer.reporting.page import examples
 from trainer.reporting.report import write_report
-from trainer.voting.vote import load
+from trainer.reporting.rounds import costs
+from trainer.voting.votes import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NAMES = "abcdef"

@@ -1,4 +1,4 @@
-"""The reward against a direct transcription of the paper's equations, in plain Python and scipy."""
+"""The rewards against a direct transcription of the paper's equations, in plain Python and scipy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trainer.training.reward import advantages, fidelity, regression_rewards, rewards, thurstone
+from trainer.training.reward import Ranking, Regression, advantages, fidelity, regression_rewards, rewards, thurstone
+from trainer.voting.votes import PairVotes, labels_of
 
 GAMMA = 0.01
+GROUP = ["a", "b", "c"]
+SCORES = np.random.default_rng(0).uniform(1, 5, (3, 6))
+VOTES = [PairVotes("a", "b", [3, 1], [4, 0], 0, "v"), PairVotes("c", "b", [1, 1], [2, 4], 0, "v")]
 
 
 def transcribed(scores: list[list[float]], labels: list[list[float]]) -> list[list[float]]:
@@ -98,3 +102,27 @@ def test_the_ablations_reward_is_one_at_the_mean_score_and_falls_with_the_distan
     np.testing.assert_allclose(found[1], [0.75, 0.75, 1], err_msg="an unreadable answer gets the lowest of its group")
     assert np.isnan(found[2:]).all(), "no readable score or no target: no part in the update"
     assert not advantages(found)[2:].any()
+
+
+def test_ranking_takes_the_votes_of_a_groups_pairs_and_leaves_out_pairs_without() -> None:
+    labels = np.array([[np.nan, 1, np.nan], [0, np.nan, 1], [np.nan, 0, np.nan]])
+    found = Ranking(labels_of(VOTES), gamma=0.01).rewards(GROUP, SCORES)
+    np.testing.assert_array_equal(found, rewards(SCORES, labels, 0.01))
+
+
+def test_soft_labels_are_the_shares_of_the_votes_in_both_directions() -> None:
+    soft = labels_of(VOTES, soft=True)
+    assert soft == {("a", "b"): 7 / 8, ("b", "a"): 1 / 8, ("c", "b"): 3 / 8, ("b", "c"): 5 / 8}
+    assert labels_of([PairVotes("a", "b", [0, 0], [0, 0], 8, "v")], soft=True) == {}
+
+
+def test_soft_labels_of_exact_votes_know_no_tie() -> None:
+    near = PairVotes("a", "b", [0.6, 0.4], [0.5, 0.5], 0, "v", by="exact", tie_margin=0.3)
+    assert labels_of([near])["a", "b"] == 0.5
+    assert labels_of([near], soft=True)["a", "b"] == 0.55
+
+
+def test_regression_takes_each_images_mean_and_leaves_out_images_without() -> None:
+    found = Regression({"a": 2.0, "c": 4.5}).rewards(GROUP, SCORES)
+    np.testing.assert_array_equal(found, regression_rewards(SCORES, np.array([2.0, np.nan, 4.5])))
+    assert np.isnan(found[1]).all()

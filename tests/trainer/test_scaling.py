@@ -13,15 +13,14 @@ from PIL import Image, ImageCms
 from service.images.picture import Limits, decode
 from tests.service.conftest import World, encoded
 from tests.trainer.replicas import Replicas
-from trainer.pool.build import build
+from trainer.pool.build import build, shrunk
 from trainer.pool.distortions import FAMILIES
 from trainer.pool.pool import Pool
-from trainer.pool.scaling import shrunk
 from trainer.pool.sources import Entry, Sources
 from trainer.progress import Stages
 from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
-from trainer.stages.pool import draw_pool
+from trainer.stages.offline import draw_pool
 
 SERVICE = Limits(max_pixels=40_000_000, min_side=28)
 """What it takes as it comes."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from trainer.errors import UserError
 from trainer.serving import running, serving
 
 
 def test_a_service_that_cannot_start_is_reported_with_its_last_words(tmp_path: Path) -> None:
     flags = ("--checkpoint", str(tmp_path / "none"))
     with (
-        pytest.raises(ChildProcessError, match=r"exit code 2(.|\n)*there is no checkpoint directory"),
+        pytest.raises(UserError, match=r"exit code 2(.|\n)*there is no checkpoint directory"),
         serving(tmp_path / "store", tmp_path / "logs" / "service.log", *flags),
     ):
         raise AssertionError("it serves")

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.trainer.vision_models import PLAIN, SHAPES, adapted, picture, plain_logprobs
-from trainer.training import repeated_prefix, shared_prefix
+from trainer.training import shared_prefix
 from trainer.training.logprobs import AnswerLogprobs, padded
-from trainer.training.lora import LoraPolicy
-from trainer.training.prompt import encode
+from trainer.training.network import encode_scores
+from trainer.training.policy import LoraPolicy
 
-PICTURES = [[picture(0, 84, 112)], [picture(1, 112, 56)], [picture(2, 112, 112)]]
+PICTURES = [picture(0, 84, 112), picture(1, 112, 56), picture(2, 112, 112)]
 """Of three sizes, so of three prompt lengths."""
 ANSWERS = [
     [[300, 301, 302, 303, 2], [300, 301, 2], [310, 2], [311]],
@@ -38,8 +38,8 @@ def policy(checkpoint: Path) -> LoraPolicy:
 
 def plain(model: torch.nn.Module, checkpoint: Path) -> list[list[Tensor]]:
     return [
-        [plain_logprobs(model, checkpoint, pictures, answer) for answer in answers]
-        for pictures, answers in zip(PICTURES, ANSWERS, strict=True)
+        [plain_logprobs(model, checkpoint, shown, answer) for answer in answers]
+        for shown, answers in zip(PICTURES, ANSWERS, strict=True)
     ]
 
 
@@ -62,7 +62,7 @@ def assert_same_gradients(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 def test_log_probabilities_equal_the_plain_forward(policy: LoraPolicy, checkpoint: Path) -> None:
-    found = policy.logprobs(policy.encode_batch("score", PICTURES), ANSWERS)
+    found = policy.network.logprobs(policy.network.encode(PICTURES), ANSWERS)
     for ours, theirs in zip(unpadded(found.chosen), plain(policy._peft, checkpoint), strict=True):
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
@@ -73,7 +73,7 @@ def test_log_probabilities_equal_the_plain_forward(policy: LoraPolicy, checkpoin
 
 
 def test_the_adapters_gradients_equal_the_plain_forwards(policy: LoraPolicy, checkpoint: Path) -> None:
-    found = policy.logprobs(policy.encode_batch("score", PICTURES), ANSWERS)
+    found = policy.network.logprobs(policy.network.encode(PICTURES), ANSWERS)
     shared = torch.autograd.grad(weighted(unpadded(found.chosen)), policy.trainable())
     expected = torch.autograd.grad(weighted(plain(policy._peft, checkpoint)), policy.trainable())
     assert_same_gradients(list(shared), list(expected))
@@ -84,7 +84,7 @@ def test_all_weights_gradients_equal_the_plain_forwards(checkpoint: Path) -> Non
     stock = copy.deepcopy(model)
     logprobs = AnswerLogprobs(model.model.language_model, model.lm_head)
     processor = AutoProcessor.from_pretrained(checkpoint)
-    prompts = encode(model.model, processor, PLAIN, "score", PICTURES, gradient=True)
+    prompts = encode_scores(model.model, processor, PLAIN, PICTURES, gradient=True)
     found = torch.autograd.grad(weighted(unpadded(logprobs(prompts, ANSWERS).chosen)), list(model.parameters()))
     expected = torch.autograd.grad(weighted(plain(stock, checkpoint)), list(stock.parameters()))
     assert_same_gradients(list(found), list(expected))
@@ -96,8 +96,8 @@ LONG = [[[300 + (place + 7 * row) % 40 for place in range(length)] for row, leng
 
 
 def test_answers_longer_than_the_prompt(policy: LoraPolicy, checkpoint: Path) -> None:
-    prompts = policy.encode_batch("score", PICTURES[:1])
-    found = policy.logprobs(prompts, LONG).chosen[0]
+    prompts = policy.network.encode(PICTURES[:1])
+    found = policy.network.logprobs(prompts, LONG).chosen[0]
     expected = [plain_logprobs(policy._peft, checkpoint, PICTURES[0], answer) for answer in LONG[0]]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one[: len(other)], other, atol=1e-4, rtol=0)
@@ -113,40 +113,26 @@ def test_short_answers_share_a_block_long_ones_have_their_own() -> None:
     assert shared_prefix._layout(lengths, torch.zeros(2, 8, 11)).apart
 
 
-def test_two_pictures_in_a_prompt(policy: LoraPolicy, checkpoint: Path) -> None:
-    pair = [picture(4, 112, 112), picture(5, 84, 112)]
-    found = policy.logprobs([policy.encode("compare", pair)], ANSWERS[:1])
-    expected = plain_logprobs(policy._peft, checkpoint, pair, ANSWERS[0][0])
-    torch.testing.assert_close(found.chosen[0, 0, :5], expected, atol=1e-4, rtol=0)
-
-
 def test_answers_of_one_token(policy: LoraPolicy, checkpoint: Path) -> None:
-    found = policy.logprobs(policy.encode_batch("score", PICTURES[:1]), [[[300], [301]]])
+    found = policy.network.logprobs(policy.network.encode(PICTURES[:1]), [[[300], [301]]])
     expected = plain_logprobs(policy._peft, checkpoint, PICTURES[0], [301])
     torch.testing.assert_close(found.chosen[0, 1], expected, atol=1e-4, rtol=0)
 
 
 def test_the_entropy_is_that_of_the_distribution_of_each_token(policy: LoraPolicy) -> None:
-    prompts = policy.encode_batch("score", PICTURES[:1])
+    prompts = policy.network.encode(PICTURES[:1])
     every = [[token] for token in range(policy.network.model.config.text_config.vocab_size)]
-    chosen = policy.logprobs(prompts, [every]).chosen[0, :, 0].detach().double()
-    entropy = policy.logprobs(prompts, ANSWERS[:1]).entropy
+    chosen = policy.network.logprobs(prompts, [every]).chosen[0, :, 0].detach().double()
+    entropy = policy.network.logprobs(prompts, ANSWERS[:1]).entropy
     assert entropy[0, 0, 0].item() == pytest.approx(-(chosen.exp() * chosen).sum().item(), rel=1e-5)
     assert (entropy[0, 3, 1:] == 0).all()
 
 
-def test_a_temperature_divides_the_logits(policy: LoraPolicy) -> None:
-    prompts = policy.encode_batch("score", PICTURES[:1])
-    every = [[[token] for token in range(policy.network.model.config.text_config.vocab_size)]]
-    warm, plain = (policy.logprobs(prompts, every, temperature=t).chosen[0, :, 0] for t in (2.0, 1.0))
-    torch.testing.assert_close(warm, (plain / 2).log_softmax(0), atol=1e-5, rtol=0)
-
-
 def test_repeated_prefix_gives_the_same_states(policy: LoraPolicy) -> None:
-    language_model, prompts = policy.network.model.model.language_model, policy.encode_batch("score", PICTURES)
+    language_model, prompts = policy.network.model.model.language_model, policy.network.encode(PICTURES)
     tokens, mask = padded(ANSWERS, torch.device("cpu"))
-    shared, rows = shared_prefix.states(language_model, prompts, tokens, mask)
-    repeated, places = repeated_prefix.states(language_model, prompts, tokens, mask)
+    shared, rows = shared_prefix.shared_states(language_model, prompts, tokens, mask)
+    repeated, places = shared_prefix.repeated_states(language_model, prompts, tokens, mask)
     torch.testing.assert_close(shared[rows[mask]], repeated[places[mask]], atol=1e-4, rtol=0)
 
 
@@ -160,7 +146,7 @@ def test_a_shared_prefix_that_disagrees_is_replaced_with_a_warning(
     _layout = shared_prefix._layout
     monkeypatch.setattr(shared_prefix, "_layout", blind)
     with caplog.at_level(logging.WARNING):
-        found = policy.logprobs(policy.encode_batch("score", PICTURES[:1]), ANSWERS[:1])
+        found = policy.network.logprobs(policy.network.encode(PICTURES[:1]), ANSWERS[:1])
     assert "plain" in caplog.text
     expected = plain_logprobs(policy._peft, checkpoint, PICTURES[0], ANSWERS[0][0])
     torch.testing.assert_close(found.chosen[0, 0, :5], expected, atol=1e-4, rtol=0)

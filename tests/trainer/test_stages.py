@@ -32,7 +32,7 @@ def test_a_round_starts_from_the_active_version_though_the_first_replica_did_not
 def test_a_round_goes_on_with_the_settings_it_began_with_only(context: RoundContext) -> None:
     start(context)
     start(changed(context, threads=1, rounds=5, gate_drift=0.5, patience=1))
-    with pytest.raises(ValueError, match=r"--seed 3 \(was 0\), --learning-rate 0.5 \(was 0.001\); go on with those"):
+    with pytest.raises(ValueError, match=r"--seed 3 \(was 0\), --learning-rate 0.5 \(was 0.001\); give those"):
         start(changed(context, learning_rate=0.5, seed=3))
 
 

@@ -102,5 +102,5 @@ def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -
     for step in range(3):
         both.follow(1, {"step": step, "reward": 0.5}, 1)
     assert len(said) == 1
-    assert said[0].startswith("TensorBoard follows the run no longer")
+    assert said[0].startswith("TensorBoard no longer follows the run")
     assert len(scalars(tmp_path / "logs" / "round-1", "train/reward")) == 3

@@ -17,7 +17,7 @@ from trainer.evaluation.pseudo_labels.consistency import (
     position_by_difference,
     zeta,
 )
-from trainer.voting.vote import PairVotes, labels_of
+from trainer.voting.votes import PairVotes, labels_of
 
 LETTERS = "abcdefghijk"
 

@@ -16,14 +16,11 @@ from service.engine.protocol import Prompt, Sampling
 from service.prompts import PROFILES
 from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked
 from trainer.errors import WrongVersion
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.cast import cast
-from trainer.voting.exact import ExactVoter
-from trainer.voting.sampled import SampledVoter
-from trainer.voting.vote import Pair, PairVotes, labels_of
-from trainer.voting.voter import Voter, choose
+from trainer.voting import voters
+from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose_voter
+from trainer.voting.votes import Pair, PairVotes, labels_of
 from trainer.workers.spread import AsyncWorkers
 
 __all__ = ["listening", "make_listening", "make_world", "stocked"]
@@ -53,6 +50,11 @@ def brighter(profile: str, certainty: float = 1.0) -> Callable[[Prompt, Sampling
     return answer
 
 
+@pytest.fixture(autouse=True)
+def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voters, "PAIRS_A_REQUEST", 2)
+
+
 T = TypeVar("T")
 Ask = Callable[[AsyncWorkers], Voter]
 
@@ -71,7 +73,7 @@ def with_workers(service: Listening, use: Callable[[AsyncWorkers], Awaitable[T]]
 
 
 def vote(service: Listening, ask: Ask, file: Path, pairs: Sequence[Pair] = PAIRS) -> list[PairVotes]:
-    return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None, batch=2))
+    return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None))
 
 
 def exact(service: Listening, pool: Pool, **changes: Any) -> Ask:
@@ -99,7 +101,7 @@ def chosen(service: Listening, pool: Pool, profile: str, **settings: Any) -> Vot
     folder = Path(pool.images[0].path).parent
     made = EvolveSettings(pool=folder, run=folder, **settings)
     asked = {"version": service.world.first, "profile": PROFILES[profile], "seed": 0, "probe": PAIRS[0]}
-    return with_workers(service, lambda workers: choose(made, pool, workers, **asked))
+    return with_workers(service, lambda workers: choose_voter(made, pool, workers, **asked))
 
 
 @pytest.mark.parametrize("profile", PROFILES)

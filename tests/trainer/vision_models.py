@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen
 
 from service.prompts import PROFILES, chat_messages
 from trainer.demo.architecture import build_config, build_model, build_processor, save_checkpoint
-from trainer.training.lora import LoraPolicy
+from trainer.training.policy import LoraPolicy
 
 PLAIN = PROFILES["plain"]
 
@@ -51,14 +50,11 @@ def picture(seed: int, height: int, width: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def plain_logprobs(
-    model: torch.nn.Module, checkpoint: Path, pictures: Sequence[Image.Image], answer: list[int]
-) -> Tensor:
+def plain_logprobs(model: torch.nn.Module, checkpoint: Path, shown: Image.Image, answer: list[int]) -> Tensor:
     """(T,) One row, one answer, the model's own forward: no shared prefix, no cache."""
     processor = AutoProcessor.from_pretrained(checkpoint)
-    task = "score" if len(pictures) == 1 else "compare"
-    text = processor.apply_chat_template(chat_messages(task, PLAIN), add_generation_prompt=True, tokenize=False)
-    encoded = processor(text=[text], images=list(pictures), return_tensors="pt")
+    text = processor.apply_chat_template(chat_messages("score", PLAIN), add_generation_prompt=True, tokenize=False)
+    encoded = processor(text=[text], images=[shown], return_tensors="pt")
     length = encoded["input_ids"].shape[1]
     types = torch.cat([encoded["mm_token_type_ids"], torch.zeros((1, len(answer)), dtype=torch.long)], 1)
     logits = model(

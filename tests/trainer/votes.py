@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.voting.vote import PairVotes
+from trainer.voting.votes import PairVotes
 
 
 def exact(pair: str, forward: float, backward: float | None = None, tie_margin: float = 0.0) -> PairVotes:

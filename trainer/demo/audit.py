@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.demo.truth import quality
+from trainer.errors import UserError
 from trainer.evaluation.pseudo_labels.accuracy import changes, judged, right
 from trainer.evaluation.pseudo_labels.figures import beside_truth
 from trainer.pool.pool import Pool
-from trainer.voting.vote import Pair, PairVotes, load, margin
+from trainer.voting.votes import Pair, PairVotes, load, margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class Audit:
 
 
 def audit(votes: Sequence[PairVotes], truth: Mapping[str, float], *, examples: int = 24) -> Audit:
-    """Audits votes. Raises ValueError if the truth prefers no image of any pair."""
+    """Audits votes. Raises UserError if the truth prefers no image of any pair."""
     found = judged(votes, truth).label
     if not len(found):
-        raise ValueError("none of these pairs has a label and a truth that prefers one image")
+        raise UserError("none of these pairs has a label and a truth that prefers one image")
     surest = sorted(votes, key=margin, reverse=True)
     scores = [(vote, right(vote, truth[vote.first] - truth[vote.second])) for vote in surest]
     known, mistaken = ([(vote.first, vote.second) for vote, score in scores if score == wanted] for wanted in (1, 0))

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import DegenerateDataWarning, bootstrap
 from statsmodels.stats.multitest import multipletests
 
+from trainer.errors import UserError
 from trainer.evaluation.metrics import Array, FitWarning, Metrics, measure, pearson, require_variation, spearman
 
 Rows = NDArray[np.int64]
@@ -37,7 +38,7 @@ def resample(
     cluster bootstrap: Field & Welsh 2007); drawing images would give intervals that are too narrow.
 
     Raises:
-        ValueError: all images have the same reference.
+        UserError: all images have the same reference.
     """
     if references is not None:
         require_references(references)
@@ -62,9 +63,9 @@ def resample(
 
 
 def require_references(references: Sequence[str]) -> None:
-    """Raises ValueError if all images have the same reference."""
+    """Raises UserError if all images have the same reference."""
     if len(set(references)) < 2:
-        raise ValueError("all images have the same reference, so intervals cannot be estimated")
+        raise UserError("all images have the same reference, so intervals cannot be estimated")
 
 
 def interval(distribution: Array, level: float) -> Interval:
@@ -115,7 +116,7 @@ def draws(
     covered the truth in 86 % of 400 simulated sets (intervals over images: in 54 %).
 
     Raises:
-        ValueError: constant or too few values (see `metrics.require_variation`), or a single reference.
+        UserError: constant or too few values (see `metrics.require_variation`), or a single reference.
     """
     readable = np.isfinite(predicted)
     require_variation(predicted[readable], truth[readable])
@@ -125,7 +126,7 @@ def draws(
     def of(rows: Rows) -> Array:
         try:
             return np.array(astuple(measure(predicted[rows], truth[rows], tolerance=1e-6))[:-1])
-        except ValueError:  # a constant resample
+        except UserError:  # a constant resample
             return np.full(len(NAMES), np.nan)
 
     with warnings.catch_warnings():
@@ -171,7 +172,7 @@ def paired_test(
     (over images: in 58 %).
 
     Raises:
-        ValueError: constant or too few values (see `metrics.require_variation`), or a single reference.
+        UserError: constant or too few values (see `metrics.require_variation`), or a single reference.
     """
     both = np.isfinite(first) & np.isfinite(second)
     first, second, truth = first[both], second[both], truth[both]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evoquality import Client, contract
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
 from trainer.evaluation.predictions import Prediction, Predictions, ask, check_all, scores
@@ -82,7 +83,7 @@ def evaluate(
 
     Raises:
         ServiceError: the service refused a request for another reason than its image.
-        ValueError: see `ask` and `measured`.
+        UserError: see `ask` and `measured`.
     """
     for benchmark in benchmarks:
         ask(url, benchmark, protocol, Predictions(folder, benchmark.name), advance=advance)
@@ -93,13 +94,13 @@ def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) 
     """Metrics of complete predictions; sends no request.
 
     Raises:
-        ValueError: predictions are missing or constant, or differ in version, protocol or settings.
+        UserError: predictions are missing or constant, or differ in version, protocol or settings.
     """
     kept = [Predictions(folder, benchmark.name) for benchmark in benchmarks]
     check_all(kept, protocol)
     for benchmark, predictions in zip(benchmarks, kept, strict=True):
         if missing := predictions.missing(benchmark.ids):
-            raise ValueError(f"{predictions.file} lacks {len(missing)} of the benchmark's {len(benchmark.ids)} images")
+            raise UserError(f"{predictions.file} lacks {len(missing)} of the benchmark's {len(benchmark.ids)} images")
     found = {
         benchmark.name: predictions.of(benchmark.ids) for benchmark, predictions in zip(benchmarks, kept, strict=True)
     }
@@ -111,9 +112,9 @@ def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) 
 def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics:
     try:
         return measure(scores(predictions), benchmark.mos)
-    except ValueError as error:
+    except UserError as error:
         unreadable = np.mean([one.score is None for one in predictions])
-        raise ValueError(
+        raise UserError(
             f"{benchmark.name}, version {predictions[0].version}: {error}. {unreadable:.0%} of the images have no "
             "score; if the model answers in another format, give its --profile"
         ) from None

@@ -11,6 +11,8 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 from scipy.stats import kendalltau, rankdata
 
+from trainer.errors import UserError
+
 Array = NDArray[np.float64]
 
 
@@ -82,7 +84,7 @@ class FitWarning(UserWarning):
 def measure(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Metrics:
     """All metrics of (N,) predictions. NaN predictions (unreadable answers) are left out; `n` counts the others.
 
-    `tolerance`: see `fit_logistic`. Raises ValueError, see `require_variation`.
+    `tolerance`: see `fit_logistic`. Raises UserError, see `require_variation`.
     """
     readable = np.isfinite(predicted)
     predicted, truth = predicted[readable], truth[readable]
@@ -103,9 +105,9 @@ def measure(predicted: Array, truth: Array, *, tolerance: float = 1e-8) -> Metri
 
 
 def require_variation(predicted: Array, truth: Array) -> None:
-    """Raises ValueError if no correlation exists: fewer than four images, or constant values on either side."""
+    """Raises UserError if no correlation exists: fewer than four images, or constant values on either side."""
     if len(predicted) < 4 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
-        raise ValueError(
+        raise UserError(
             f"no correlation for {len(predicted)} readable predictions: it needs at least four, and neither they nor "
             "the mean opinion scores may all be equal"
         )

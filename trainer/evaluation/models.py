@@ -16,6 +16,7 @@ from httpx import TransportError
 from evoquality import Client
 from service.prompts import PROFILES
 from service.versions.store import VersionStore, content_id
+from trainer.errors import UserError
 from trainer.progress import Stages
 from trainer.serving import serving
 from trainer.settings.evaluate import EvaluateSettings
@@ -84,10 +85,10 @@ class Version(Model):
 
     @contextmanager
     def served(self, stages: Stages) -> Iterator[str]:
-        """Starts a service on a temporary store in which it is active. Raises ValueError for an unknown version."""
+        """Starts a service on a temporary store in which it is active. Raises UserError for an unknown version."""
         weights = self.settings.store / "versions" / self.name
         if not weights.is_dir():
-            raise ValueError(f"the store {self.settings.store} has no version {self.name}; give its store with --store")
+            raise UserError(f"the store {self.settings.store} has no version {self.name}; give its store with --store")
         with _empty_store(self.settings.out) as store:
             (store / "versions").mkdir(parents=True)
             (store / "versions" / self.name).symlink_to(weights.resolve())

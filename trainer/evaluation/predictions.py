@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay
 from evoquality import AsyncClient, ServiceError
 from evoquality.contract import ScoreOptions, ScoreResponse
 from trainer import termination
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.files import append_jsonl, read_jsonl
 from trainer.settings.protocol import Protocol
@@ -57,14 +58,14 @@ class Predictions:
     """One model's predictions on one benchmark, appended to a file."""
 
     def __init__(self, folder: Path, benchmark: str) -> None:
-        """Reads the file. Raises ValueError if its predictions differ in version, protocol or settings."""
+        """Reads the file. Raises UserError if its predictions differ in version, protocol or settings."""
         self.file = folder / f"{benchmark}.jsonl"
         self._by_id: dict[str, Prediction] = {}
         for row in read_jsonl(self.file):
             self._keep(Prediction(**row))
 
     def add(self, prediction: Prediction) -> None:
-        """Appends a prediction. Raises ValueError if its version, protocol or settings differ from the others'."""
+        """Appends a prediction. Raises UserError if its version, protocol or settings differ from the others'."""
         self._keep(prediction)
         append_jsonl(self.file, [asdict(prediction)])
 
@@ -74,16 +75,16 @@ class Predictions:
         return next(iter(self._by_id.values()), None)
 
     def check(self, protocol: Protocol, version: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
-        """Raises ValueError if the predictions have another version, protocol or settings."""
+        """Raises UserError if the predictions have another version, protocol or settings."""
         if self.first is None:
             return
         if version not in (None, self.first.version):
-            raise ValueError(self._other(f"version {self.first.version}", f"version {version}"))
+            raise UserError(self._other(f"version {self.first.version}", f"version {version}"))
         if not protocol.includes(Protocol(**self.first.protocol)):
-            raise ValueError(self._other(f"the protocol '{Protocol(**self.first.protocol)}'", f"'{protocol}'"))
+            raise UserError(self._other(f"the protocol '{Protocol(**self.first.protocol)}'", f"'{protocol}'"))
         for name, value in (settings or {}).items():
             if value != self.first.settings[name]:
-                raise ValueError(self._other(f"a service with {name} {self.first.settings[name]}", f"one with {value}"))
+                raise UserError(self._other(f"a service with {name} {self.first.settings[name]}", f"one with {value}"))
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Images without a prediction."""
@@ -110,7 +111,7 @@ def check_all(
     version: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Raises ValueError unless all predictions have the same version, protocol and settings, those given."""
+    """Raises UserError unless all predictions have the same version, protocol and settings, those given."""
     for predictions in kept:
         predictions.check(protocol, version, settings)
     if first := next((one.first for one in kept if one.first), None):
@@ -139,7 +140,7 @@ def ask(
     Raises:
         ServiceError: the service refused a request for another reason than its image.
         TransportError: the service does not answer.
-        ValueError: existing predictions differ in version, protocol or settings, or the version changed meanwhile.
+        UserError: existing predictions differ in version, protocol or settings, or the version changed meanwhile.
     """
     if missing := kept.missing(benchmark.ids):
         with termination.held():  # an exception raised in one task would be lost

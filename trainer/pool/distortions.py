@@ -1,8 +1,8 @@
-"""The paper's augmentation: 35 distortion types at 5 levels, from the families that IQA datasets are made of.
+"""The paper's augmentation: 35 distortion types at 5 levels, from the families of IQA datasets.
 
 A distortion takes an image as float32 array (height, width, 3) in [0, 1], a level from 1 (barely visible) to 5
-(severe) and a random generator, and returns an array of the same shape. Which type and level a picture got is
-never a label: the model's own votes say which picture looks better.
+(severe) and a random generator, and returns an array of the same shape. Type and level are never labels: the model's
+own votes say which picture looks better.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The images that `--pool` names, one after another: none is held, and their order means nothing.
+"""The images that `--pool` names, as a stream in no particular order.
 
 photos/                  a folder and those below it; Parquet files and tar shards in it too
 'photos/**/*.jpg'        a pattern; {a,b} and {000..127} are alternatives
@@ -23,6 +23,9 @@ from typing import Any
 
 from braceexpand import braceexpand
 
+from trainer.errors import UserError
+from trainer.files import named
+
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET, LIST = ".parquet", ".txt"
@@ -32,36 +35,36 @@ _PATH_COLUMNS = {"path", "image", "image_path", "file", "file_name", "filename"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that should be an image. `read` gives its bytes, or raises OSError."""
+    """A candidate image. `read` returns its bytes, or raises OSError."""
 
     name: str
     read: Callable[[], bytes]
     file: Path | None = None
-    """The plain file that it is, if it is one."""
+    """Its path, if it is a plain file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a pool holds. Of anything longer than `max_bytes` only so much, and a byte, is read."""
+    """The entries of a pool. Of longer files only `max_bytes` + 1 bytes are read."""
 
     pool: Path
     max_bytes: int
     column: str | None = None
-    """The column of Parquet files; unset, it is found."""
+    """The column of Parquet files; None: it is found."""
     without: Path | None = None
-    """A folder that is passed over: the run's own, should it lie in the pool. A pool inside it is taken as named."""
+    """A folder to skip: the run's own, if it lies in the pool. A pool inside it is read as named."""
 
     def __iter__(self) -> Iterator[Entry]:
-        """Every entry; what is broken as a whole (a shard, say) is an entry that cannot be read.
+        """Yields every entry; a broken shard, Parquet file or folder is one entry that cannot be read.
 
         Raises:
-            ValueError: a Parquet file has no column of images, or pyarrow is missing.
+            UserError: the list cannot be read, a Parquet file has no column of images, or pyarrow is missing.
         """
         for path in filterfalse(self._is_own, paths(self.pool)):
             yield from self._listed(path) if _ends(path, LIST) else self._of(path)
 
     def _is_own(self, path: Path) -> bool:
-        """Whether the path is in the folder that is passed over."""
+        """True if the path is in the folder to skip."""
         if self.without is None or _inside(self.pool, self.without):
             return False
         return _inside(path, self.without)
@@ -92,7 +95,9 @@ class Sources:
             yield _broken(folder, error)
 
     def _listed(self, file: Path) -> Iterator[Entry]:
-        with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+        with named(file, "the pool's list"):
+            lines = file.open(encoding="utf-8", errors="surrogateescape")
+        with lines:
             for line in lines:
                 if line.strip():
                     yield self._file(file.parent / line.rstrip("\r\n"))
@@ -101,7 +106,7 @@ class Sources:
         try:
             with tarfile.open(file, "r|*") as shard:
                 for member in shard:
-                    shard.members.clear()  # type: ignore[attr-defined]  # or it holds the whole shard's list
+                    shard.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps the whole shard's list
                     content = shard.extractfile(member) if member.isfile() else None
                     if content and _ends(Path(member.name), *IMAGES):
                         yield _loaded(f"{file}/{member.name}", content.read(self.max_bytes + 1))
@@ -129,7 +134,7 @@ class Sources:
 
 
 def paths(pool: Path) -> Iterator[Path]:
-    """The paths that a pool's name stands for: itself, its alternatives, what its patterns match."""
+    """The paths of a pool: itself, its alternatives, or the matches of its patterns."""
     for name in [str(pool)] if pool.exists() else braceexpand(str(pool)):
         yield from map(Path, iglob(name, recursive=True)) if has_magic(name) and not pool.exists() else [Path(name)]
 
@@ -144,7 +149,7 @@ def _resolved(folder: Path) -> Path:
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
-    if not path.is_file():  # a pipe, for example, would be waited for
+    if not path.is_file():  # reading a pipe, for example, would block
         raise FileNotFoundError(f"{path} is not a file")
     with path.open("rb") as file:
         return file.read(max_bytes + 1)
@@ -170,7 +175,7 @@ def _arrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ValueError("a pool in Parquet needs the extra `parquet`: pip install pyarrow") from None
+        raise UserError("a pool in Parquet needs the extra `parquet`: pip install pyarrow") from None
     return pyarrow
 
 
@@ -183,5 +188,5 @@ def _image_column(file: Path, schema: Any) -> str:
         f.name for f in schema if f.name in _PATH_COLUMNS and (types.is_string(f.type) or types.is_large_string(f.type))
     ]
     if not (found := structs + binary + texts):
-        raise ValueError(f"{file} has no column of images among {', '.join(schema.names)}; name one with --pool-column")
+        raise UserError(f"{file} has no column of images among {', '.join(schema.names)}; name one with --pool-column")
     return found[0]

@@ -1,4 +1,4 @@
-"""A round in miniature, in a temporary folder against the running service, for what everything takes here."""
+"""A round in miniature, in a temporary folder against the running service: measures the cost of one of everything."""
 
 from __future__ import annotations
 
@@ -9,42 +9,41 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.versions.store import VersionStore
-from trainer.leftovers import alone_in
-from trainer.pool.image import content_id
-from trainer.pool.pool import Pool
+from trainer.leftovers import folder_lock
+from trainer.pool.pool import Pool, content_id
 from trainer.pool.sources import Sources
-from trainer.pricing.counts import observed
 from trainer.progress import Stages, stage_times
+from trainer.promotion.behaviour import answers_of_one_look
 from trainer.reporting.rounds import steps
 from trainer.reporting.trackers import Trackers
 from trainer.round import Round
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.vote import load
+from trainer.voting.votes import load
 from trainer.workers.workers import Workers
 
 _ORIGINALS = 8
 _FEW = {"groups": 3, "held_back_groups": 1, "epochs": 1, "same_reference_share": 0.0}
-"""Of three steps the second is as those between the first and the last of many: rollouts overlap its update. Groups
-of one original may be smaller than the others."""
+"""The second of three steps is typical of many: rollouts overlap its update. No groups of one original, which may be
+smaller than the others."""
 _PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds and bytes for one of each."""
+    """Seconds and bytes of one of each."""
 
     exact: bool
-    """Whether votes are exact."""
+    """True if votes are exact."""
     votes_a_pair: float
     file_seconds: float
     variant_seconds: float
     pair_seconds: float
     step_seconds: float
     answer_seconds: float
-    """Of a sampled answer to a question of the gate's."""
+    """A sampled answer to a question of the gate."""
     candidate_seconds: float
     original_bytes: float
-    """To be copied, or scaled down: none where the pool's images are plain files, and small."""
+    """Of a copy, if it is copied or scaled down; 0 for small plain files."""
     variant_bytes: float
     pair_bytes: float
     checkpoint_bytes: int
@@ -52,17 +51,17 @@ class Rates:
 
 
 def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
-    """Runs a few groups through a round up to the candidate, twice: the second time everything is warm.
+    """Runs a few groups through a round up to the candidate, twice: the second time all caches are warm.
 
     Raises:
-        Unreachable, ServiceError, WrongVersion, ValueError: as a round does.
+        Unreachable, ServiceError, WrongVersion, UserError: as a round does.
         Occupied: another trainer is at work on the store.
     """
     with TemporaryDirectory(prefix="evoquality-dry-run-") as folder:
         small = _small(settings, sources, Path(folder))
         stages, store = Stages(small.run / "stages.jsonl"), VersionStore(settings.store)
         with (
-            alone_in(store.root, _PATIENCE_S, stages.say),
+            folder_lock(store.root, _PATIENCE_S, stages.say),
             Workers(small.operators, settings.operator_key(), store, _PATIENCE_S, stages.say) as workers,
         ):
             warming, miniature = (Round(number, small, workers, stages, Trackers([], stages.say)) for number in (1, 2))
@@ -105,7 +104,7 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copi
         variant_seconds=making / max(1, len(variants)),
         pair_seconds=seconds["votes"] / len(votes),
         step_seconds=step["step_seconds"],
-        answer_seconds=seconds["gate"] / observed(small, small.held_back_groups * small.group_size),
+        answer_seconds=seconds["gate"] / answers_of_one_look(small, small.held_back_groups * small.group_size),
         candidate_seconds=seconds["candidate"],
         original_bytes=_mean_size(kept) * len(kept) / len(originals),
         variant_bytes=_mean_size(variants),

@@ -1,10 +1,11 @@
-"""How a version, or an adapter on it, answers about held-back images: voted on, never trained on. No label needed."""
+"""The behaviour of a version, or of an adapter on it, on held-back images: voted on, never trained on, unlabelled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,10 @@ from evoquality.contract import RolloutPrompt, RolloutRequest
 from service.answers import parse_vote
 from service.prompts import Profile
 from trainer.pool.pool import Pool
-from trainer.training import scores
-from trainer.training.served import Served
-from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair
+from trainer.settings.evolve import EvolveSettings
+from trainer.training.rollouts import Served, sample_scores, to_scores
+from trainer.voting.groups import Group
+from trainer.voting.votes import Pair
 from trainer.workers.workers import Workers
 
 COMPARED = 48
@@ -28,7 +29,7 @@ VOTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How a version (or an adapter on it) answers about the held-back images."""
+    """Statistics of the answers about the held-back images."""
 
     unreadable: float
     """Share of answers without a score."""
@@ -43,13 +44,13 @@ class Behaviour:
     """The readable images' mean scores."""
 
     def figures(self) -> dict[str, float]:
-        """All but the single images' scores, by name."""
+        """Everything but the single images' scores, by name."""
         return {name: value for name, value in asdict(self).items() if name != "scores"}
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Asks about the held-back groups, with the same seeds every time."""
+    """Asks about the held-back groups, always with the same seeds."""
 
     pool: Pool
     groups: Sequence[Group]
@@ -61,8 +62,8 @@ class Observer:
     def observe(self, served: Served, workers: Workers) -> Behaviour:
         """Scores every image and compares some pairs."""
         images = list(dict.fromkeys(image for group in self.groups for image in group))
-        answers = scores.sample(workers, self.pool, images, served, samples=self.samples, seed=self.seed)
-        sampled = scores.to_scores(answers, self.profile)
+        answers = sample_scores(workers, self.pool, images, served, samples=self.samples, seed=self.seed)
+        sampled = to_scores(answers, self.profile)
         means = {
             image: float(np.nanmean(row)) for image, row in zip(images, sampled, strict=True) if np.isfinite(row).any()
         }
@@ -84,6 +85,13 @@ class Observer:
         answers = [answer for result in workers.rollouts(request).results for answer in result.completions]
         votes = [parse_vote(answer.text, self.profile) for answer in answers]
         return [vote for vote in votes if vote is not None]
+
+
+def answers_of_one_look(s: EvolveSettings, images: int) -> int:
+    """The number of answers that `Observer.observe` asks for, in a round of `images` images: scores of the held-back
+    ones, and votes on some pairs in both orders."""
+    compared = min(COMPARED, s.held_back_groups * comb(s.group_size, 2))
+    return min(images, s.held_back_groups * s.group_size) * s.samples + 2 * VOTES * compared
 
 
 def behaviour(
@@ -111,5 +119,5 @@ def behaviour(
 
 
 def ordered(difference: float, label: float) -> float:
-    """Whether a difference of scores orders a pair as its decided label does; one half if it is none."""
+    """1 if a difference of scores orders a pair as its decided label does, else 0; 0.5 if there is no difference."""
     return 0.5 if difference == 0 else float((difference > 0) == (label == 1))

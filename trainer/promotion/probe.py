@@ -1,6 +1,6 @@
-"""The labelled probe, for those who have one: what the gate alone may know of the truth. Nothing is trained on it.
+"""The optional labelled probe: the only labels that the gate uses. Nothing is trained on it.
 
-A round is handed a function of `Served`; it never imports this file, nor anything else that opens labels.
+A round gets it as a function of `Served`; it never imports this file, nor anything else that reads labels.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from scipy.stats import ConstantInputWarning, spearmanr
 
 from service.errors import InvalidImage
 from service.prompts import Profile
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.benchmarks.load import MOST_MISSING, first, load
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
-from trainer.training import scores
-from trainer.training.served import Served
+from trainer.pool.pool import Pool, PoolImage, content_id
+from trainer.training.rollouts import Served, sample_scores, to_scores
 from trainer.workers.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A labelled set and how to ask about it."""
+    """A labelled set, and the sampling of its scores."""
 
     benchmark: Benchmark
     samples: int
@@ -37,12 +36,12 @@ class Probe:
     @classmethod
     def of(cls, folder: Path, samples: int, seed: int) -> Probe:
         """Reads a benchmark, without pictures that cannot be decoded: the service would refuse them at the gate, when
-        the round is trained. Raises ValueError, see `benchmarks.load`."""
+        the round is already trained. Raises UserError, see `benchmarks.load`."""
         return cls(_readable(load(folder)), samples, seed)
 
     @property
     def notes(self) -> list[str]:
-        """What to know of it: how many images, which are missing, what was done to the labels."""
+        """Notes about the set: number of images, missing ones, changes of the labels."""
         about = [f"{len(self.benchmark.ids):,} images", *self.benchmark.notes]
         return [f"probe {self.benchmark.name}: {note}" for note in about]
 
@@ -50,8 +49,8 @@ class Probe:
         """SRCC of the mean scores; 0 where they do not vary. Unreadable images are left out."""
         pool = _pool(self.benchmark)
         ids = [image.id for image in pool.images]
-        answers = scores.sample(workers, pool, ids, served, samples=self.samples, seed=self.seed)
-        sampled = scores.to_scores(answers, profile)
+        answers = sample_scores(workers, pool, ids, served, samples=self.samples, seed=self.seed)
+        sampled = to_scores(answers, profile)
         readable = np.isfinite(sampled).any(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConstantInputWarning)
@@ -71,7 +70,10 @@ def _readable(benchmark: Benchmark) -> Benchmark:
     kept = np.flatnonzero(decoded).tolist()
     broken = [id for id, fine in zip(benchmark.ids, decoded, strict=True) if not fine]
     if len(broken) > MOST_MISSING * len(benchmark.ids):
-        raise ValueError(f"{len(broken):,} images of the probe {benchmark.root} cannot be decoded: {first(broken)}")
+        raise UserError(
+            f"{len(broken):,} images of the probe {benchmark.root} cannot be decoded ({first(broken)}); mend them, or "
+            "name another probe"
+        )
     return replace(
         benchmark,
         ids=[benchmark.ids[row] for row in kept],

@@ -1,19 +1,35 @@
-"""The report's page: one file, light and dark, that asks nothing of any other host."""
+"""The report's page: one file, light and dark, without requests to other hosts.
+
+Its example pairs are those with the surest votes, those that the votes could not decide, and those known to be right or
+wrong.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from service.errors import InvalidImage
+from trainer.errors import UserError
+from trainer.files import read_json
+from trainer.pool.pool import Pool, PoolImage
+from trainer.progress import duration
 from trainer.reporting import plots
-from trainer.reporting.examples import examples
 from trainer.reporting.vote_table import cells
+from trainer.voting.votes import PairVotes, load, margin
 
 TEMPLATES = Path(__file__).with_name("templates")
+SHOWN = 4
+_SIDE = 176
 
 
 def render(run: Path, report: dict[str, Any]) -> str:
-    """The page of what `report.json` holds, with plots and example pairs from the run's files."""
+    """The page of `report.json`, with plots and example pairs from the run's files."""
     voted = {entry["round"]: entry["vote"] for entry in report["rounds"] if "vote" in entry}
     return filled(
         "page.html.jinja",
@@ -25,12 +41,30 @@ def render(run: Path, report: dict[str, Any]) -> str:
 
 
 def filled(template: str, **values: Any) -> str:
-    """A page made of one of the templates."""
+    """Renders one of the templates."""
     from jinja2 import Environment, FileSystemLoader
 
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATES))
-    page.filters |= {"signed": "{:+.1f} %".format, "percent": _percent, "count": _count, "duration": _duration}
+    page.filters |= {"signed": "{:+.1f} %".format, "percent": _percent, "count": _count, "duration": duration}
     return page.get_template(template).render(values)
+
+
+def examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Title -> pairs of a round, with their pictures as data: URLs. Pairs whose pictures are gone are left out."""
+    votes, pool = load(folder / "votes.jsonl"), Pool.load(folder / "pool.jsonl")
+    known = [vote for vote in votes if vote.label is not None and {vote.first, vote.second} <= pool.by_id.keys()]
+    decided = sorted(known, key=margin)
+    chosen = {"Most decided": decided[::-1], "Closest": decided, **_audited(folder, known)}
+    shown = {title: _shown(pairs, pool) for title, pairs in chosen.items()}
+    return {title: pairs for title, pairs in shown.items() if pairs}
+
+
+def thumbnail(picture: Image.Image) -> str:
+    """A data: URL of the picture, scaled down."""
+    small, file = picture.convert("RGB"), io.BytesIO()
+    small.thumbnail((_SIDE, _SIDE))
+    small.save(file, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _percent(share: float) -> str:
@@ -41,8 +75,40 @@ def _count(value: float) -> str:
     return f"{round(value):,}"
 
 
-def _duration(seconds: float) -> str:
-    """Seconds below two minutes, minutes below two hours, then hours."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def _audited(folder: Path, votes: Sequence[PairVotes]) -> dict[str, list[PairVotes]]:
+    """The pairs whose truth an audit knows; a round itself never does."""
+    if not (folder / "audit.json").exists():
+        return {}
+    audit, by_pair = read_json(folder / "audit.json"), {(vote.first, vote.second): vote for vote in votes}
+    titles = {"Known to be right": "right", "Known to be wrong": "wrong"}
+    return {
+        title: [by_pair[first, second] for first, second in audit.get(name, []) if (first, second) in by_pair]
+        for title, name in titles.items()
+    }
+
+
+def _shown(votes: Sequence[PairVotes], pool: Pool) -> list[dict[str, Any]]:
+    """The first few pairs whose pictures still exist, no image twice."""
+    found: list[dict[str, Any]] = []
+    used: set[str] = set()
+    for vote in votes:
+        if used.isdisjoint({vote.first, vote.second}) and (pair := _pair(vote, pool)):
+            found.append(pair)
+            used |= {vote.first, vote.second}
+        if len(found) == SHOWN:
+            break
+    return found
+
+
+def _pair(vote: PairVotes, pool: Pool) -> dict[str, Any] | None:
+    try:
+        pictures = [thumbnail(pool.open(image)) for image in (vote.first, vote.second)]
+    except (UserError, OSError, InvalidImage):
+        return None
+    share = vote.first_votes / (vote.first_votes + vote.second_votes)
+    names = [_name(pool.by_id[image]) for image in (vote.first, vote.second)]
+    return {"pictures": pictures, "names": names, "shares": [share, 1 - share]}
+
+
+def _name(image: PoolImage) -> str:
+    return f"{image.kind.replace('_', ' ')} {image.level}" if image.kind else "original"

@@ -1,8 +1,8 @@
-"""The report's plots, as SVG texts to put into its page."""
+"""The plots of the report and of the quality of votes, as SVG texts for a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,30 +10,51 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from trainer.files import read_jsonl
-from trainer.reporting import vote_plots
 from trainer.reporting.drawing import COLOURS, PAGE_COLOUR, draw, plcc_bars
 from trainer.reporting.rounds import folders, steps
-from trainer.voting.vote import load, margin
+from trainer.voting.votes import load, margin
 
 CURVES = {
-    "reward": "Reward", "kl": "KL to the round's start", "entropy": "Entropy a token",
-    "score_spread": "Spread of the scores", "unreadable": "Unreadable answers",
+    "reward": "Reward",
+    "kl": "KL to the round's start",
+    "entropy": "Entropy a token",
+    "score_spread": "Spread of the scores",
+    "unreadable": "Unreadable answers",
     "mismatch": "Engine against torch, same weights: mean |ratio - 1|",
-    "ratio": "Policy against the one that sampled: mean ratio", "ratio_max": "The same: largest ratio",
-}  # fmt: skip
-"""What of a step's metrics has a title of its own; the others have their names."""
+    "ratio": "Policy against the one that sampled: mean ratio",
+    "ratio_max": "The same: largest ratio",
+}
+"""Titles of a step's metrics; the others are titled by their names."""
 _SMOOTHED = 10
+Figures = Mapping[str, Any]
+"""See `trainer.evaluation.pseudo_labels.figures`."""
+Points = Callable[[Figures], Sequence[tuple[float, Mapping[str, float]]]]
+"""The places of a line's points, and their rates."""
 
 
 def of_run(run: Path, report: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Part of the page -> title -> SVG, for everything the run has data for."""
+    """Part of the page -> title -> SVG, for all parts that the run has data for."""
     return {
         "gains": _gains(report["rounds"]),
         "votes": _votes(run),
-        "quality": vote_plots.of({f"round {e['round']}": e["vote"] for e in report["rounds"] if "vote" in e}),
+        "quality": vote_plots({f"round {e['round']}": e["vote"] for e in report["rounds"] if "vote" in e}),
         **{f"gate {entry['round']}": _gate(entry["gate"]) for entry in report["rounds"] if "gate" in entry},
         "training": _training(run),
         "traffic": _traffic(run, report),
+    }
+
+
+def vote_plots(found: Mapping[str, Figures]) -> dict[str, str]:
+    """Title -> SVG, with a line for each round or version by its name; empty without known truth."""
+    known = {name: figures for name, figures in found.items() if "accuracy" in figures}
+    if not known:
+        return {}
+    return {
+        "Right, by the margin of the vote": draw(partial(_by_margin, known)),
+        "Right, by the true difference": draw(partial(_by_difference, known)),
+        "Right, by the winner's share of the votes": draw(partial(_calibration, known)),
+        "Orders that contradict each other": draw(partial(_flips, known)),
+        "For the image shown first": draw(partial(_shown_first, known)),
     }
 
 
@@ -125,3 +146,62 @@ def _requests(axes: Axes, rows: list[dict[str, Any]], swaps: list[dict[str, Any]
     axes.set_yscale("log")
     axes.set_xlabel("seconds")
     axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), markerscale=4)
+
+
+def _by_margin(found: Mapping[str, Figures], axes: Axes) -> None:
+    _lines(axes, found, lambda figures: _rates(figures["accuracy"]["by_margin"], "label"))
+    _lines(axes, found, lambda figures: _rates(figures["accuracy"]["by_margin"], "majority"), dashed=True)
+    _half(axes)
+    axes.set_xlabel("margin of the votes; dashed: without the tie margin")
+
+
+def _by_difference(found: Mapping[str, Figures], axes: Axes) -> None:
+    _lines(axes, found, lambda figures: _rates(figures["accuracy"]["by_difference"], "label"))
+    _lines(axes, found, lambda figures: _rates(figures["accuracy"]["by_difference"], "majority"), dashed=True)
+    _half(axes)
+    axes.set_xlabel("true difference; dashed: without the tie margin")
+
+
+def _calibration(found: Mapping[str, Figures], axes: Axes) -> None:
+    _lines(axes, found, lambda figures: _rates(figures["accuracy"]["calibration"]["rows"], "majority"))
+    axes.plot([0.5, 1], [0.5, 1], color=PAGE_COLOUR, linewidth=0.8, alpha=0.5)
+    axes.set_xlabel("share of the votes; on the line: as sure as right")
+
+
+def _flips(found: Mapping[str, Figures], axes: Axes) -> None:
+    _lines(axes, found, lambda figures: _positions(figures, "flips"))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("true difference")
+
+
+def _shown_first(found: Mapping[str, Figures], axes: Axes) -> None:
+    _lines(axes, found, lambda figures: _positions(figures, "shown_first"))
+    _half(axes)
+    axes.set_xlabel("true difference")
+
+
+def _rates(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, Mapping[str, float]]]:
+    return [(row["mean"], row[name]) for row in rows if row[name]]
+
+
+def _positions(figures: Figures, name: str) -> list[tuple[float, Mapping[str, float]]]:
+    return [(row["mean"], row["position"][name]) for row in figures["position_by_difference"]]
+
+
+def _lines(axes: Axes, found: Mapping[str, Figures], points: Points, *, dashed: bool = False) -> None:
+    """Each line with its 95 % interval; a dashed one has neither interval nor name."""
+    for number, (name, figures) in enumerate(found.items()):
+        places = [place for place, _ in points(figures)]
+        share, low, high = ([rate[part] for _, rate in points(figures)] for part in ("share", "low", "high"))
+        if dashed:
+            axes.plot(places, share, "--", color=f"C{number}", linewidth=1)
+        else:
+            axes.plot(places, share, "o-", color=f"C{number}", markersize=3.5, label=name)
+            axes.fill_between(places, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    if not dashed:
+        axes.legend()
+
+
+def _half(axes: Axes) -> None:
+    axes.axhline(0.5, color=PAGE_COLOUR, linewidth=0.8, alpha=0.5)

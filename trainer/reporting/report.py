@@ -1,4 +1,4 @@
-"""The report of a run, made of the files in its folder alone: `report.json` and a self-contained `report.html`."""
+"""The report of a run, made only of the files in its folder: `report.json` and a self-contained `report.html`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 from trainer.files import read_json, read_jsonl, write_json, write_text
 from trainer.progress import stage_times
 from trainer.reporting.averages import plcc_gain_percent
-from trainer.reporting.costs import costs
 from trainer.reporting.page import render
-from trainer.reporting.rounds import folders, of_round
+from trainer.reporting.rounds import costs, folders, of_round
 
 
 def write_report(run: Path) -> dict[str, Any]:
-    """Writes both files from what the run has so far, and returns what `report.json` holds."""
+    """Writes both files from the results so far, and returns the content of `report.json`."""
     report = build(run)
     write_json(run / "report.json", report)
     write_text(run / "report.html", render(run, report))
@@ -24,7 +23,7 @@ def write_report(run: Path) -> dict[str, Any]:
 
 
 def build(run: Path) -> dict[str, Any]:
-    """The figures of a run. Parts that the run does not have (yet) are left out."""
+    """The figures of a run, without the parts that it does not have (yet)."""
     rounds = [of_round(run, number, folder) for number, folder in enumerate([run, *folders(run)])]
     report: dict[str, Any] = {"settings": read_json(run / "settings.json"), "rounds": rounds}
     evaluated = [entry for entry in rounds if "benchmarks" in entry]
@@ -46,10 +45,9 @@ def build(run: Path) -> dict[str, Any]:
 
 
 def traffic(answers: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What a client saw. Its requests are greedy, so a version answers each the same way every time.
+    """The statistics of a client's traffic. Its requests are greedy, so a version always answers each the same way.
 
-    An answer that differs from what its version answers elsewhere was computed by something else: it is counted
-    as one of mixed versions.
+    An answer that differs from the other answers of its version to the same question counts as one of mixed versions.
     """
     rows = list(answers)
     by_question: dict[tuple[str, str], Counter[str]] = {}

@@ -1,4 +1,4 @@
-"""Who follows a run beside its report: TensorBoard, from files in the run's folder, and MLflow, on a server."""
+"""Experiment trackers beside the report: TensorBoard, by files in the run's folder, and MLflow, on a server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.settings.evolve import EvolveSettings
 
@@ -19,41 +20,41 @@ class Tracker(Protocol):
     """Follows the rounds of a run."""
 
     def training(self, number: int, done: int) -> None:
-        """A round's training begins, or is taken up after `done` steps: what was told of later ones counts no more."""
+        """A round's training begins, or resumes after `done` steps; metrics of later steps are void."""
 
     def step(self, row: Row) -> None:
         """A step is done."""
 
     def report(self, report: dict[str, Any], folder: Path) -> None:
-        """`report.json` and `report.html` were written into a folder; may be told more than once."""
+        """`report.json` and `report.html` were written into a folder, possibly again."""
 
 
 class Trackers:
-    """All of them. One that fails is left out from then on and said so: no round ends because a server is down."""
+    """All trackers. One that fails is reported and dropped: no round ends because a server is down."""
 
     def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None]) -> None:
         self._trackers = list(trackers)
         self._say = say
 
     def follow(self, number: int, row: Row | None, steps: int) -> None:
-        """What the online stage tells: first the steps done, without a row, then each step's."""
-        self._tell(lambda tracker: tracker.training(number, steps) if row is None else tracker.step(row))
+        """Progress of the online stage: first the steps done, without a row, then each step's row."""
+        self._each(lambda tracker: tracker.training(number, steps) if row is None else tracker.step(row))
 
     def report(self, report: dict[str, Any], folder: Path) -> None:
         """The report was written."""
-        self._tell(lambda tracker: tracker.report(report, folder))
+        self._each(lambda tracker: tracker.report(report, folder))
 
-    def _tell(self, call: Callable[[Tracker], None]) -> None:
+    def _each(self, call: Callable[[Tracker], None]) -> None:
         for tracker in list(self._trackers):
             try:
                 call(tracker)
-            except Exception as error:  # an own kind for every server and file system
-                self._say(f"{type(tracker).__name__} follows the run no longer: {error}")
+            except Exception as error:  # every server and file system raises its own kind
+                self._say(f"{type(tracker).__name__} no longer follows the run: {error}")
                 self._trackers.remove(tracker)
 
 
 def trackers(settings: EvolveSettings, say: Callable[[str], None]) -> Trackers:
-    """Those that the settings name. Raises ValueError if MLflow is wanted but not installed."""
+    """The trackers that the settings name. Raises UserError if MLflow is wanted but not installed."""
     found: list[Tracker] = []
     if settings.tensorboard:
         found.append(TensorBoard(settings.run / "tensorboard"))
@@ -63,7 +64,7 @@ def trackers(settings: EvolveSettings, say: Callable[[str], None]) -> Trackers:
 
 
 class TensorBoard:
-    """A log a round with its steps, and one of the whole run with a point a round."""
+    """One log for each round with its steps, and one for the whole run with a point for each round."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -88,14 +89,14 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run a round. `mlflow.json` in the run's folder keeps their ids, for the training that is taken up again."""
+    """One MLflow run for each round. `mlflow.json` in the run's folder keeps their ids for a resumed training."""
 
     def __init__(self, uri: str, run: Path, settings: dict[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
             from mlflow import MlflowClient
         except ImportError:
-            raise ValueError("--mlflow needs the extra `mlflow`: pip install mlflow-skinny") from None
+            raise UserError("--mlflow needs the extra `mlflow`: pip install mlflow-skinny") from None
         self._client = MlflowClient(uri)
         self._run = run
         self._settings = settings
@@ -103,7 +104,7 @@ class MLflow:
         self._known = -1
 
     def training(self, number: int, done: int) -> None:
-        """MLflow forgets nothing: steps that it has already are not logged again."""
+        """MLflow deletes nothing: steps that it already has are not logged again."""
         self._id = self._id_of(number)
         self._known = max((point.step for point in self._client.get_metric_history(self._id, "reward")), default=-1)
 
@@ -114,8 +115,8 @@ class MLflow:
     def report(self, report: dict[str, Any], folder: Path) -> None:
         for entry in report["rounds"][1:]:
             run = self._id_of(entry["round"])
-            told = self._client.get_run(run).data.metrics
-            new = {name: value for name, value in _of_round(report, entry["round"]) if told.get(name) != value}
+            logged = self._client.get_run(run).data.metrics
+            new = {name: value for name, value in _of_round(report, entry["round"]) if logged.get(name) != value}
             self._log(run, new, 0)
             for name in ("report.html", "report.json"):
                 self._client.log_artifact(run, str(folder / name))
@@ -152,7 +153,7 @@ def _numbers(row: Row) -> Iterator[tuple[str, float]]:
 
 
 def _of_round(report: dict[str, Any], number: int) -> Iterator[tuple[str, float]]:
-    """A round's seconds by stage, PLCC by set, and what its gate saw."""
+    """A round's seconds by stage, PLCC by set, and the gate's measurements."""
     entry = next(entry for entry in report["rounds"] if entry["round"] == number)
     for cost in report["costs"]:
         round_, _, stage = cost["stage"].partition(": ")

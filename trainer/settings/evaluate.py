@@ -1,4 +1,4 @@
-"""What is evaluated, and whose votes are audited."""
+"""The settings of evaluations and of audits of votes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pydantic_settings import CliImplicitFlag, NoDecode
 
 from service.prompts import ProfileName
 from trainer.settings.protocol import Mode, Protocol, Split
-from trainer.settings.service import Count, ServiceSettings
-from trainer.settings.votes import VoteSettings
+from trainer.settings.service import Count, ServiceSettings, VoteSettings
 
 
 def listed(given: object) -> object:
-    """Reads names that are separated by commas."""
+    """Splits names at commas."""
     return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
 
@@ -23,67 +22,68 @@ Benchmarks = Annotated[list[Path], Field(min_length=1), NoDecode, BeforeValidato
 
 
 class EvaluateSettings(ServiceSettings):
-    """What to evaluate, on what, and how."""
+    """The models, benchmarks and protocol of an evaluation."""
 
     benchmarks: Benchmarks
     """Labelled sets: a benchmark's folder as it is distributed (KonIQ-10k, SPAQ, KADID-10k, PIPAL, LIVE-C, AGIQA-3K,
     TID2013, CSIQ), a label file in it (DeQA-Score's JSON, pyiqa's CSV), a folder with labels.csv (columns image,mos)
     and images/, or a folder of such folders. Several: separated by commas, or the flag again."""
     split: Split = "auto"
-    """Which part of the sets. auto: the official test part where there is one, else all of the set."""
+    """Part of the sets. auto: the official test part if there is one, else the whole set."""
     models: Annotated[list[str], Field(min_length=1), NoDecode, BeforeValidator(listed)] = Field(["serving"])
-    """What to evaluate. `serving`: what the running service serves now. Served by a service started for the while: a
-    version of --store (v2ef5d96829e7), a checkpoint's folder, a name on the model hub (Qwen/Qwen2.5-VL-7B-Instruct;
+    """Models to evaluate. `serving`: the running service's active version. A temporary service is started for a version
+    of --store (v2ef5d96829e7), a checkpoint's folder, or a name on the model hub (Qwen/Qwen2.5-VL-7B-Instruct;
     @revision may follow). The first is the baseline that the others are tested against. Several: separated by commas,
     or the flag again."""
     service: str = "http://127.0.0.1:8000"
     """Address of the running service's public routes."""
     key: str | None = None
-    """Key of the public routes, where they ask for one."""
+    """Key of the public routes, if they require one."""
     profile: ProfileName = "plain"
-    """How checkpoints answer: `plain` a number, `evoquality` thinks and boxes it, `visualquality-r1` thinks and tags
-    it. One that answers in another way than the rest is named with its own: evoquality:owner/name."""
+    """Format of the checkpoints' answers: `plain` a number, `evoquality` thinks and boxes it, `visualquality-r1` thinks
+    and tags it. A model with another format than the rest is named with its own: evoquality:owner/name."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
-    """Arithmetic of the services that are started; unset: their own default."""
+    """Arithmetic of the temporary services; unset: their own default."""
     serve_flags: str = ""
-    """Further flags of `evoquality serve` for them, in quotes: --serve-flags "--max-model-len 4096"."""
+    """Further flags of `evoquality serve` for the temporary services, in quotes: --serve-flags "--max-model-len
+    4096"."""
     mode: Mode = "auto"
-    """How an image's score is asked for: `expected`, the mean of the model's own distribution of scores, or `sampled`,
-    the mean of drawn answers. auto: expected of a model that answers without thinking, else sampled."""
+    """An image's score: `expected`, the mean of the model's own distribution of scores, or `sampled`, the mean of
+    sampled answers. auto: expected for a model that answers without thinking, else sampled."""
     samples: int = Field(default=16, ge=1, le=64)
-    """Sampled mode: answers drawn an image."""
+    """Sampled mode: answers an image."""
     seed: int = Field(default=0, ge=0)
-    """Of the answers drawn in sampled mode, of the bootstrap, and of splits where there are no official ones."""
+    """Seed of the sampled answers, of the bootstrap, and of splits without an official part."""
     out: Path = Path("evaluation")
-    """Folder of the results. Predictions are kept in it: started again, only what is missing is asked for, and with
-    everything there the metrics are computed again without any model."""
+    """Folder of the results. It keeps the predictions: a second start asks only for missing ones, and if none is
+    missing computes the metrics again without any model."""
     record: CliImplicitFlag[bool] = False
-    """Also have the running service show the metrics beside those models that are versions in its list; takes the
-    operators' key (--operator, --store)."""
+    """Also record the metrics of models that are versions of the running service, which shows them in its list; needs
+    the operators' key (--operator, --store)."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Confidence of the bootstrap intervals; a test is significant below 1 - level."""
     resamples: Count = 1000
-    """Resamples of the bootstrap: of the intervals, and of the tests against the baseline, which take more where there
-    are so many tests that no corrected p could be significant."""
+    """Resamples of the bootstrap, for the intervals and the tests against the baseline. The tests take more if
+    otherwise no corrected p could be significant."""
 
     @property
     def protocol(self) -> Protocol:
-        """How images are asked about."""
+        """The protocol of asking about images."""
         return Protocol(self.mode, self.samples, self.seed)
 
 
 class AuditSettings(VoteSettings):
-    """Which votes to audit."""
+    """The votes to audit."""
 
     benchmarks: Benchmarks
     """Labelled sets: benchmarks' folders as they are distributed, label files in them, or a folder of such folders.
     Several: separated by commas, or the flag again."""
     split: Split = "auto"
-    """Which part of the sets. auto: the official test part where there is one, else all of the set."""
+    """Part of the sets. auto: the official test part if there is one, else the whole set."""
     out: Path = Path("audit")
-    """Folder of the votes and results. Votes are kept in it: started again, only what is missing is asked for, and
-    another version's votes on the same pairs are shown beside those that are there."""
+    """Folder of the results. It keeps the votes: a second start asks only for missing ones, and shows another version's
+    votes on the same pairs beside earlier ones."""
     groups: Count = 20
-    """Groups of each benchmark's images that are compared with each other."""
+    """Groups of images of each benchmark that are compared with each other."""
     group_size: int = Field(default=12, ge=2, le=64)
     """Images a group, all paired: 12 give 66 pairs and 220 triples."""

@@ -1,4 +1,4 @@
-"""What every stage of a round is given: its number, the settings, the service, and the files of the stages before."""
+"""The context of every stage of a round: its number, the settings, the service, and the files of earlier stages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from service.prompts import PROFILES, Profile
 from service.versions.store import VersionStore
+from trainer.errors import UserError
 from trainer.files import read_json
 from trainer.progress import Advance, Stages
 from trainer.settings.evolve import EvolveSettings
@@ -30,7 +31,7 @@ class RoundContext:
 
     @property
     def folder(self) -> Path:
-        """Where the round keeps its files."""
+        """The round's folder."""
         return self.settings.run / f"round-{self.number}"
 
     @property
@@ -45,10 +46,14 @@ class RoundContext:
 
     @property
     def active(self) -> str:
-        """The version that serves, or should: a replica may be behind. Raises ValueError if there is none."""
+        """The version that the store's pointer names; a replica may lag behind it.
+
+        Raises:
+            UserError: it names none.
+        """
         active = self.store.active()
         if active is None:
-            raise ValueError(f"no version of {self.store.root} serves; --store must be the running service's store")
+            raise UserError(f"no version of {self.store.root} serves; --store must be the running service's store")
         return active.version
 
     @cached_property
@@ -58,5 +63,5 @@ class RoundContext:
 
     @cached_property
     def profile(self) -> Profile:
-        """How that version answers."""
+        """The format of that version's answers."""
         return PROFILES[self.store.info(self.base).profile]

@@ -1,4 +1,4 @@
-"""The hot swap: `promotion.json`, or `rollback.json` if the promoted version is not as the gate saw it."""
+"""The hot swap: `promotion.json`, or `rollback.json` if the promoted version does not behave as the gate saw it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from typing import Any
 from evoquality import ServiceError
 from trainer.errors import GateRefused, Regressed, WrongVersion
 from trainer.files import read_json, write_json, writing
-from trainer.promotion import gate
+from trainer.promotion import criteria
 from trainer.promotion.behaviour import Behaviour, Observer
 from trainer.stages.context import RoundContext
 from trainer.stages.start import check_version
-from trainer.training.served import Served
+from trainer.training.rollouts import Served
 
 
 def promote(context: RoundContext, observer: Observer) -> None:
-    """Swaps the candidate in and looks at it once more. Its weights do not change from then on: one look is enough.
+    """Swaps the candidate in and observes it once more; once is enough, since its weights no longer change.
 
     Raises:
         GateRefused: it failed the gate.
-        WrongVersion: somebody moved the store's pointer since the round began, be it back from the candidate.
-        Regressed: it was swapped out again; the decision is written down first, so that a kill does not undo it.
+        WrongVersion: somebody moved the store's pointer since the round began, possibly back from the candidate.
+        Regressed: it was swapped out again; the decision is written first, so that a kill does not undo it.
     """
     verdict = read_json(context.folder / "gate.json")
     if not verdict["passed"]:
-        raise GateRefused(f"round {context.number}: the candidate may not serve: {'; '.join(verdict['reasons'])}")
+        raise GateRefused(
+            f"round {context.number}: the candidate may not serve: {'; '.join(verdict['reasons'])}; {context.base} "
+            "keeps serving: change the settings in a new run, or the limits of the gate if you accept this candidate"
+        )
     version, rollback = read_json(context.folder / "candidate.json")["id"], context.folder / "rollback.json"
     check_version(context, {context.active})
     if not rollback.exists():
@@ -39,14 +42,14 @@ def promote(context: RoundContext, observer: Observer) -> None:
 
 
 def _check_wanted(context: RoundContext, version: str) -> None:
-    """Writes down what the pointer names before the promotion. Where that has begun and the pointer is neither there
-    nor at the candidate, somebody went back from it."""
+    """Records the pointer before the promotion. If a promotion had begun and the pointer names neither that version
+    nor the candidate, somebody rolled it back."""
     begun, active = context.folder / "promoting.json", context.store.active()
     if not begun.exists():
         write_json(begun, active and active.model_dump())
     elif active and active.version != version and active.model_dump() != read_json(begun):
         raise WrongVersion(
-            f"round {context.number}: {version} was promoted, and somebody went back to {active.version}; promote "
+            f"round {context.number}: {version} was promoted, and somebody rolled back to {active.version}; promote "
             f"{version} again to resume, or start a new run"
         )
 
@@ -54,32 +57,32 @@ def _check_wanted(context: RoundContext, version: str) -> None:
 def _swap_in(
     context: RoundContext, version: str, gated: Behaviour, observer: Observer
 ) -> tuple[dict[str, Any], list[str]]:
-    """For `promotion.json`, and what speaks against the version: the service's canaries, or a second look."""
+    """The content of `promotion.json`, and the reasons against the version, by the canaries or a second look."""
     try:
         swap, behind = context.workers.promote(version, context.base)
     except ServiceError as refusal:
         if refusal.problem.code != "version_refused":
             raise
         return {}, [f"the service refused it ({refusal.problem.detail})"]
-    _tell(context, version, behind)
+    _report_behind(context, version, behind)
     promoted = observer.observe(Served(version), context.workers)
-    reasons = gate.regressions(gated, promoted, context.settings)
+    reasons = criteria.regressions(gated, promoted, context.settings)
     return {**swap.model_dump(mode="json"), "behind": behind}, reasons
 
 
 def _roll_back(context: RoundContext, version: str, reason: str) -> None:
-    """Every step may be done again by a resumed round."""
+    """Takes the version back. A resumed round may repeat every step."""
     try:
-        _tell(context, context.base, context.workers.roll_back(context.base, version))
-    finally:  # whoever has moved the pointer, and whatever does not answer
+        _report_behind(context, context.base, context.workers.roll_back(context.base, version))
+    finally:  # even if somebody else moved the pointer, or no replica answers
         with writing(context.store.root / "refused"):
             context.store.refuse(version, f"at its promotion: {reason}")
     raise Regressed(f"round {context.number}: {version} was rolled back to {context.base}: {reason}")
 
 
-def _tell(context: RoundContext, version: str, behind: list[str]) -> None:
+def _report_behind(context: RoundContext, version: str, behind: list[str]) -> None:
     for replica in behind:
         context.stages.say(
-            f"{replica} has not swapped to {version}: one that follows the store will; promote it on any other, or "
-            "restart that one"
+            f"{replica} has not swapped to {version}: a follower will do so by itself; on any other replica promote "
+            "it, or restart the replica"
         )

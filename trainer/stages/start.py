@@ -1,4 +1,4 @@
-"""Where a round starts from, and whether it may go on: `start.json`."""
+"""The start of a round, and the checks of a resumed one: `start.json`."""
 
 from __future__ import annotations
 
@@ -8,29 +8,46 @@ from pydantic_core import PydanticUndefined
 
 from evoquality import ServiceError
 from service.versions.store import VersionStore
-from trainer.errors import WrongVersion
+from trainer.errors import UserError, WrongVersion
 from trainer.files import read_json, write_json
 from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 
 _MAY_CHANGE = {
-    "service", "operator", "store", "operator_key_file", "run", "rounds", "patience", "rollout_operator", "handover",
-    "device", "reference_device", "threads", "images_per_pass", "gradient_checkpointing", "checkpoint_every", "dry_run",
-    "price", "tensorboard", "mlflow", "probe",
-}  # fmt: skip
+    "service",
+    "operator",
+    "store",
+    "operator_key_file",
+    "run",
+    "rounds",
+    "patience",
+    "rollout_operator",
+    "handover",
+    "device",
+    "reference_device",
+    "threads",
+    "images_per_pass",
+    "gradient_checkpointing",
+    "checkpoint_every",
+    "dry_run",
+    "price",
+    "tensorboard",
+    "mlflow",
+    "probe",
+}
 _LIMITS = ("gate_", "regression_", "collapse_")
 
 
 def start(context: RoundContext) -> None:
-    """Writes down the version and the settings to start from; on a resume, checks that they are still the same. Rollout
-    engines are brought to that version.
+    """Records the version and the settings to start from; on a resume, checks that they are still the same. Promotes
+    that version on rollout engines.
 
     Raises:
-        WrongVersion: the service serves another version by now.
-        ValueError: the settings are not those the round began with, or the store is not the service's.
-        ServiceError: `--base` was refused; the version before serves.
+        WrongVersion: the service now serves another version.
+        UserError: the settings differ from those the round began with, or the store is not the service's.
+        ServiceError: `--base` was refused; the version before it serves.
     """
-    context.workers.told()
+    context.workers.replica_info()
     file = context.folder / "start.json"
     if not file.exists():
         write_json(file, {"version": _begin(context), "settings": _deciding(context.settings)})
@@ -40,7 +57,7 @@ def start(context: RoundContext) -> None:
 
 
 def check_version(context: RoundContext, serving: set[str]) -> None:
-    """Raises WrongVersion if neither the version that the round started from serves, nor what it made of it."""
+    """Raises WrongVersion if neither the version that the round started from serves, nor the round's candidate."""
     made = context.folder / "candidate.json"
     allowed = {context.base, read_json(made)["id"] if made.exists() else context.base}
     if allowed.isdisjoint(serving):
@@ -67,23 +84,25 @@ def _begin(context: RoundContext) -> str:
 def _check_known(store: VersionStore, version: str) -> None:
     known = [info.id for info in store.list()]
     if version not in known:
-        raise ValueError(f"--base {version} is no version of {store.root}, which has {', '.join(known)}")
+        raise UserError(
+            f"--base {version} is not in the store {store.root}, which has {', '.join(known)}; name one of those"
+        )
 
 
 def _serving(context: RoundContext) -> set[str]:
-    """What users are answered by, or will be: not what a rollout engine holds, or a follower that is behind."""
-    told = context.workers.told().values()
-    return {context.active if info.follows or info.role == "rollout" else info.version for info in told}
+    """The versions that answer users, or soon will: rollout engines and followers that lag behind count as active."""
+    infos = context.workers.replica_info().values()
+    return {context.active if info.follows or info.role == "rollout" else info.version for info in infos}
 
 
 def _deciding(settings: EvolveSettings) -> dict[str, Any]:
-    """The settings that decide what comes of a round."""
+    """The settings that a round's results depend on."""
     values = settings.model_dump(mode="json").items()
     return {name: value for name, value in values if name not in _MAY_CHANGE and not name.startswith(_LIMITS)}
 
 
 def _check_settings(context: RoundContext, began: dict[str, Any]) -> None:
-    """A setting that came later than the round has had its default there."""
+    """Raises UserError if the settings differ. A setting that is newer than the round had its default there."""
     now = _deciding(context.settings)
     defaults = {name: field.default for name, field in EvolveSettings.model_fields.items()}
     changed = [
@@ -92,7 +111,7 @@ def _check_settings(context: RoundContext, began: dict[str, Any]) -> None:
         if name in now and value is not PydanticUndefined and now[name] != value
     ]
     if changed:
-        raise ValueError(
-            f"round {context.number} in {context.settings.run} began with other settings: {', '.join(changed)}; go on "
-            "with those it began with, or give another --run"
+        raise UserError(
+            f"round {context.number} in {context.settings.run} began with other settings: {', '.join(changed)}; give "
+            "those it began with, or another --run"
         )

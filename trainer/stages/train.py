@@ -1,10 +1,14 @@
-"""GRPO on the groups: `train/`; `collapse.json` if it was stopped."""
+"""The online stage: GRPO on the groups, `train/`; `collapse.json` if it was stopped; `mean_scores.json` for the
+ablation whose reward is nearness to them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from trainer.errors import Collapsed
 from trainer.files import read_json, write_json
@@ -15,13 +19,27 @@ from trainer.training import distributed, learner
 from trainer.training.handover import Handover, handover
 from trainer.training.learner import Learner
 from trainer.training.online import OnlineStage
-from trainer.training.targets import Target
-from trainer.voting.pairs import Group
+from trainer.training.reward import Ranking, Regression, Target
+from trainer.training.rollouts import Served, sample_scores, to_scores
+from trainer.voting.groups import Group
+from trainer.voting.votes import PairVotes, labels_of
+
+
+def reward_target(context: RoundContext, images: Pool, training: Sequence[Group], votes: Sequence[PairVotes]) -> Target:
+    """The training's target, by the settings' reward and labels."""
+    s = context.settings
+    if s.reward == "regression":
+        return Regression(_mean_scores(context, images, training))
+    return Ranking(labels_of(votes, soft=s.labels == "soft"), s.gamma)
 
 
 @contextmanager
 def learning(context: RoundContext) -> Iterator[tuple[Learner, Handover]]:
-    """What is trained, and its way to the engine. Raises Collapsed if the training did already."""
+    """The learner and its handover to the engine, for the block.
+
+    Raises:
+        Collapsed: the training collapsed in an earlier process.
+    """
     s, collapsed = context.settings, context.folder / "collapse.json"
     if collapsed.exists():
         raise Collapsed(read_json(collapsed)["reason"])
@@ -40,7 +58,11 @@ def train(
     target: Target,
     trackers: Trackers,
 ) -> None:
-    """Raises Collapsed."""
+    """Trains on all groups.
+
+    Raises:
+        Collapsed: the policy collapsed; the reason is in `collapse.json`.
+    """
     s = context.settings
     stage = OnlineStage(policy, images, target, context.profile, way, s, context.seed, context.folder / "train")
     with context.stage("GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
@@ -60,3 +82,16 @@ def _summary(metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return ""
     return f"reward {metrics['reward']:.3f}  KL {metrics['kl']:.3f}  unreadable {metrics['unreadable']:.1%}"
+
+
+def _mean_scores(context: RoundContext, images: Pool, training: Sequence[Group]) -> dict[str, float]:
+    """The mean of each image's readable scores by the version the round starts from."""
+    file = context.folder / "mean_scores.json"
+    if not file.exists():
+        asked = list(dict.fromkeys(chain.from_iterable(training)))
+        with context.stage("mean scores", total=len(asked), unit="images") as advance:
+            k, base = context.settings.samples, Served(context.base)
+            answers = sample_scores(context.workers, images, asked, base, samples=k, seed=context.seed, advance=advance)
+        rows = zip(asked, to_scores(answers, context.profile), strict=True)
+        write_json(file, {image: float(np.nanmean(row)) for image, row in rows if np.isfinite(row).any()})
+    return dict(read_json(file))

@@ -1,6 +1,6 @@
-"""Watches a round for the likely failure of GRPO on short answers: collapse onto few of them.
+"""Watches a round for the likely failure of GRPO on short answers: collapse onto a few of them.
 
-Pure: looks at the metrics of the last steps alone.
+Pure: reads only the metrics of the last steps.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from trainer.settings.evolve import EvolveSettings
 
 
 def check(rows: Sequence[Mapping[str, float]], settings: EvolveSettings) -> None:
-    """Looks at the last `collapse_window` steps of `rows`, at least one, oldest first.
+    """Checks the last `collapse_window` rows, oldest first; there is at least one.
 
     Raises:
-        Collapsed: a mean over the window has passed its limit, or a figure of the last step is not finite.
+        Collapsed: a mean over the window has passed its limit, or a metric of the last step is not finite.
     """
     for name, value in rows[-1].items():
         if not math.isfinite(value):
-            raise Collapsed(f"training collapsed at step {rows[-1]['step']}: {name} is not finite")
+            raise Collapsed(f"training collapsed at step {rows[-1]['step']}: {name} is not finite; {_ADVICE}")
     window = rows[-settings.collapse_window :]
     if len(window) < settings.collapse_window:
         return
     passed = [
-        _SAID[name].format(mean, limit)
+        _SENTENCES[name].format(mean, limit)
         for name, limit, low_is_bad in _limits(settings)
         if _is_past(mean := sum(row[name] for row in window) / len(window), limit, low_is_bad)
     ]
     if passed:
         raise Collapsed(
-            f"training collapsed: over {len(window)} steps to step {rows[-1]['step']} {'; '.join(passed)}. Try "
-            "a lower --learning-rate or a larger --beta in a new run"
+            f"training collapsed: over {len(window)} steps to step {rows[-1]['step']} {', '.join(passed)}; {_ADVICE}"
         )
 
 
-_SAID = {
+_ADVICE = "begin a new run with a lower --learning-rate or a larger --beta"
+_SENTENCES = {
     "entropy": "the answers' entropy is {:.3f} nats a token (limit {:.3f})",
     "score_spread": "the images' mean scores spread by {:.3f} (limit {:.3f})",
     "constant": "{:.0%} of the images got the same answer every time (limit {:.0%})",
@@ -46,7 +46,7 @@ _SAID = {
 
 
 def _limits(settings: EvolveSettings) -> list[tuple[str, float, bool]]:
-    """Metric, limit, and whether lower is worse."""
+    """Metric, limit, and True if lower is worse."""
     return [
         ("entropy", settings.collapse_entropy, True),
         ("score_spread", settings.collapse_spread, True),

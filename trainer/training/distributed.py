@@ -1,8 +1,8 @@
-"""Many processes, one policy: torchrun's processes share its weights by FSDP2, and follow what rank 0 does.
+"""Many processes, one policy: torchrun's processes share its weights by FSDP2 and follow rank 0.
 
-Rank 0 alone runs the round: it talks to the service and writes files. What all have to do together (an update, a
-gathering of weights) is a method decorated `together` of an object that every process built: rank 0's call is told to
-the others, which wait for it in `follow`. Without torchrun all of this does nothing.
+Only rank 0 runs the round: it talks to the service and writes files. Collective work (an update, gathering weights) is
+a method decorated with `on_all_ranks`, of an object that every process built: rank 0 broadcasts its call, and the other
+ranks, which wait in `follow`, repeat it. Without torchrun all of this does nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from trainer import termination
+from trainer.errors import RankLost
 from trainer.termination import held
 
 P = ParamSpec("P")
@@ -30,63 +31,63 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 _PATIENCE = timedelta(days=30)
-"""How long the others wait for rank 0, which votes for hours. A process that dies ends all: torchrun sees to it."""
-_told_to_end = False
-"""Whether SIGTERM came to this process, which is not rank 0."""
+"""The other ranks wait this long for rank 0, which votes for hours. If a process dies, torchrun ends all of them."""
+_sigterm_came = False
+"""True once SIGTERM came to this process, which is not rank 0."""
 
 
 @contextmanager
-def joined(device: str, dtype: str) -> Iterator[None]:
-    """Joins torchrun's processes for the block. A process alone needs a group of its own for bfloat16, which FSDP
+def process_group(device: str, dtype: str) -> Iterator[None]:
+    """Joins torchrun's processes for the block. A single process needs a group of its own for bfloat16, which FSDP
     computes in while the weights under training stay float32."""
     if "WORLD_SIZE" not in os.environ and dtype == "float32":
         yield
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device)
-    alone = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    single = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     backends = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backends, timeout=_PATIENCE, **alone)
+    dist.init_process_group(backends, timeout=_PATIENCE, **single)
     try:
         yield
-        dist.barrier()  # who leaves first must not be waited for
+        dist.barrier()  # the others fail if one leaves first
     finally:
-        gc.collect()  # spread weights hold on to the group
+        gc.collect()  # sharded weights hold on to the group
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """This process among `processes()`."""
+    """The rank of this process, 0 without torchrun."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def processes() -> int:
-    """How many processes share the policy."""
+def world_size() -> int:
+    """The number of processes that share the policy."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def neighbours() -> int:
-    """How many of them are on this machine."""
+def local_world_size() -> int:
+    """The number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def leads() -> bool:
-    """Whether this process runs the round and writes files."""
+def is_main() -> bool:
+    """True on rank 0, which runs the round and writes files."""
     return rank() == 0
 
 
-def together(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Makes rank 0's calls of a method happen on all ranks, on the objects that `built` made there."""
+def on_all_ranks(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Repeats rank 0's calls of a method on all ranks, on the objects that `built` made there."""
 
     @wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if processes() == 1:
+        if world_size() == 1:
             return method(self, *args, **kwargs)
-        with held():  # the others cannot be left in mid-call
-            if leads():
-                _tell((method.__name__, args, kwargs))
+        with held():  # a signal must not leave the others in mid-call
+            if is_main():
+                broadcast((method.__name__, args, kwargs))
             found = method(self, *args, **kwargs)
-            if largest(float(_told_to_end)) and leads() and not termination.came():
+            if all_reduce_max(float(_sigterm_came)) and is_main() and not termination.came():
                 signal.raise_signal(signal.SIGTERM)
             return found
 
@@ -95,94 +96,93 @@ def together(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
 @contextmanager
 def built(kind: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> Iterator[S]:
-    """Rank 0 builds `kind(*args)`, and the others one each; for the block they repeat its calls of `together` methods.
+    """Builds `kind(*args)` on every rank. During the block the other ranks repeat rank 0's `on_all_ranks` calls.
 
-    Where the block fails the others are told nothing: they end with rank 0, which may have left them in mid-call.
+    If the block fails, nothing more is broadcast: the other ranks end with rank 0, which may be in mid-call.
     """
-    _tell((kind, args, kwargs))
+    broadcast((kind, args, kwargs))
     yield kind(*args, **kwargs)
-    _tell(None)
+    broadcast(None)
 
 
 def follow() -> None:
-    """What the other ranks do until the work of `led` is done. Raises ConnectionError if rank 0 ends without it.
+    """Repeats rank 0's calls until its work is done.
 
-    SIGTERM is for rank 0, which needs the others to save what is under way: it is told once a call has ended.
+    SIGTERM is passed on to rank 0 after the present call, because rank 0 needs the others to save a checkpoint.
+
+    Raises:
+        RankLost: rank 0 ended before its work was done.
     """
-    signal.signal(signal.SIGTERM, _be_told_to_end)
-    while order := _hear():
+    signal.signal(signal.SIGTERM, _note_sigterm)
+    while order := _receive():
         kind, args, kwargs = order
         target = kind(*args, **kwargs)
-        while call := _hear():
+        while call := _receive():
             name, arguments, options = call
             getattr(target, name)(*arguments, **options)
 
 
-def _be_told_to_end(*_: object) -> None:
-    global _told_to_end
-    _told_to_end = True
-
-
-def led(device: str, dtype: str, work: Callable[[], R]) -> R | None:
-    """What `work` returns on rank 0; None on the others, which take part in its training.
+def run_on_main(device: str, dtype: str, work: Callable[[], R]) -> R | None:
+    """Runs `work` on rank 0 while the other ranks follow. Returns its result there, None on the others.
 
     Raises:
-        ConnectionError: on other ranks than 0: that process ended.
+        RankLost: on the other ranks: rank 0 ended.
     """
-    with joined(device, dtype):
-        if not leads():
+    with process_group(device, dtype):
+        if not is_main():
             follow()
             return None
         found = work()
-        _tell(None)
+        broadcast(None)
         return found
 
 
 def shares(rows: NDArray[np.intp], size: int) -> Iterator[tuple[NDArray[np.intp], bool]]:
-    """This process's part of the rows, at most `size` at a time, and whether they count.
+    """Splits rows over the ranks. Yields this rank's parts of at most `size` rows, and whether a part counts.
 
-    All processes get the same number of parts, since they gather weights together: where others have more rows, one
-    is taken again that must count for nothing.
+    All ranks get equally many parts, since they gather weights together. A rank with fewer rows than others repeats
+    one, which must not count.
     """
-    mine, longest = rows[rank() :: processes()], math.ceil(len(rows) / processes())
+    mine, longest = rows[rank() :: world_size()], math.ceil(len(rows) / world_size())
     for start in range(0, longest, size):
         part = mine[start : start + size]
         yield (part, True) if len(part) else (rows[:1], False)
 
 
-def largest(value: float) -> float:
-    """The largest of the processes' values."""
-    if processes() == 1:
+def all_reduce_max(value: float) -> float:
+    """The maximum over all ranks."""
+    if world_size() == 1:
         return value
     box = torch.tensor(value, dtype=torch.float64)
     dist.all_reduce(box, dist.ReduceOp.MAX)
     return float(box)
 
 
-def summed(values: dict[str, float]) -> dict[str, float]:
-    """Each value, added up over all ranks."""
-    if processes() == 1:
+def all_reduce_sum(values: dict[str, float]) -> dict[str, float]:
+    """The sum of each value over all ranks."""
+    if world_size() == 1:
         return values
     sums = torch.tensor(list(values.values()), dtype=torch.float64)
     dist.all_reduce(sums)
     return dict(zip(values, sums.tolist(), strict=True))
 
 
-def from_leader(value: R) -> R:
-    """Rank 0's value."""
-    if processes() == 1:
+def broadcast(value: R) -> R:
+    """Rank 0's value, on all ranks."""
+    if world_size() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
 
-def _tell(message: Any) -> None:
-    from_leader(message)
-
-
-def _hear() -> Any:
+def _receive() -> Any:
     try:
-        return from_leader(None)
+        return broadcast(None)
     except RuntimeError as failure:
-        raise ConnectionError("the process of rank 0 ended; its own message says why") from failure
+        raise RankLost("the process of rank 0 ended; its own message says why") from failure
+
+
+def _note_sigterm(*_: object) -> None:
+    global _sigterm_came
+    _sigterm_came = True

@@ -1,11 +1,11 @@
 """The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image.
 
-The ratio is that of the policy being trained to the one that sampled, whose log-probabilities are the engine's own.
-It holds both what the policy has learned since (one step, when rollouts overlap updates) and what engine and torch
-compute differently, and corrects for both: it is an importance weight inside a trust region (PPO, arXiv 1707.06347).
-The trust region leaves one side open: a token that became likelier although its answer was worse than the others may
-have any ratio. There the ratio is truncated at C (truncated importance sampling: Ionides 2008; for GRPO with a
-separate engine Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+The ratio is that of the policy being trained to the one that sampled, by the engine's own log-probabilities. It
+corrects both for what the policy has learned since (one step, when rollouts overlap updates) and for numerical
+differences between engine and torch: it is an importance weight inside a trust region (PPO, arXiv 1707.06347). The
+trust region is open on one side: a token that became likelier although its answer was worse than the others may have
+any ratio. There the ratio is truncated at C (truncated importance sampling: Ionides 2008; for GRPO with a separate
+engine Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Clipping:
 
 
 class GroupLoss(NamedTuple):
-    """The loss of some groups and what to plot about it. Sums over tokens but `ratio_max`, detached but `loss`."""
+    """The loss of some groups and its metrics. All are sums over tokens but `ratio_max`, all detached but `loss`."""
 
     loss: Tensor
     kl: Tensor
@@ -49,7 +49,7 @@ def group_loss(
 ) -> GroupLoss:
     """-sum over tokens of w min(ratio a, clip(ratio) a) - beta KL, to be divided by the batch's token count.
 
-    w = min(1, C / ratio), without gradient: a truncated token weighs as one of ratio C.
+    w = min(1, C / ratio), without gradient: a truncated token has the weight of one of ratio C.
 
     Args:
         policy: (N, K, T) log-probabilities of the sampled tokens under the policy being trained.

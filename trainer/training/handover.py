@@ -1,4 +1,4 @@
-"""How the policy under training reaches the engine that samples its rollouts."""
+"""The handover of the policy under training to the engine that samples its rollouts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from service.versions.store import VersionStore
 from trainer.files import writing
 from trainer.leftovers import run_id
 from trainer.settings.evolve import EvolveSettings
-from trainer.training.served import Served
+from trainer.training.rollouts import Served
 from trainer.workers.workers import Workers
 
 
 class Sampled(Protocol):
-    """What is handed over."""
+    """A policy that writes the files of a handover."""
 
     def hand_over(self, directory: Path) -> None:
-        """Writes what the engine loads."""
+        """Writes the files that the engine loads."""
 
 
 class Handover(ABC):
-    """A way to the engine; `workers` are those to ask. `mark` begins the names of what is handed over."""
+    """A way to the engine. `workers` are the engines to ask; the names of handed-over files begin with `mark`."""
 
     def __init__(self, workers: Workers, mark: str) -> None:
         self.workers = workers
@@ -34,15 +34,14 @@ class Handover(ABC):
 
     @abstractmethod
     def served(self, policy: Sampled, label: str) -> AbstractContextManager[Served]:
-        """Serves the policy as it is now for the length of the block.
+        """Serves the policy as it is now for the block.
 
-        Its name was never used before: an engine that is given new weights under an old name
-        goes on serving the old ones.
+        Its name is new: an engine that is given new weights under an old name keeps serving the old ones.
         """
 
 
 class AdapterHandover(Handover):
-    """An adapter beside the version that users are answered by."""
+    """An adapter beside the version that answers users."""
 
     def __init__(self, workers: Workers, store: VersionStore, version: str, mark: str) -> None:
         super().__init__(workers, mark)
@@ -62,7 +61,7 @@ class AdapterHandover(Handover):
 
 
 class WeightsHandover(Handover):
-    """All weights, which overwrite those of a rollout engine; its users are this trainer alone."""
+    """All weights, which overwrite those of a rollout engine; only this trainer uses it."""
 
     def __init__(self, workers: Workers, folder: Path, mark: str) -> None:
         super().__init__(workers, mark)
@@ -70,8 +69,8 @@ class WeightsHandover(Handover):
 
     @contextmanager
     def served(self, policy: Sampled, label: str) -> Iterator[Served]:
-        """The weights before are kept until these have answered: the engine goes back to them should these not load.
-        What others have in the folder stays."""
+        """The previous weights are kept until these have answered, for the engine goes back to them if these do not
+        load. Other runs' files in the folder stay."""
         directory = _written(policy, self._folder, f"{self.mark}-{label}")
         yield Served(directory.name)
         for ours in (*self._folder.glob(f"{self.mark}-*"), *self._folder.glob(f".{self.mark}-*")):
@@ -83,7 +82,7 @@ class WeightsHandover(Handover):
 def handover(
     settings: EvolveSettings, workers: Workers, store: VersionStore, version: str, say: Callable[[str], None]
 ) -> Iterator[Handover]:
-    """The way that goes with the kind of policy; `version` is the one it began as."""
+    """The handover for the settings' kind of policy, which began as `version`."""
     if settings.rollout_operator is None or settings.policy == "lora":
         yield AdapterHandover(workers, store, version, run_id(settings.run))
         return
@@ -93,7 +92,7 @@ def handover(
 
 
 def _written(policy: Sampled, folder: Path, label: str) -> Path:
-    """A new directory, whole or not there. Raises DiskFull."""
+    """Writes a new directory atomically. Raises DiskFull."""
     name = f"{label}-{uuid4().hex[:8]}"
     part = folder / f".{name}"
     folder.mkdir(parents=True, exist_ok=True)

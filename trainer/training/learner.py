@@ -1,72 +1,219 @@
-"""Policy and optimizer as every process has them."""
+"""Policy and optimizer as every process has them: one GRPO step on a batch of images, their sampled answers and
+advantages, and the checkpoint that a killed training resumes from.
+
+The checkpoint holds whole tensors, so that any number of processes may resume it: the trainable weights, the optimizer,
+the number of steps done, and the next step's rollouts, because the policy that sampled them may be gone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from evoquality.contract import InfoResponse, RolloutResult
 from service.prompts import Profile
+from trainer.errors import PromptMismatch, UserError
+from trainer.files import replacing
 from trainer.settings.evolve import EvolveSettings
-from trainer.training import checkpoint
-from trainer.training.checkpoint import Ahead
-from trainer.training.distributed import together
-from trainer.training.policies import load_policy
-from trainer.training.policy import Policy
-from trainer.training.update import Rollouts, Shown, Updater
+from trainer.training import distributed, sharding
+from trainer.training.distributed import on_all_ranks
+from trainer.training.grpo import Clipping, group_loss
+from trainer.training.logprobs import Logprobs
+from trainer.training.policy import Policy, load_policy
+
+Rollouts = Sequence[RolloutResult]
+"""The answers to one prompt an image."""
+Shown = Mapping[str, Image.Image]
+"""RGB pictures by content id."""
+Ahead = dict[str, Any] | None
+"""The next step's rollouts as plain values, if rollouts overlap updates."""
+_MEANS = ("loss", "kl", "entropy", "clipped", "truncated", "ratio")
+"""Metrics that are averaged over a step's tokens."""
 
 
 class Learner:
-    """What learns in a round. Each call happens on all processes (see `distributed`); only rank 0 writes files."""
+    """The policy under training with its optimizer. Every call runs on all ranks (see `distributed`); only rank 0
+    writes files."""
 
     def __init__(self, policy: Policy, settings: EvolveSettings) -> None:
         self.policy = policy
-        self._updater = Updater(policy, settings)
+        self._settings = settings
+        self._clipping = Clipping(settings.clip_low, settings.clip_high, settings.truncation)
+        self._optimizer = torch.optim.AdamW(policy.trainable(), lr=settings.learning_rate, weight_decay=0.0)
 
-    @together
+    @on_all_ranks
     def accumulate(self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64]) -> dict[str, float]:
-        """See `Updater.accumulate`."""
-        return self._updater.accumulate(shown, rollouts, advantage)
+        """Computes one step's gradients over the images whose rewards have spread, `images_per_pass` at a time. Under
+        torchrun each process takes a part of them.
 
-    @together
+        Args:
+            shown: B pictures.
+            rollouts: K answers to each of them.
+            advantage: (B, K).
+
+        Returns:
+            The step's metrics, means over its tokens.
+
+        Raises:
+            PromptMismatch: the engine saw another prompt than torch.
+        """
+        self._optimizer.zero_grad()
+        rows = np.flatnonzero(np.abs(advantage).max(1) > 0)
+        tokens = sum(len(completion.token_ids) for row in rows for completion in rollouts[row].completions)
+        images = list(shown.items())
+        passes = [
+            self._pass(
+                dict(images[row] for row in chosen),
+                [rollouts[row] for row in chosen],
+                advantage[chosen],
+                weight=1 / tokens if counts else 0.0,
+            )
+            for chosen, counts in distributed.shares(rows, self._settings.images_per_pass)
+        ]
+        means = distributed.all_reduce_sum({name: sum(found[name] for found in passes) for name in _MEANS})
+        largest = distributed.all_reduce_max(max((found["ratio_max"] for found in passes), default=0.0))
+        return {**means, "ratio_max": largest, "images_trained": float(len(rows))}
+
+    @on_all_ranks
     def step(self, left: float) -> float:
-        """See `Updater.step`."""
-        return self._updater.step(left)
+        """Moves the weights along the gradients.
 
-    @together
+        Args:
+            left: the share of the training still to come; the learning rate falls with it.
+
+        Returns:
+            The norm of the gradients, 0 if no image had any.
+        """
+        for options in self._optimizer.param_groups:
+            options["lr"] = self._settings.learning_rate * left
+        norm = self.policy.gradient_norm(1.0)
+        self._optimizer.step()
+        return norm
+
+    @on_all_ranks
+    @torch.no_grad()
     def mismatch(self, shown: Shown, rollout: RolloutResult) -> float:
-        """See `Updater.mismatch`."""
-        return self._updater.mismatch(shown, rollout)
+        """The difference between engine and torch under the same weights: the mean |ratio - 1| over the tokens of one
+        image's answers, sampled from the policy as it is now."""
+        current, _ = self._logprobs(shown, [rollout], reference=False)
+        ratio = torch.exp(current.chosen - _sampled_logprobs([rollout], current.mask))
+        return float(((ratio - 1).abs() * current.mask).sum() / current.mask.sum())
 
-    @together
+    @on_all_ranks
     def save(self, file: Path, steps: int, ahead: Ahead) -> None:
-        """See `checkpoint.save`."""
-        checkpoint.save(file, self.policy, self._updater.optimizer, steps, ahead)
+        """Replaces the checkpoint atomically; `steps` are done, `ahead` are the next step's rollouts."""
+        optimizer = sharding.gathered_optimizer(self.policy.network, self._optimizer)
+        state = {"steps": steps, "policy": self.policy.state(), "optimizer": optimizer, "ahead": ahead}
+        if not distributed.is_main():
+            return
+        with replacing(file) as opened:
+            torch.save(state, opened)
 
-    @together
+    @on_all_ranks
     def resume(self, file: Path) -> tuple[int, Ahead]:
-        """See `checkpoint.resume`."""
-        return checkpoint.resume(file, self.policy, self._updater.optimizer)
+        """Loads the last checkpoint if rank 0 finds one.
 
-    @together
+        Returns:
+            The number of steps done, and on rank 0 the next step's rollouts.
+
+        Raises:
+            UserError: the checkpoint holds other weights than the policy trains.
+        """
+        found = distributed.is_main() and file.exists()
+        state = torch.load(file, weights_only=True, map_location="cpu") if found else None
+        if state:
+            _check_fits(file, state["policy"], self.policy)
+        steps = distributed.broadcast(state and state["steps"])
+        if steps is None:
+            return 0, None
+        self.policy.set_state(state["policy"] if state else {})
+        sharding.scatter_optimizer(self.policy.network, self._optimizer, state["optimizer"] if state else {})
+        return int(steps), state and state["ahead"]
+
+    @on_all_ranks
     def is_finite(self) -> bool:
-        """Whether every weight under training is a number."""
+        """True if no weight under training is NaN or infinite."""
         return all(bool(torch.isfinite(weights).all()) for weights in self.policy.state().values())
 
-    @together
+    @on_all_ranks
     def hand_over(self, directory: Path) -> None:
         """See `Policy.hand_over`."""
         self.policy.hand_over(directory)
 
-    @together
+    @on_all_ranks
     def save_checkpoint(self, directory: Path) -> None:
         """See `Policy.save_checkpoint`."""
         self.policy.save_checkpoint(directory)
 
+    def _pass(
+        self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64], *, weight: float
+    ) -> dict[str, float]:
+        """One forward and backward pass over N images; `advantage` is (N, K), `weight` is that of each token in the
+        step's mean."""
+        current, reference = self._logprobs(shown, rollouts, reference=self._settings.beta > 0)
+        found = group_loss(
+            current.chosen,
+            _sampled_logprobs(rollouts, current.mask),
+            reference and reference.chosen,
+            torch.tensor(advantage, dtype=torch.float32, device=current.mask.device),
+            current.mask,
+            beta=self._settings.beta,
+            clipping=self._clipping,
+        )
+        torch.autograd.backward(found.loss * weight * distributed.world_size())  # FSDP averages over the ranks
+        sums = {**found._asdict(), "entropy": current.entropy.sum()}
+        return {name: float(value.detach()) * (1 if name == "ratio_max" else weight) for name, value in sums.items()}
+
+    def _logprobs(self, shown: Shown, rollouts: Rollouts, *, reference: bool) -> tuple[Logprobs, Logprobs | None]:
+        answers = [[completion.token_ids for completion in rollout.completions] for rollout in rollouts]
+        found = self.policy.with_reference(list(shown.values()), answers, reference=reference)
+        for image, prompt, rollout in zip(shown, found[0].prompts, rollouts, strict=True):
+            check_prompt(image, prompt, rollout.prompt_token_ids)
+        return found
+
 
 def begin(version: Path, profile: Profile, settings: EvolveSettings, seed: int, engine: InfoResponse) -> Learner:
-    """A round's learner; `version` is the directory of the weights to begin with, the others see `load_policy`."""
+    """The learner at the beginning of a round; `version` is the directory of its first weights, for the others see
+    `load_policy`."""
     return Learner(load_policy(version, profile, settings, seed, engine), settings)
+
+
+def check_prompt(image: str, torch_saw: list[int], engine_saw: list[int]) -> None:
+    """Compares the prompts' token ids: with other prompts the log-probabilities would be silently wrong.
+
+    Raises:
+        PromptMismatch: they differ.
+    """
+    if len(torch_saw) != len(engine_saw):
+        raise PromptMismatch(
+            f"image {image}: the engine's prompt has {len(engine_saw)} tokens, the trainer's {len(torch_saw)}. They "
+            "scale pictures differently: start every service that samples with the same --min-pixels and --max-pixels "
+            "as the one at --operator"
+        )
+    if torch_saw != engine_saw:
+        raise PromptMismatch(
+            f"image {image}: the engine's prompt has other tokens than the trainer's. Tokenizer or chat template "
+            "differ: let service and trainer read the same version from the same --store"
+        )
+
+
+def _sampled_logprobs(rollouts: Rollouts, mask: Tensor) -> Tensor:
+    """(N, K, T) log-probabilities under the policy that sampled, as the engine reported them."""
+    values = [value for rollout in rollouts for completion in rollout.completions for value in completion.logprobs]
+    return torch.zeros_like(mask).masked_scatter(mask.bool(), torch.tensor(values, device=mask.device))
+
+
+def _check_fits(file: Path, weights: Mapping[str, Tensor], policy: Policy) -> None:
+    trained = {name: each.shape for name, each in policy.network.named_parameters() if each.requires_grad}
+    if {name: each.shape for name, each in weights.items()} != trained:
+        raise UserError(
+            f"{file} was written with another --policy, --rank or --train-vision; give those it began with, or "
+            "another --run"
+        )

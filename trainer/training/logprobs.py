@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from trainer.training import repeated_prefix, shared_prefix
-from trainer.training.prompt import Prompt
+from trainer.training import shared_prefix
+from trainer.training.shared_prefix import Prompt
 
 Answers = Sequence[Sequence[int]]
 """The K answers to one prompt, as token ids."""
@@ -20,7 +20,7 @@ States = Callable[[PreTrainedModel, Sequence[Prompt], Tensor, Tensor], tuple[Ten
 
 log = logging.getLogger(__name__)
 _ROUNDING = 0.1
-"""How far shared and repeated prefix may be apart in 16-bit floats; in float32 they may not be by 1e-3."""
+"""Tolerance between shared and repeated prefix in 16-bit floats; in float32 it is 1e-3."""
 
 
 class Logprobs(NamedTuple):
@@ -37,38 +37,40 @@ class Logprobs(NamedTuple):
 
 
 class AnswerLogprobs:
-    """Log-probabilities by the shared prefix. The first use is checked against the repeated prefix, which replaces
-    the shared one, with a warning, should they disagree: some models or attention kernels may not allow for it."""
+    """Log-probabilities by the shared prefix.
+
+    The first use is checked against the repeated prefix. If they disagree, because a model or an attention kernel does
+    not support sharing, the repeated prefix replaces the shared one, with a warning.
+    """
 
     def __init__(self, language_model: PreTrainedModel, head: nn.Module) -> None:
         shared_prefix.install(language_model)
         self._language_model = language_model
         self._head = head
-        self._states: States = shared_prefix.states
+        self._states: States = shared_prefix.shared_states
         self._checked = False
 
-    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> Logprobs:
         """See `answer_logprobs`."""
         if not self._checked:
             self._checked = True
             self._check(prompts[:1], answers[:1])
-        return answer_logprobs(
-            self._states, self._language_model, self._head, prompts, answers, temperature=temperature
-        )
+        return answer_logprobs(self._states, self._language_model, self._head, prompts, answers)
 
     @torch.no_grad()
     def _check(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> None:
         shared, plain = (
-            answer_logprobs(way.states, self._language_model, self._head, prompts, answers).chosen
-            for way in (shared_prefix, repeated_prefix)
+            answer_logprobs(states, self._language_model, self._head, prompts, answers).chosen
+            for states in (shared_prefix.shared_states, shared_prefix.repeated_states)
         )
         apart = float((shared - plain).abs().max())
         if apart > (1e-3 if prompts[0].embeddings.dtype == torch.float32 else _ROUNDING):
             log.warning(
-                "the shared prefix gives log-probabilities %.2g apart from the plain pass; going on with the plain, "
-                "slower one: one row an answer", apart,
-            )  # fmt: skip
-            self._states = repeated_prefix.states
+                "the shared prefix gives log-probabilities %.2g apart from the plain pass; continuing with the slower "
+                "plain pass, one row an answer",
+                apart,
+            )
+            self._states = shared_prefix.repeated_states
 
 
 def answer_logprobs(
@@ -77,17 +79,15 @@ def answer_logprobs(
     head: nn.Module,
     prompts: Sequence[Prompt],
     answers: Sequence[Answers],
-    *,
-    temperature: float = 1.0,
 ) -> Logprobs:
-    """Log-probabilities of K answers to each prompt, by `shared_prefix.states` or `repeated_prefix.states`.
+    """Log-probabilities of K answers to each prompt, by `shared_states` or `repeated_states`.
 
     Raises:
         ValueError: the prompts have different numbers of answers, or an answer is empty.
     """
     tokens, mask = padded(answers, prompts[0].embeddings.device)
     found, rows = states(language_model, prompts, tokens, mask)
-    every = (head(found).float() / temperature).log_softmax(-1)
+    every = head(found).float().log_softmax(-1)
     chosen = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(mask, every[rows[mask], tokens[mask]])
     with torch.no_grad():
         entropy = -torch.linalg.vecdot(every.exp(), every)[rows] * mask

@@ -1,30 +1,38 @@
-"""The model from pictures to the log-probabilities of answers, as one module: what many processes share."""
+"""The model from pictures to the log-probabilities of answers, as one module that many processes can share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from evoquality.contract import Task
-from service.prompts import Profile
+from service.prompts import Profile, chat_messages
 from trainer.training import sharding
 from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
-from trainer.training.prompt import Pictures, Prompt, encode
+from trainer.training.shared_prefix import Prompt
 
-logging.disable_progress_bar()  # the stages show theirs
+logging.disable_progress_bar()  # the stages show their own
 
 Pixels = Mapping[str, int | None]
 """`min_pixels` and `max_pixels` of the image processor; None: the checkpoint's own."""
 
 
 class Network(nn.Module):
-    """A Qwen2.5-VL over a checkpoint's weights. `vision_gradient`: whether prompts keep the graph of their pictures.
-    `pixels`: the limits that pictures are scaled to."""
+    """A Qwen2.5-VL over a checkpoint's weights.
+
+    Args:
+        model: with its language head.
+        checkpoint: the directory of the processor.
+        profile: the format of the answers.
+        vision_gradient: True keeps the graph of vision tower and embeddings, for full fine-tuning.
+        pixels: the limits that pictures are scaled to.
+    """
 
     def __init__(
         self,
@@ -42,31 +50,75 @@ class Network(nn.Module):
         self._profile = profile
         self._logprobs = AnswerLogprobs(model.model.language_model, model.lm_head)
 
-    def forward(self, task: Task, batch: Sequence[Pictures], answers: Sequence[Answers]) -> Logprobs:
-        """Log-probabilities of K answers to the task over each entry's pictures."""
-        return self._logprobs(self._encode(task, batch), answers)
+    def forward(self, pictures: Sequence[Image.Image], answers: Sequence[Answers]) -> Logprobs:
+        """Log-probabilities of K answers to the score prompt over each RGB picture."""
+        return self._logprobs(self._encode(pictures), answers)
 
-    def encode_batch(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
-        """See `prompt.encode`."""
-        return self._encode(task, batch)
+    def encode(self, pictures: Sequence[Image.Image]) -> list[Prompt]:
+        """The score prompt over each RGB picture; see `encode_scores`."""
+        return self._encode(pictures)
 
-    def logprobs(self, prompts: Sequence[Prompt], answers: Sequence[Answers], *, temperature: float = 1.0) -> Logprobs:
-        """See `AnswerLogprobs`."""
-        return self._logprobs(prompts, answers, temperature=temperature)
+    def logprobs(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> Logprobs:
+        """Log-probabilities of K answers to each prompt; see `AnswerLogprobs`."""
+        return self._logprobs(prompts, answers)
 
     def recompute_activations(self) -> None:
-        """Keeps no layer's inner activations for the backward pass, which computes them again: less memory, exact."""
+        """Discards each layer's inner activations and computes them again in the backward pass: less memory, exact."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.model.train()  # which turns nothing else on: these models drop nothing out
+        self.model.train()  # has no other effect: these models have no dropout
 
     def place(self, device: str, dtype: torch.dtype) -> None:
-        """Moves it to the device: of every layer only the process's part, if there are many (or `dtype` is not the
-        weights' own)."""
+        """Moves the module to the device. With many processes (or a `dtype` other than that of the weights) each takes
+        its part of every layer."""
         layers = [*self.model.model.language_model.layers, *self.model.model.visual.blocks]
-        sharding.place(self, layers, ("encode_batch", "logprobs"), device, dtype)
+        sharding.place(self, layers, ("encode", "logprobs"), device, dtype)
 
-    def _encode(self, task: Task, batch: Sequence[Pictures]) -> list[Prompt]:
-        return encode(self.model.model, self._processor, self._profile, task, batch, gradient=self.vision_gradient)
+    def _encode(self, pictures: Sequence[Image.Image]) -> list[Prompt]:
+        return encode_scores(self.model.model, self._processor, self._profile, pictures, gradient=self.vision_gradient)
+
+
+def load_model(checkpoint: Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    """The checkpoint's model, on the CPU; `dtype` "auto" is the checkpoint's own."""
+    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
+
+
+def encode_scores(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    profile: Profile,
+    pictures: Sequence[Image.Image],
+    *,
+    gradient: bool,
+) -> list[Prompt]:
+    """Encodes the score prompt over each picture, with one call of the vision tower for all.
+
+    Args:
+        model: the Qwen2.5-VL without its head.
+        processor: its tokenizer and image processor.
+        profile: the format of the answers.
+        pictures: RGB.
+        gradient: keep the graph of vision tower and embeddings.
+    """
+    text = processor.apply_chat_template(chat_messages("score", profile), add_generation_prompt=True, tokenize=False)
+    encoded = processor(
+        text=[text] * len(pictures), images=list(pictures), return_tensors="pt", padding=True, padding_side="right"
+    ).to(model.device)
+    ids, grids, there = encoded["input_ids"], encoded["image_grid_thw"], encoded["attention_mask"]
+    positions, _ = model.get_rope_index(ids, encoded["mm_token_type_ids"], grids, attention_mask=there)
+    with nullcontext() if gradient else torch.no_grad():
+        embeddings = _with_pictures(model, ids, encoded["pixel_values"], grids)
+    lengths = there.sum(1).tolist()
+    return [
+        Prompt(ids[row, :length].tolist(), embeddings[row, :length], positions[:, row, :length])
+        for row, length in enumerate(lengths)
+    ]
+
+
+def _with_pictures(model: PreTrainedModel, ids: Tensor, pixels: Tensor, grids: Tensor) -> Tensor:
+    visual = torch.cat(model.get_image_features(pixels, grids).pooler_output)
+    embeddings = model.get_input_embeddings()(ids)
+    places = (ids == model.config.image_token_id)[..., None]
+    return embeddings.masked_scatter(places, visual.to(embeddings.dtype))
 
 
 def _processor(checkpoint: Path, pixels: Pixels) -> ProcessorMixin:
@@ -79,8 +131,3 @@ def _processor(checkpoint: Path, pixels: Pixels) -> ProcessorMixin:
             "longest_edge": largest or images.size["longest_edge"],
         }
     return processor
-
-
-def load_model(checkpoint: Path, dtype: torch.dtype | str) -> PreTrainedModel:
-    """The checkpoint's model, on the CPU; `dtype` "auto" is the checkpoint's own."""
-    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The online stage: GRPO on the score answer, K rollouts an image from the current policy through the engine."""
+"""The online stage: GRPO on the score answer, with K rollouts an image that the engine samples from the policy."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated, held
-from trainer.training import collapse, scores
+from trainer.training import collapse
 from trainer.training.handover import Handover
-from trainer.training.learner import Learner
-from trainer.training.reward import advantages
-from trainer.training.rollouts import SampledGroup, Sampler
-from trainer.training.served import Served
-from trainer.training.targets import Target
-from trainer.training.update import Shown
-from trainer.voting.pairs import Group
+from trainer.training.learner import Learner, Shown
+from trainer.training.reward import Target, advantages
+from trainer.training.rollouts import SampledGroup, Sampler, Served, sample_scores, to_scores
+from trainer.voting.groups import Group
 
 
 @dataclass(slots=True)
 class OnlineStage:
-    """One round's training. `folder` keeps `steps.jsonl` and the checkpoint that a killed stage resumes from."""
+    """One round's training. `folder` holds `steps.jsonl` and the checkpoint that a killed stage resumes from."""
 
     learner: Learner
     pool: Pool
@@ -46,8 +43,8 @@ class OnlineStage:
     def run(self, groups: Sequence[Group], advance: Callable[[dict[str, Any] | None, int], None]) -> None:
         """Trains on every group, `settings.epochs` times; `advance` gets each step's metrics and the steps done.
 
-        With `settings.overlap` the rollouts of a step are always those of the policy one step behind (the first's
-        excepted), whatever takes how long, so that a run can be repeated.
+        With `settings.overlap` the rollouts of every step but the first are those of the policy one step behind,
+        independent of timing, so that a run can be repeated.
 
         Raises:
             Collapsed: see `collapse.check`.
@@ -55,7 +52,7 @@ class OnlineStage:
         """
         plan = [group for _ in range(self.settings.epochs) for group in groups]
         done, ahead = self._resume()
-        self._watch()  # a kill may have come before the last step was looked at
+        self._watch()  # a kill may have come before the last step was checked
         advance(None, done)
         with Sampler() as sampler:
             for step in range(done, len(plan)):
@@ -63,7 +60,7 @@ class OnlineStage:
                 try:
                     ahead = ahead or self._collect(self._begin(plan, step, sampler), plan[step])
                     metrics, following = self._prepare(plan, step, ahead, sampler)
-                except Terminated:  # the weights are still those of the steps done
+                except Terminated:  # the weights have not moved since the last step
                     if step:
                         self._save(step, ahead)
                     raise
@@ -80,20 +77,23 @@ class OnlineStage:
     def _prepare(
         self, plan: list[Group], step: int, rollouts: SampledGroup, sampler: Sampler
     ) -> tuple[dict[str, float], SampledGroup | None]:
-        """The gradients of a step. Returns what to plot, and the next step's rollouts if they overlap."""
+        """Computes a step's gradients. Returns its metrics, and the next step's rollouts if they overlap."""
         began = time.monotonic()
         overlaps = self.settings.overlap and step + 1 < len(plan)
         sampling = self._begin(plan, step + 1, sampler) if overlaps else None
-        sampled = scores.to_scores(rollouts.results, self.profile)
+        sampled = to_scores(rollouts.results, self.profile)
         reward = self.target.rewards(plan[step], sampled)
         advantage = advantages(reward, normalise=self.settings.normalise)
         update = self.learner.accumulate(self._shown(plan[step]), rollouts.results, advantage)
         updated = time.monotonic()
         ahead = self._collect(sampling, plan[step + 1]) if sampling else None  # before the weights move
         metrics = {
-            **_describe(sampled, reward, advantage), **update, "mismatch": rollouts.mismatch,
-            "rollout_seconds": rollouts.seconds, "update_seconds": updated - began,
-        }  # fmt: skip
+            **_describe(sampled, reward, advantage),
+            **update,
+            "mismatch": rollouts.mismatch,
+            "rollout_seconds": rollouts.seconds,
+            "update_seconds": updated - began,
+        }
         return metrics, ahead
 
     def _begin(self, plan: list[Group], step: int, sampler: Sampler) -> Future[SampledGroup]:
@@ -102,13 +102,17 @@ class OnlineStage:
         return sampler.begin(serving, lambda served: self._roll_out(plan[step], step, served))
 
     def _roll_out(self, group: Group, step: int, served: Served) -> list[RolloutResult]:
-        return scores.sample(
-            self.handover.workers, self.pool, group, served, samples=self.settings.samples,
+        return sample_scores(
+            self.handover.workers,
+            self.pool,
+            group,
+            served,
+            samples=self.settings.samples,
             seed=self.seed * 7919 + step * 104_729,
-        )  # fmt: skip
+        )
 
     def _collect(self, sampling: Future[SampledGroup], group: Group) -> SampledGroup:
-        """Waits for rollouts of the policy as it still is, and compares engine with torch on the first image."""
+        """Waits for rollouts, and compares engine with torch on the first image while the policy is still the same."""
         sampled = sampling.result()
         mismatch = self.learner.mismatch(self._shown(group[:1]), sampled.results[0])
         return sampled.model_copy(update={"mismatch": mismatch})
@@ -124,8 +128,8 @@ class OnlineStage:
         self.learner.save(self.folder / "checkpoint.pt", done, ahead.model_dump() if ahead else None)
 
     def _resume(self) -> tuple[int, SampledGroup | None]:
-        """Takes up the last checkpoint, forgets the metrics of steps after it, returns the steps done and the next
-        step's rollouts."""
+        """Resumes from the last checkpoint and deletes the metrics of later steps. Returns the number of steps done and
+        the next step's rollouts."""
         done, ahead = self.learner.resume(self.folder / "checkpoint.pt")
         log = self.folder / "steps.jsonl"
         write_jsonl(log, [row for row in read_jsonl(log) if row["step"] < done])
@@ -135,7 +139,7 @@ class OnlineStage:
 def _describe(
     sampled: NDArray[np.float64], reward: NDArray[np.float64], advantage: NDArray[np.float64]
 ) -> dict[str, float]:
-    """What to plot of a step's rollouts."""
+    """The metrics of a step's rollouts."""
     means = [float(np.nanmean(row)) for row in sampled if np.isfinite(row).any()]
     deviations = [float(np.nanstd(row)) for row in sampled if np.isfinite(row).any()]
     judged = reward[np.isfinite(reward)]

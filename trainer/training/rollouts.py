@@ -1,16 +1,35 @@
-"""A step's rollouts, sampled in a thread beside the update of the step before."""
+"""Rollouts: score answers sampled from the service for the online stage and the gate, for training in a thread beside
+the update of the step before."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from evoquality.contract import RolloutResult
-from trainer.training.served import Served
+from evoquality import encode_image
+from evoquality.contract import RolloutPrompt, RolloutRequest, RolloutResult
+from service.answers import parse_score
+from service.prompts import Profile
+from trainer.pool.pool import Pool
+from trainer.workers.workers import Workers
+
+_IMAGES_A_REQUEST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The names under which the service answers as a policy: a version and an adapter on it; None: the version
+    itself."""
+
+    version: str
+    adapter: str | None = None
 
 
 class SampledGroup(BaseModel):
@@ -18,14 +37,14 @@ class SampledGroup(BaseModel):
 
     results: list[RolloutResult]
     seconds: float
-    """How long sampling took."""
+    """The time that sampling took."""
     mismatch: float = 0.0
-    """How far engine and torch were apart on the first image, before the weights moved: `Updater.mismatch`."""
+    """The difference between engine and torch on the first image, before the weights moved: `Learner.mismatch`."""
 
 
 class Sampler:
-    """Samples in a thread of its own. A context manager: it ends once nothing is being sampled any more, but at once
-    after an error, as when the process shall end."""
+    """Samples in a thread of its own. A context manager: it waits for a sampling that is under way, except after an
+    error, when the process is to end at once."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
@@ -39,7 +58,7 @@ class Sampler:
     def begin(
         self, serving: AbstractContextManager[Served], sample: Callable[[Served], list[RolloutResult]]
     ) -> Future[SampledGroup]:
-        """Samples from the policy as it is now: it is handed over before this returns, and may change then."""
+        """Samples from the policy as it is now: it is handed over before this returns, and may change afterwards."""
         began, handed_over = time.monotonic(), ExitStack()
         served = handed_over.enter_context(serving)
 
@@ -49,3 +68,50 @@ class Sampler:
             return SampledGroup(results=results, seconds=time.monotonic() - began)
 
         return self._thread.submit(work)
+
+
+def sample_scores(
+    workers: Workers,
+    pool: Pool,
+    images: Sequence[str],
+    served: Served,
+    *,
+    samples: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[RolloutResult]:
+    """Samples answers to `c_score` at temperature 1.
+
+    Args:
+        workers: the replicas to ask.
+        pool: holds the images.
+        images: B content ids.
+        served: the policy to sample from.
+        samples: K answers an image.
+        seed: of the sampling.
+        advance: gets the number of images of every batch.
+
+    Returns:
+        K answers to each of the B images, in their order.
+
+    Raises:
+        ServiceError: the service refused, for example because the version is no longer the active one.
+    """
+    results: list[RolloutResult] = []
+    for start in range(0, len(images), _IMAGES_A_REQUEST):
+        chunk = images[start : start + _IMAGES_A_REQUEST]
+        prompts = [
+            RolloutPrompt(task="score", images=[image], samples=samples, seed=(seed + 131 * (start + row)) % 2**31)
+            for row, image in enumerate(chunk)
+        ]
+        encoded = {image: encode_image(pool.bytes_of(image)) for image in chunk}
+        request = RolloutRequest(images=encoded, prompts=prompts, adapter=served.adapter, version=served.version)
+        results += workers.rollouts(request).results
+        advance(len(chunk))
+    return results
+
+
+def to_scores(rollouts: Sequence[RolloutResult], profile: Profile) -> NDArray[np.float64]:
+    """(B, K) scores, NaN where an answer is unreadable."""
+    parsed = [[parse_score(completion.text, profile) for completion in rollout.completions] for rollout in rollouts]
+    return np.array([[np.nan if score is None else score for score in group] for group in parsed], dtype=np.float64)

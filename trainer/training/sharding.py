@@ -1,4 +1,4 @@
-"""A policy's weights spread over the processes by FSDP2, and whole again. All processes must call these together."""
+"""A policy's weights sharded over the processes by FSDP2, and gathered again. All ranks must call these together."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from trainer.training.distributed import leads, processes
+from trainer.training.distributed import is_main, world_size
 
 
 def place(
     network: nn.Module, layers: Sequence[nn.Module], methods: Sequence[str], device: str, dtype: torch.dtype
 ) -> None:
-    """Moves the network to the device. Among many processes each takes its part of every tensor alone, one of `layers`
-    after the other: a device never holds the whole. They are gathered one at a time to compute, in `dtype`.
+    """Moves the network to the device. Of many processes each takes its shard of every tensor, layer by layer, so that
+    no device ever holds the whole. To compute, layers are gathered one at a time, in `dtype`.
 
-    `methods` are those that compute with the network as its forward does.
+    `methods` are the network's other methods that compute with its weights, as forward does.
     """
     mixed = any(parameter.dtype != dtype for parameter in network.parameters())
-    if processes() == 1 and not (mixed and dist.is_initialized()):
+    if world_size() == 1 and not (mixed and dist.is_initialized()):
         network.to(device)
         return
-    mesh = init_device_mesh(torch.device(device).type, (processes(),))
+    mesh = init_device_mesh(torch.device(device).type, (world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for module in (*layers, network):
         fully_shard(module, mesh=mesh, mp_policy=policy)
@@ -47,12 +47,12 @@ def gathered_weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tens
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
     state = get_model_state_dict(module, options=options)
     wanted = (name for name, each in module.named_parameters() if each.requires_grad or not trained_only)
-    return {name: state[name] for name in wanted if leads()}
+    return {name: state[name] for name in wanted if is_main()}
 
 
 def scatter_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Takes over whole tensors, of which the other ranks get their parts from rank 0; tensors not named stay."""
-    set_model_state_dict(module, weights, options=_spread(strict=False))
+    """Loads rank 0's whole tensors into the shards of all ranks; tensors not named stay."""
+    set_model_state_dict(module, weights, options=_from_rank_0(strict=False))
 
 
 def gathered_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def gathered_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> d
 
 
 def scatter_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Takes over what rank 0's `gathered_optimizer` gave."""
-    set_optimizer_state_dict(module, optimizer, state, options=_spread(strict=True))
+    """Loads the result of `gathered_optimizer` on rank 0 into all ranks."""
+    set_optimizer_state_dict(module, optimizer, state, options=_from_rank_0(strict=True))
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be spread over the ranks, whole."""
+    """The whole of a tensor that may be sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _spread(*, strict: bool) -> StateDictOptions:
+def _from_rank_0(*, strict: bool) -> StateDictOptions:
     return StateDictOptions(full_state_dict=True, broadcast_from_rank0=dist.is_initialized(), strict=strict)

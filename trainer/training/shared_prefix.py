@@ -1,19 +1,22 @@
 """K answers to each of several prompts in one pass that computes every prompt once.
 
-A row of the batch is `[prompt | answer 1 | ... | answer K]`; the rotary positions of every answer begin again where
-the prompt's end. All that works token by token (projections, norms, MLPs) sees the row as it is. Attention alone is
-done in two: the prompt attends to itself, each answer to the prompt and to itself (Prefix Grouper, arXiv 2506.05433).
-Exact, gradients included.
+A row of the batch is `[prompt | answer 1 | ... | answer K]`; the rotary positions of every answer start where the
+prompt's end. Token-wise operations (projections, norms, MLPs) see the row as it is. Only attention is split: the prompt
+attends to itself, each answer to the prompt and to itself (Prefix Grouper, arXiv 2506.05433). The result is exact,
+gradients included.
 
-Short answers attend in one block over the whole row, masked to their own part: nothing is copied. Answers that
-together are longer than their prompt would waste the most of that block; theirs is a block each, with a copy of the
-prompt's keys and values. Measured on 8 layers of width 128, prompt 310: 5 tokens, K = 32: 0.14 s against 0.22 s;
-255 tokens, K = 8: 1.7 s against 0.8 s.
+Short answers attend in one block over the whole row, masked to their own part, without copies. Answers that together
+are longer than their prompt would waste most of that block; each has a block of its own, with a copy of the prompt's
+keys and values. Measured on 8 layers of width 128, prompt 310: 5 tokens, K = 32: 0.14 s against 0.22 s; 255 tokens,
+K = 8: 1.7 s against 0.8 s.
+
+`repeated_states` is the plain way that this is checked against.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,32 +26,46 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from trainer.training.prompt import Prompt
-
 _NAME = "shared_prefix"
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One encoded prompt of P tokens, the prefix of its answers."""
+
+    token_ids: list[int]
+    embeddings: Tensor
+    """(P, width), visual tokens in place."""
+    positions: Tensor
+    """(3, P) rotary positions: time, height, width."""
+
+    @property
+    def next_position(self) -> Tensor:
+        """() The position of an answer's first token: one past the largest of any kind."""
+        return self.positions.max() + 1
+
+
 class Layout(NamedTuple):
-    """How the rows of a batch are laid out."""
+    """The layout of a batch's rows."""
 
     prompt: int
     """P, columns of the longest prompt; shorter ones are padded on their right."""
     answers: int
     """K"""
     apart: bool
-    """Whether every answer attends in a block of its own."""
+    """True if every answer attends in a block of its own."""
     visible: Tensor
-    """Which columns each token of an answer sees: (N, 1, K T, P + K T) bool; apart, (N K, 1, T, P + T)."""
+    """The columns that each token of an answer sees: (N, 1, K T, P + K T) bool; apart, (N K, 1, T, P + T)."""
 
 
 def install(language_model: PreTrainedModel) -> None:
-    """Makes the language model understand a `layout`; without one it goes on attending as SDPA does."""
+    """Makes the language model accept a `layout`; without one it attends as SDPA does."""
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
     language_model.set_attn_implementation(_NAME)
 
 
-def states(
+def shared_states(
     language_model: PreTrainedModel, prompts: Sequence[Prompt], tokens: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The hidden states that predict the answers' tokens.
@@ -62,13 +79,13 @@ def states(
     Returns:
         (M, width) states, each once, and (N, K, T) which of them predicts which token (0 at padding).
     """
-    fed = tokens[..., :-1]  # what the last token would predict nobody asks
+    fed = tokens[..., :-1]  # nothing follows the last token
     lengths = torch.tensor([len(prompt.token_ids) for prompt in prompts], device=tokens.device)
     layout = _layout(lengths, fed)
     output = language_model(
         inputs_embeds=_embeddings(language_model, prompts, fed),
         position_ids=_positions(prompts, fed),
-        attention_mask={"full_attention": None},  # `_attend` knows who sees whom
+        attention_mask={"full_attention": None},  # `_attend` masks by the layout
         use_cache=False,
         layout=layout,
     ).last_hidden_state
@@ -79,6 +96,29 @@ def states(
     rows[..., 0] = torch.arange(len(prompts), device=tokens.device)[:, None]
     rows[..., 1:][followed] = torch.arange(len(rest), device=tokens.device) + len(prompts)
     return torch.cat([last, rest]), rows
+
+
+def repeated_states(
+    language_model: PreTrainedModel, prompts: Sequence[Prompt], tokens: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The hidden states that predict the answers' tokens; arguments and result as in `shared_states`."""
+    embeddings, positions, places = [], [], []
+    for prompt, answers in zip(prompts, tokens[..., :-1], strict=True):
+        for answer in answers:
+            steps = torch.arange(len(answer), device=tokens.device) + prompt.next_position
+            embeddings.append(torch.cat([prompt.embeddings, language_model.get_input_embeddings()(answer)]))
+            positions.append(torch.cat([prompt.positions, steps.expand(3, -1)], 1).T)
+            places.append(torch.arange(tokens.shape[2], device=tokens.device) + len(prompt.token_ids) - 1)
+    output = language_model(
+        inputs_embeds=pad_sequence(embeddings, batch_first=True),
+        position_ids=pad_sequence(positions, batch_first=True).permute(2, 0, 1),
+        use_cache=False,
+    ).last_hidden_state
+    wanted = mask.flatten(0, 1)
+    rows = torch.zeros_like(tokens)
+    rows[mask] = torch.arange(int(mask.sum()), device=tokens.device)
+    row = torch.arange(len(wanted), device=tokens.device)[:, None].expand_as(wanted)
+    return output[row[wanted], torch.stack(places)[wanted]], rows
 
 
 def _layout(lengths: Tensor, fed: Tensor) -> Layout:

@@ -1,4 +1,4 @@
-"""One replica of the service as a rollout worker: whether to ask it, and the adapters or weights it has loaded."""
+"""One replica of the service as a rollout worker: its health, and the adapters or weights it has loaded."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from evoquality.contract import SwapResponse
 from trainer.files import writing
 
 _REST_SECONDS = 10.0
-"""How long a replica in trouble is left alone while others answer."""
+"""A replica in trouble is skipped for this long while others answer."""
 _GOODBYE_SECONDS = 5.0
-"""How long unloading may take: what is left behind is removed at the next start."""
+"""Time limit of unloading an adapter: leftovers are removed at the next start."""
 _BUSY = {429, 502, 503, 504}
 
 Trouble = ServiceError | httpx.TransportError
@@ -28,34 +28,34 @@ Trouble = ServiceError | httpx.TransportError
 
 @dataclass(slots=True)
 class Replica:
-    """A service at one address. `trouble` is why it did not answer last time."""
+    """A service at one address. `trouble` is the last failure, None after an answer."""
 
     url: str
     client: AsyncClient
     adapters: Path
     overwritten: bool = False
-    """Whether it runs in the role rollout: its weights are those of the version that is asked for."""
+    """True for the role rollout: its weights are overwritten with the version that is asked for."""
     trouble: Trouble | None = None
     _rests_until: float = 0.0
     _loaded: dict[str, str] = field(default_factory=dict)
     """The replica's own name of every adapter: an engine never takes a name twice."""
     _holds: str | None = None
-    """The weights it was overwritten with."""
+    """The version it was overwritten with."""
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def may_be_asked(self) -> bool:
-        """Whether it answered last time, or has been left alone for long enough since."""
+        """True if it answered last time, or has been skipped for long enough since."""
         return self.trouble is None or monotonic() >= self._rests_until
 
     @property
     def has_another_version(self) -> bool:
-        """Whether it refused because it serves another version than was asked for."""
+        """True if it refused because it serves another version than was asked for."""
         conflict = isinstance(self.trouble, ServiceError) and self.trouble.problem.code == "version_conflict"
         return conflict and not self.overwritten
 
     def note(self, trouble: Trouble) -> None:
-        """Writes down that it cannot answer now. Raises `trouble` if waiting would not help."""
+        """Records that it cannot answer now. Raises `trouble` if waiting would not help."""
         if isinstance(trouble, ServiceError):
             code = trouble.problem.code
             if code == "unknown_adapter":  # it was restarted, or has swapped
@@ -68,14 +68,14 @@ class Replica:
         self._rests_until = monotonic() + _REST_SECONDS
 
     async def hold(self, version: str) -> None:
-        """Overwrites the weights by those handed over as `version`, if the replica is one to overwrite."""
+        """Overwrites a rollout engine's weights with those handed over as `version`."""
         async with self._loading:
             if self.overwritten and self._holds != version:
                 await self.client.overwrite_weights(version)
                 self._holds = version
 
     async def own_name(self, adapter: str | None) -> str | None:
-        """The name to ask this replica by for `<store>/adapters/<adapter>`, loaded first if it is not."""
+        """This replica's own name for `<store>/adapters/<adapter>`, which is loaded first if necessary."""
         if adapter is None:
             return None
         async with self._loading:
@@ -95,7 +95,7 @@ class Replica:
             await self.remove(own)
 
     async def remove(self, name: str) -> None:
-        """Has the replica forget an adapter, by the replica's own name for it, and deletes its directory.
+        """Unloads an adapter by the replica's own name for it, and deletes its directory.
 
         The replica itself may see the store read-only.
         """
@@ -105,14 +105,14 @@ class Replica:
             await asyncio.to_thread(shutil.rmtree, self.adapters / name, ignore_errors=True)
 
     async def promote(self, version: str) -> SwapResponse:
-        """Has it serve a version; a swap unloads all adapters."""
+        """Makes it serve a version; a swap unloads all adapters."""
         swap = await self.client.promote(version)
         self._loaded.clear()
         return swap
 
 
 def _link(source: str, target: str) -> None:
-    """A hard link, or a copy where the volume knows none: adapters are never changed."""
+    """A hard link, or a copy where the volume has none: adapters are never changed."""
     try:
         os.link(source, target)
     except OSError:

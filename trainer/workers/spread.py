@@ -1,17 +1,19 @@
-"""The replicas of the service as rollout workers: a batch is spread over those that answer, and the others are awaited.
+"""The replicas of the service as rollout workers: a batch is spread over those that answer.
 
-A replica that is dead, busy or on another version is left out and tried again later. If none answers, the trainer
-waits: for `patience` seconds, then `Unreachable` ends the round. All replicas share one version store.
+A replica that is dead, busy or on another version is skipped and tried again later. If none answers, the trainer waits
+up to `patience` seconds; then `Unreachable` ends the round. All replicas share one version store.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from evoquality import AsyncClient, ServiceError
 from evoquality.contract import (
@@ -29,16 +31,19 @@ from service.concurrency import gather
 from service.versions.store import VersionStore
 from trainer.errors import Unreachable, WrongVersion
 from trainer.files import writing
-from trainer.workers.patience import Patience
 from trainer.workers.replica import Replica
-from trainer.workers.request_size import fitting
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+MAX_IMAGE_BYTES = 64 * 2**20
+"""Limit of a request's images in base64: ten or more of the largest in a pool. The service refuses bodies beyond its
+`max_operator_bytes`, 256 MiB by default."""
+_LONGEST_WAIT_S = 10.0
+
 
 class AsyncWorkers:
-    """The asynchronous side: lives on one event loop."""
+    """The asynchronous side, on one event loop."""
 
     def __init__(
         self,
@@ -55,8 +60,8 @@ class AsyncWorkers:
         self._patience = Patience(patience, say)
         self._store = store
 
-    async def told(self, replicas: Sequence[Replica] | None = None) -> dict[str, InfoResponse]:
-        """What replicas (by default those not in trouble) tell of themselves, by address; waits for at least one."""
+    async def replica_info(self, replicas: Sequence[Replica] | None = None) -> dict[str, InfoResponse]:
+        """The `/v1/info` of replicas (by default those not in trouble), by address; waits for at least one."""
 
         async def ask(replica: Replica) -> tuple[str, InfoResponse]:
             return replica.url, await replica.client.info()
@@ -64,12 +69,12 @@ class AsyncWorkers:
         return dict(await self._patience.of(self._each, ask, replicas))
 
     async def info(self) -> InfoResponse:
-        """What one of the replicas takes; the others should be run alike."""
-        return next(iter((await self.told()).values()))
+        """The `/v1/info` of one replica; the others should run with the same limits."""
+        return next(iter((await self.replica_info()).values()))
 
     async def rollouts(self, request: RolloutRequest) -> RolloutResponse:
-        """As the client's, spread over the replicas. The request must name its version, which rollout engines are
-        overwritten with first.
+        """As `AsyncClient.rollouts`, spread over the replicas. The request must name its version; rollout engines are
+        first overwritten with it.
 
         Raises:
             WrongVersion: every replica serves another version.
@@ -77,7 +82,7 @@ class AsyncWorkers:
             ServiceError: the request itself was refused.
         """
         if request.version is None:
-            raise ValueError("rollouts of several replicas must be of one version")
+            raise ValueError("a request for rollouts must name its version")
 
         version = request.version
 
@@ -95,9 +100,10 @@ class AsyncWorkers:
         return RolloutResponse(results=results, adapter=request.adapter, version=version)
 
     async def exact_votes(self, request: ExactVotesRequest) -> ExactVotesResponse:
-        """As the client's, spread over the replicas. The request must name its version. Raises as `rollouts`."""
+        """As `AsyncClient.exact_votes`, spread over the replicas. The request must name its version. Raises as
+        `rollouts`."""
         if request.version is None:
-            raise ValueError("exact votes of several replicas must be of one version")
+            raise ValueError("a request for exact votes must name its version")
 
         async def ask(replica: Replica, pairs: Sequence[tuple[str, str]]) -> Sequence[ExactVotes]:
             shown = {image: request.images[image] for pair in pairs for image in pair}
@@ -108,7 +114,7 @@ class AsyncWorkers:
         return ExactVotesResponse(results=results, version=request.version)
 
     async def load_adapter(self, name: str) -> None:
-        """Loads `<store>/adapters/<name>` wherever it can be loaded now; the others load it when they are asked."""
+        """Loads `<store>/adapters/<name>` on the replicas that answer now; the others load it when they are asked."""
 
         async def load(replica: Replica) -> str | None:
             return await replica.own_name(name)
@@ -116,38 +122,38 @@ class AsyncWorkers:
         await self._patience.of(self._each, load)
 
     async def unload_adapter(self, name: str) -> None:
-        """Unloads it everywhere, without waiting for replicas that do not answer."""
+        """Unloads an adapter everywhere, without waiting for replicas that do not answer."""
         await gather(*(replica.unload(name) for replica in self._replicas))
 
     async def remove_adapter(self, own_name: str) -> None:
-        """Unloads what an earlier process left loaded, by its replica's own name."""
+        """Unloads an adapter that an earlier process left loaded, by the replica's own name for it."""
         await gather(*(replica.remove(own_name) for replica in self._replicas))
 
     async def promote(self, version: str, instead_of: str) -> tuple[SwapResponse, list[str]]:
-        """Promotes on one replica after the other, so that the rest go on answering.
+        """Promotes on one replica after the other, so that the rest keep answering.
 
-        First on those that do not follow the store's pointer, which try the version; then the pointer is moved, unless
-        one of them has done it; then those that follow are told, so that they swap at once.
+        First come the replicas that do not follow the store's pointer; they test the version. Then the pointer is
+        moved, unless one of them has done it. Last come the followers, so that they swap at once.
 
         Returns:
             The first replica's swap, and the addresses of those that have not swapped.
 
         Raises:
-            WrongVersion: somebody has moved the pointer to neither of the two; it is left there.
+            WrongVersion: somebody has moved the pointer to a third version; it is left there.
             Unreachable: no replica answered for too long.
             ServiceError: a replica refused the version.
             DiskFull: the pointer could not be moved.
         """
-        told = await self.told(self._replicas)
-        leading, following = ([url for url in told if told[url].follows == follows] for follows in (False, True))
+        infos = await self.replica_info(self._replicas)
+        leading, following = ([url for url in infos if infos[url].follows == follows] for follows in (False, True))
         swaps = await self._promote_on(leading, version)
         await asyncio.to_thread(self._point_at, version, instead_of)
         swaps |= await self._promote_on(following, version)
         return next(iter(swaps.values())), [replica.url for replica in self._replicas if replica.url not in swaps]
 
     async def roll_back(self, version: str, instead_of: str) -> list[str]:
-        """As `promote`, of a version that has served: the pointer first. A replica that follows it and cannot load what
-        it names may not be reachable before.
+        """As `promote`, for a version that has served before, but the pointer moves first: a follower that cannot load
+        the version it names may be unreachable until then.
 
         Returns:
             The addresses of those that have not swapped.
@@ -156,11 +162,11 @@ class AsyncWorkers:
         return (await self.promote(version, instead_of))[1]
 
     async def begin_with(self, version: str) -> None:
-        """Has rollout engines take a version that they do not hold: nobody else tells them."""
+        """Promotes a version on the rollout engines that do not hold it; they do not follow the store."""
 
         async def take(replica: Replica) -> str:
-            told = await replica.client.info()
-            if told.role == "rollout" and told.version != version:
+            info = await replica.client.info()
+            if info.role == "rollout" and info.version != version:
                 await replica.promote(version)
             return replica.url
 
@@ -176,8 +182,8 @@ class AsyncWorkers:
         ask: Callable[[Replica, Sequence[T]], Awaitable[Sequence[R]]],
         fit: Callable[[Sequence[T]], Sequence[T]],
     ) -> list[R]:
-        """The results in the items' order. Of its share a replica is asked what fits into a request; the rest, and the
-        shares of replicas that fail, go round again."""
+        """The results in the items' order. Each replica gets as much of its share as fits into a request; the rest, and
+        the shares of replicas that fail, go into the next pass."""
         found: dict[int, R] = {}
 
         async def try_once() -> None:
@@ -201,14 +207,14 @@ class AsyncWorkers:
         named = active.version if active else "nothing"
         if named not in {version, instead_of}:
             raise WrongVersion(
-                f"the store's pointer was moved to {named} while {version} was to replace {instead_of}, and is left "
-                f"there; promote {instead_of} again to resume, or start a new run"
+                f"somebody moved the store's pointer to {named} while {version} was to replace {instead_of}; promote "
+                f"{instead_of} again to resume, or start a new run"
             )
         with writing(self._store.root / "ACTIVE"):
             self._store.activate(version)
 
     async def _promote_on(self, urls: Collection[str], version: str) -> dict[str, SwapResponse]:
-        """The swaps of those that did, by address; waits until at least one has."""
+        """The swaps of the replicas that swapped, by address; waits until at least one has."""
         replicas = [replica for replica in self._replicas if replica.url in urls]
 
         async def promote(replica: Replica) -> tuple[str, SwapResponse]:
@@ -221,7 +227,7 @@ class AsyncWorkers:
         return dict(await self._patience.of(in_turn)) if replicas else {}
 
     async def _each(self, ask: Callable[[Replica], Awaitable[R]], replicas: Sequence[Replica] | None = None) -> list[R]:
-        """What the replicas answer that do. Raises as `_fail` if none does."""
+        """The answers of the replicas that answer. Raises as `_fail` if none does."""
         asked = self._askable() if replicas is None else replicas
         answers = await gather(*(self._try(replica, ask) for replica in asked))
         return [answer for answer in answers if answer is not None] or self._fail()
@@ -239,7 +245,7 @@ class AsyncWorkers:
         return [replica for replica in self._replicas if replica.may_be_asked] or self._replicas
 
     def _fail(self) -> list[Any]:
-        """Raises WrongVersion if all replicas serve another one, otherwise Unreachable."""
+        """Raises WrongVersion if all replicas serve another version, otherwise Unreachable."""
         reasons = "; ".join(f"{replica.url}: {_reason(replica.trouble)}" for replica in self._replicas)
         if all(replica.has_another_version for replica in self._replicas):
             raise WrongVersion(f"every replica serves another version than this round's ({reasons})")
@@ -248,3 +254,43 @@ class AsyncWorkers:
 
 def _reason(trouble: BaseException | None) -> str:
     return "was not asked" if trouble is None else str(trouble) or type(trouble).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Retries with growing pauses for `seconds`, and reports each pause to `say`."""
+
+    seconds: float
+    say: Callable[[str], None]
+
+    async def of(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Repeats a call while it raises Unreachable, and returns its result. Raises Unreachable after `seconds`."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unreachable),
+            stop=stop_after_delay(self.seconds),
+            wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
+            before_sleep=self._report,
+            reraise=True,
+        )
+        try:
+            return await retrying(call, *arguments)
+        except Unreachable as reasons:
+            raise Unreachable(f"no replica of the service answered for {self.seconds:.0f} s ({reasons})") from None
+
+    def _report(self, state: RetryCallState) -> None:
+        why = state.outcome.exception() if state.outcome else None
+        waited = state.seconds_since_start or 0.0
+        self.say(f"service unreachable, waiting ({waited:.0f} s of {self.seconds:.0f}): {why}")
+
+
+def fitting(items: Sequence[T], shown: Callable[[T], Iterable[str]], images: Mapping[str, str]) -> Sequence[T]:
+    """The first items, at least one, whose images (named by `shown`) fit into a request, each image carried once."""
+    carried: set[str] = set()
+    size = 0
+    for count, item in enumerate(items):
+        more = set(shown(item)) - carried
+        size += sum(len(images[image]) for image in more)
+        if count and size > MAX_IMAGE_BYTES:
+            return items[:count]
+        carried |= more
+    return items

@@ -1,25 +1,46 @@
-"""The replicas of the service as the trainer's stages use them: blocking calls, interruptible by a signal."""
+"""The replicas of the service as the trainer's stages use them: blocking calls that a signal interrupts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from evoquality.contract import InfoResponse, RolloutRequest, RolloutResponse, SwapResponse
 from service.versions.store import VersionStore
 from trainer.workers.spread import AsyncWorkers
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def _blocking(
+    method: Callable[Concatenate[AsyncWorkers, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Workers, P], T]:
+    @wraps(method)
+    def call(self: Workers, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.call(partial(method, self.asynchronous, *args, **kwargs))
+
+    return call
+
+
 class Workers:
-    """The blocking side, with the loop of `asynchronous` in a thread of its own.
+    """The blocking side; the event loop of `asynchronous` runs in a thread of its own.
 
     A call that is interrupted in the main thread is cancelled when the block ends, with the request in flight.
     """
+
+    replica_info = _blocking(AsyncWorkers.replica_info)
+    info = _blocking(AsyncWorkers.info)
+    rollouts = _blocking(AsyncWorkers.rollouts)
+    load_adapter = _blocking(AsyncWorkers.load_adapter)
+    unload_adapter = _blocking(AsyncWorkers.unload_adapter)
+    remove_adapter = _blocking(AsyncWorkers.remove_adapter)
+    promote = _blocking(AsyncWorkers.promote)
+    roll_back = _blocking(AsyncWorkers.roll_back)
+    begin_with = _blocking(AsyncWorkers.begin_with)
 
     def __init__(
         self,
@@ -31,48 +52,12 @@ class Workers:
         *,
         overwritten: bool = False,
     ) -> None:
-        """`overwritten`: they are rollout engines, whose weights are this trainer's to replace."""
+        """`overwritten`: they are rollout engines, whose weights this trainer may replace."""
         self.asynchronous = AsyncWorkers(urls, key, store, patience, say, overwritten=overwritten)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
-        """Runs a coroutine function on the workers' loop and waits for it."""
+        """Runs a coroutine function on the workers' event loop and waits for it."""
         return self._portal.call(function, *arguments)
-
-    def told(self) -> dict[str, InfoResponse]:
-        """See `AsyncWorkers.told`."""
-        return self.call(self.asynchronous.told)
-
-    def info(self) -> InfoResponse:
-        """See `AsyncWorkers.info`."""
-        return self.call(self.asynchronous.info)
-
-    def rollouts(self, request: RolloutRequest) -> RolloutResponse:
-        """See `AsyncWorkers.rollouts`."""
-        return self.call(self.asynchronous.rollouts, request)
-
-    def load_adapter(self, name: str) -> None:
-        """See `AsyncWorkers.load_adapter`."""
-        self.call(self.asynchronous.load_adapter, name)
-
-    def unload_adapter(self, name: str) -> None:
-        """See `AsyncWorkers.unload_adapter`."""
-        self.call(self.asynchronous.unload_adapter, name)
-
-    def remove_adapter(self, own_name: str) -> None:
-        """See `AsyncWorkers.remove_adapter`."""
-        self.call(self.asynchronous.remove_adapter, own_name)
-
-    def promote(self, version: str, instead_of: str) -> tuple[SwapResponse, list[str]]:
-        """See `AsyncWorkers.promote`."""
-        return self.call(self.asynchronous.promote, version, instead_of)
-
-    def roll_back(self, version: str, instead_of: str) -> list[str]:
-        """See `AsyncWorkers.roll_back`."""
-        return self.call(self.asynchronous.roll_back, version, instead_of)
-
-    def begin_with(self, version: str) -> None:
-        """See `AsyncWorkers.begin_with`."""
-        self.call(self.asynchronous.begin_with, version)
 
     def __enter__(self) -> Self:
         self._running = start_blocking_portal(name="workers")

@@ -23,12 +23,12 @@ from trainer.demo.contents import content
 from trainer.demo.recipe import tune
 from trainer.demo.run import CHECKPOINT, POOL_IMAGES, service
 from trainer.demo.truth import make_pictures
-from trainer.errors import Collapsed, GateRefused, Regressed
+from trainer.errors import Collapsed, GateRefused, Regressed, UserError
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate
 from trainer.evolve import evolve
 from trainer.files import write_json
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 from trainer.settings.protocol import Protocol
 
@@ -96,7 +96,7 @@ class Runner:
 
         Raises:
             ServiceError, Unreachable, DiskFull, Terminated: as `evolve`; run again to resume.
-            ValueError: the trial was started with other settings.
+            UserError: the trial was started with other settings.
         """
         self._serve(trial.serving(self.starts[trial.arm.start]))
         failed = self._evolved(trial, number) or self._evaluated(trial, number)
@@ -117,7 +117,7 @@ class Runner:
         stages, predictions = Stages(trial.folder / "stages.jsonl"), trial.folder / "predictions" / f"round-{number}"
         try:
             self._evaluate(trial.evaluation(number), predictions, stages, f"round {number}: evaluation")
-        except ValueError as constant:
+        except UserError as constant:
             return f"evaluation: {constant}"
         return None
 
@@ -136,7 +136,7 @@ def run(study: Path, planned: Sequence[Trial], scale: Scale) -> None:
     """Runs the rounds that are left, and writes `results.json` after each.
 
     Raises:
-        ValueError: the study was started at another scale.
+        UserError: the study was started at another scale.
         Occupied: another process works in the folder.
         Exception: as `Runner.run_round`.
     """
@@ -146,7 +146,7 @@ def run(study: Path, planned: Sequence[Trial], scale: Scale) -> None:
     stages.say(remaining(planned))
     if not any(trial.left for trial in planned):
         return
-    with alone_in(study):
+    with folder_lock(study):
         starts = _prepare(study, {trial.arm.start for trial in planned}, stages)
         with service(study, stages) as (public, operator):
             runner = Runner(study, scale, stages, public, operator, starts)
@@ -159,7 +159,7 @@ def _check_scale(study: Path, scale: Scale) -> None:
     began = collect(study)["scale"]
     if began and began != asdict(scale):
         flags = " ".join(f"--{name} {value}" for name, value in began.items())
-        raise ValueError(f"the study in {study} was started with {flags}; use the same, or another folder with --runs")
+        raise UserError(f"the study in {study} was started with {flags}; use the same, or another folder with --runs")
 
 
 def _run(trial: Trial, runner: Runner, planned: Sequence[Trial]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from tests.benchmarks.ablations.arms import ARMS, Arm, Start
 from trainer.files import read_json
 from trainer.progress import stage_times
-from trainer.promotion import gate
+from trainer.promotion import criteria
 from trainer.promotion.behaviour import Behaviour
 from trainer.reporting.averages import plcc_gain_percent
 from trainer.reporting.rounds import of_round
@@ -160,7 +160,7 @@ def gate_opinion(verdict: dict[str, Any]) -> dict[str, Any]:
     if verdict["after"] is None:
         return {"passed": False, "reasons": verdict["reasons"]}
     before, after = (Behaviour(**verdict[when]) for when in ("before", "after"))
-    found = gate.judge(before, after, EvolveSettings.model_construct())
+    found = criteria.judge(before, after, EvolveSettings.model_construct())
     return {"passed": found.passed, "reasons": found.reasons, "before": before.figures(), "after": after.figures()}
 
 

@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel
 
 from service.prompts import PROFILES
 from trainer.training.logprobs import AnswerLogprobs
-from trainer.training.lora import LoraPolicy
-from trainer.training.prompt import encode
+from trainer.training.network import encode_scores
+from trainer.training.policy import LoraPolicy
 
 Kind = Literal["lora", "full"]
 Prefix = Literal["shared", "repeated"]
@@ -139,7 +140,8 @@ def shared(
 ) -> Tensor:
     """(K, T) log-probabilities as this trainer computes them: picture and prompt once."""
     profile = PROFILES["plain"]
-    [encoded] = encode(model.model, _Encoded(prompt), profile, "score", [[]], gradient=vision_gradient)
+    picture = Image.new("RGB", (1, 1))
+    [encoded] = encode_scores(model.model, _Encoded(prompt), profile, [picture], gradient=vision_gradient)
     return logprobs([encoded], [answers.tolist()]).chosen[0]
 
 

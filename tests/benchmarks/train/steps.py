@@ -28,15 +28,15 @@ from transformers import AutoTokenizer
 from service.prompts import PROFILES
 from tests.engine.running import Running, running
 from trainer.demo.contents import Split, content
+from trainer.evaluation.benchmarks.load import load
 from trainer.files import read_json, read_jsonl, write_json, write_jsonl
 from trainer.pool.distortions import TYPES, distort
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.training.logprobs import Answers
-from trainer.training.lora import LoraPolicy
-from trainer.training.prompt import Prompt
-from trainer.voting.pairs import Group
-from trainer.voting.vote import Pair, PairVotes, labels_of, load
+from trainer.training.policy import LoraPolicy
+from trainer.training.shared_prefix import Prompt
+from trainer.voting.groups import Group
+from trainer.voting.votes import Pair, PairVotes, labels_of
 
 EMBEDDED = Path("trainer/demo/checkpoint")
 PROFILE = PROFILES["plain"]
@@ -120,12 +120,12 @@ def readable(checkpoint: Path, folder: Path) -> Path:
     policy = LoraPolicy(checkpoint, PROFILE, rank=64, seed=0)
     optimizer = torch.optim.AdamW(policy.trainable(), lr=1e-3)
     lessons: list[tuple[Prompt, int]] = [
-        (policy.encode("score", [picture]), level) for picture, level in _pictures("train", TAUGHT, seed=0)
+        (policy.network.encode([picture])[0], level) for picture, level in _pictures("train", TAUGHT, seed=0)
     ]
     for _ in range(LESSONS):
         chosen = [lessons[place] for place in rng.choice(TAUGHT, LESSON, replace=False)]
         answers = [_answers(level, tokenizer, rng) for _, level in chosen]
-        found = policy.logprobs([prompt for prompt, _ in chosen], answers)
+        found = policy.network.logprobs([prompt for prompt, _ in chosen], answers)
         optimizer.zero_grad()
         torch.autograd.backward(-found.chosen.sum() / found.mask.sum())
         policy.gradient_norm(1.0)

@@ -37,7 +37,7 @@ from tests.benchmarks.train.steps import (
     SAMPLES,
     Setting,
 )
-from trainer.training.lora import LANGUAGE_LINEAR
+from trainer.training.policy import LANGUAGE_LINEAR
 from trainer.training.reward import rewards
 
 PASS = 16

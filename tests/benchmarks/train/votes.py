@@ -21,15 +21,10 @@ from service.prompts import PROFILES
 from tests.engine.running import Running
 from trainer.demo.audit import audit, true_qualities
 from trainer.demo.contents import content
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
-from trainer.pool.variants import planned
+from trainer.pool.pool import Pool, PoolImage, content_id, plan_variants
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting.cast import cast
-from trainer.voting.exact import ExactVoter
-from trainer.voting.sampled import SampledVoter
-from trainer.voting.vote import Pair, PairVotes, agreement
-from trainer.voting.voter import Voter
+from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast
+from trainer.voting.votes import Pair, PairVotes, agreement
 from trainer.workers.spread import AsyncWorkers
 
 PAIRS, CONTENTS, VARIANTS = 400, 64, 10
@@ -130,7 +125,7 @@ def demo_pool(folder: Path) -> Pool:
         path = folder / f"{index:03d}.png"
         content("pool", index).save(path)
         name = content_id(path.read_bytes())
-        images += [PoolImage(name, str(path), name), *planned(name, folder / "variants", VARIANTS, seed=0)]
+        images += [PoolImage(name, str(path), name), *plan_variants(name, folder / "variants", VARIANTS, seed=0)]
     return Pool(images)
 
 

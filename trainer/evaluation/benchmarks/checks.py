@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 from scipy.stats import spearmanr
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Labels, Scale
 
 ROUNDING = 0.02
@@ -18,9 +19,9 @@ ENOUGH = 20
 
 
 def check(labels: Labels) -> None:
-    """Raises ValueError, with the expected and actual values."""
+    """Raises UserError, with the expected and actual values."""
     if not labels.images:
-        raise ValueError(f"{labels.file} has no rows")
+        raise UserError(f"{labels.file} has no rows")
     _check_finite(labels)
     _check_unique(labels)
     if labels.scale:
@@ -31,7 +32,7 @@ def check(labels: Labels) -> None:
 def _check_finite(labels: Labels) -> None:
     broken = np.flatnonzero(~np.isfinite(labels.values))
     if len(broken):
-        raise ValueError(
+        raise UserError(
             f"{labels.file}: {len(broken)} labels are not finite numbers, the first of {labels.images[broken[0]]}"
         )
 
@@ -39,7 +40,7 @@ def _check_finite(labels: Labels) -> None:
 def _check_unique(labels: Labels) -> None:
     name, times = Counter(image.lower() for image in labels.images).most_common(1)[0]
     if times > 1:
-        raise ValueError(f"{labels.file} lists {name} {times} times; expected one label per image")
+        raise UserError(f"{labels.file} lists {name} {times} times; expected one label per image")
 
 
 def _check_range(labels: Labels, scale: Scale) -> None:
@@ -47,7 +48,7 @@ def _check_range(labels: Labels, scale: Scale) -> None:
     outside = low < scale.low - ROUNDING * width or high > scale.high + ROUNDING * width
     narrow = len(labels.values) >= ENOUGH and high - low < LEAST_SPAN * width
     if outside or narrow:
-        raise ValueError(
+        raise UserError(
             f"{labels.file}: the labels range from {low:g} to {high:g}, but the published labels of {labels.name} "
             f"range from {scale.low:g} to {scale.high:g}: this is another column, or they were rescaled or inverted. "
             "Use the original file"
@@ -57,7 +58,7 @@ def _check_range(labels: Labels, scale: Scale) -> None:
 def _check_direction(labels: Labels) -> None:
     if labels.witness and direction(labels) < 0:
         rises = "damage" if labels.scale and labels.scale.lower_is_better else "quality"
-        raise ValueError(
+        raise UserError(
             f"{labels.file}: the labels fall as {labels.witness.name} rises, but the published labels of "
             f"{labels.name} rise with {rises}: they were inverted. Use the original file"
         )

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from trainer.errors import UserError
+
 FIRST = 20
 """Number of images looked for to recognise the folder of a list, as single ones may be missing."""
 
@@ -35,10 +37,10 @@ def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str
     """Path of each image relative to `root`; None if it is missing. Lists every folder once.
 
     Raises:
-        ValueError: a name is an absolute path.
+        UserError: a name is an absolute path.
     """
     if absolute := next((name for name in names if PurePosixPath(name).is_absolute()), None):
-        raise ValueError(f"image names must be relative to {root}, but {absolute} is absolute")
+        raise UserError(f"image names must be relative to {root}, but {absolute} is absolute")
     candidates = [folder for pattern in folders for folder in find(root, pattern) if folder.is_dir()]
     listed = cache(_files)
 
@@ -58,11 +60,11 @@ def ancestors(path: Path) -> Iterator[Path]:
 
 
 def ancestor_with(file: Path, images: Sequence[str]) -> Path:
-    """The innermost parent folder that holds one of the first images. Raises ValueError if there is none."""
+    """The innermost parent folder that holds one of the first images. Raises UserError if there is none."""
     for root in ancestors(file):
         if any(locate(root, ["."], images[:FIRST])):
             return root
-    raise ValueError(f"{file} lists images such as {images[0]}, which are not below any of its parent folders")
+    raise UserError(f"{file} lists images such as {images[0]}, which are not below any of its parent folders")
 
 
 def _files(folder: Path, parent: PurePosixPath) -> dict[str, Path]:
@@ -84,7 +86,7 @@ def _fits(name: str, part: str) -> bool:
 
 
 def read_csv(file: Path, *columns: str) -> pd.DataFrame:
-    """Reads a CSV with all cells as text. Raises ValueError if columns or all rows are missing."""
+    """Reads a CSV with all cells as text. Raises UserError if columns or all rows are missing."""
     return _checked(pd.read_csv(file, dtype=str, skipinitialspace=True), file, columns)
 
 
@@ -104,12 +106,12 @@ def read_text(file: Path, separator: str, *columns: str) -> pd.DataFrame:
 def read_excel(file: Path, *columns: str, sheet: str | int = 0) -> pd.DataFrame:
     """Reads a sheet. Its header is the first row with all the columns; titles above and blanks beside are skipped.
 
-    Raises ValueError if there is no such sheet or row.
+    Raises UserError if there is no such sheet or row.
     """
     cells = pd.read_excel(file, sheet_name=sheet, header=None, dtype=object)
     headers = [row for row in range(len(cells)) if set(columns) <= {str(cell).strip() for cell in cells.iloc[row]}]
     if not headers:
-        raise ValueError(f"{file} needs a row with the columns {', '.join(columns)}")
+        raise UserError(f"{file} needs a row with the columns {', '.join(columns)}")
     table = cells.iloc[headers[0] + 1 :].set_axis([str(cell).strip() for cell in cells.iloc[headers[0]]], axis=1)
     return table.dropna(how="all", subset=list(columns)).reset_index(drop=True)
 
@@ -127,9 +129,9 @@ def texts(column: pd.Series) -> list[str]:
 def _checked(table: pd.DataFrame, file: Path, columns: Sequence[str]) -> pd.DataFrame:
     table.columns = table.columns.str.strip()
     if lacking := set(columns) - set(table.columns):
-        raise ValueError(
+        raise UserError(
             f"{file} lacks columns {', '.join(sorted(lacking))}; it has {', '.join(map(str, table.columns))}"
         )
     if table.empty:
-        raise ValueError(f"{file} has no rows")
+        raise UserError(f"{file} has no rows")
     return table

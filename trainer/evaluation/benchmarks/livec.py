@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import scipy.io
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale
 from trainer.evaluation.benchmarks.files import find
 
@@ -28,7 +29,7 @@ def read(file: Path, root: Path) -> Labels:
     names = [str(np.ravel(cell)[0]) for cell in np.ravel(_array(file.parent, "AllImages_release"))]
     mos = np.atleast_2d(_array(file.parent, "AllMOS_release"))[0].astype(np.float64)
     if len(names) != len(mos):
-        raise ValueError(f"{file} has {len(mos)} labels for the {len(names)} images of AllImages_release.mat")
+        raise UserError(f"{file} has {len(mos)} labels for the {len(names)} images of AllImages_release.mat")
     kept = [row for row, name in enumerate(names) if not is_training(name)]
     return Labels(
         name="livec",
@@ -45,7 +46,7 @@ def read(file: Path, root: Path) -> Labels:
 def _array(folder: Path, name: str) -> np.ndarray:
     files = find(folder, f"{name}.mat")
     if not files:
-        raise ValueError(f"{folder} has no {name}.mat")
+        raise UserError(f"{folder} has no {name}.mat")
     return np.asarray(scipy.io.loadmat(str(files[0]))[name])
 
 

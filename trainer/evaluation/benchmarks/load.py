@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 from pandas.errors import EmptyDataError, ParserError
 from scipy.io.matlab import MatReadError
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks import (
     agiqa3k,
     csiq,
@@ -51,6 +52,8 @@ DEPTH = 2
 """Levels of folders searched for a benchmark: archives often add one of their own."""
 MOST_MISSING = 0.05
 """Largest share of missing images that is accepted."""
+_BROKEN = (OSError, UnicodeDecodeError, JSONDecodeError, BadZipFile, ParserError, EmptyDataError)
+"""Raised for a label file that is not readable or not in its format."""
 SHOWN = 5
 """Number of missing images named in a message."""
 
@@ -64,11 +67,11 @@ class Found:
     root: Path
 
     def read(self) -> Labels:
-        """Reads the labels. Raises ValueError if the file differs from the published form."""
+        """Reads the labels. Raises UserError if the file differs from the published form."""
         try:
             return self.layout.read(self.file, self.root)
         except BROKEN as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.file} cannot be read as the label file of {self.layout.title}: {error!r}"
             ) from error
 
@@ -77,16 +80,16 @@ def found(path: Path) -> list[Found]:
     """The benchmark of a label file or folder, else those of the folders below it.
 
     Raises:
-        ValueError: none found, or no such path; the message lists the known layouts.
+        UserError: none found, or no such path; the message lists the known layouts.
     """
     if path.is_file():
         here = list(_named(path))[:1]
     elif path.is_dir():
         here = _below(path, DEPTH)
     else:
-        raise ValueError(f"{path} does not exist: give the folder of a benchmark or a label file")
+        raise UserError(f"{path} does not exist: give the folder of a benchmark or a label file")
     if not here:
-        raise ValueError(f"no benchmark in {path} or up to two levels below it. Known layouts: {_known_layouts()}")
+        raise UserError(f"no benchmark in {path} or up to two levels below it. Known layouts: {_known_layouts()}")
     return here
 
 
@@ -131,11 +134,11 @@ def load(path: Path, split: Split = "auto", *, seed: int = 0) -> Benchmark:
     Without an official split, parts are drawn with `seed`, by reference where there are references.
 
     Raises:
-        ValueError: no known layout or several, labels that differ from the published ones, too many missing images.
+        UserError: no known layout or several, labels that differ from the published ones, too many missing images.
     """
     here = found(path)
     if len(here) > 1:
-        raise ValueError(f"{path} holds several benchmarks; give one of {', '.join(str(one.file) for one in here)}")
+        raise UserError(f"{path} holds several benchmarks; give one of {', '.join(str(one.file) for one in here)}")
     return _benchmark(here[0], split, seed)
 
 
@@ -143,19 +146,19 @@ def load_all(paths: Path | Sequence[Path], split: Split = "auto", *, seed: int =
     """Reads every benchmark named, and every one below a folder that is not a benchmark itself, in order of folders.
 
     Raises:
-        ValueError: as `load`, or two benchmarks have the same name.
+        UserError: as `load`, or two benchmarks have the same name.
     """
     everything = [one for path in ([paths] if isinstance(paths, Path) else paths) for one in found(path)]
     benchmarks = [_benchmark(one, split, seed) for one in everything]
     times = Counter(benchmark.name for benchmark in benchmarks)
     if alike := [(one.file, of) for one, of in zip(everything, benchmarks, strict=True) if times[of.name] > 1]:
         files = ", ".join(f"{of.name} by {file}" for file, of in alike)
-        raise ValueError(f"several benchmarks have the same name ({files}): give only one of them")
+        raise UserError(f"several benchmarks have the same name ({files}): give only one of them")
     return benchmarks
 
 
 def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
-    labels = one.read()
+    labels = _read(one)
     check(labels)
     rows, about_split = choose(labels, split, seed)
     ids = locate(labels.root, labels.folders, [labels.images[row] for row in rows])
@@ -174,10 +177,17 @@ def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
     )
 
 
+def _read(one: Found) -> Labels:
+    try:
+        return one.read()
+    except _BROKEN as error:
+        raise UserError(f"the labels {one.file} cannot be read ({error}); put an intact file there") from error
+
+
 def _refuse_if_too_many(labels: Labels, missing: list[str], expected: int) -> None:
     if len(missing) > MOST_MISSING * expected:
         places = " or ".join(str(labels.root / folder) for folder in labels.folders)
-        raise ValueError(
+        raise UserError(
             f"{labels.file}: {len(missing):,} of {expected:,} images are missing: {first(missing)}. Searched {places}"
         )
 
@@ -186,7 +196,7 @@ def _refuse_if_labelled_twice(labels: Labels, ids: Sequence[str | None]) -> None
     """Refuses two names of one file, such as a.png and images/a.png."""
     again, times = Counter(id for id in ids if id is not None).most_common(1)[0]
     if times > 1:
-        raise ValueError(f"{labels.file} lists {labels.root / again} {times} times; expected one label per image")
+        raise UserError(f"{labels.file} lists {labels.root / again} {times} times; expected one label per image")
 
 
 def _about_labels(labels: Labels) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale
 from trainer.evaluation.benchmarks.files import numbers, read_text, texts
 
@@ -19,7 +20,7 @@ def read(folder: Path, root: Path) -> Labels:
     """Reads every text file in `Train_Label/`."""
     files = sorted(folder.glob("[!.]*.txt"))
     if not files:
-        raise ValueError(f"{folder} has no *.txt with lines such as A0001_00_00.bmp,1520.06")
+        raise UserError(f"{folder} has no *.txt with lines such as A0001_00_00.bmp,1520.06")
     table = pd.concat([read_text(file, ",", "image", "elo") for file in files], ignore_index=True)
     images = texts(table["image"])
     return Labels(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout
 from trainer.evaluation.benchmarks.files import numbers, read_csv, texts
 from trainer.evaluation.benchmarks.splits import official
@@ -19,7 +20,7 @@ def read(file: Path, root: Path) -> Labels:
     table = read_csv(file, "image")
     column = next((column for column in ("mos", "score") if column in table), None)
     if column is None:
-        raise ValueError(
+        raise UserError(
             f"{file} needs a header with the columns image,mos (or image,score); it has {', '.join(table.columns)}"
         )
     return Labels(

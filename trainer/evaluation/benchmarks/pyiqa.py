@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks import csiq, kadid10k, koniq10k, livec, pipal, spaq, tid2013
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, Witness, damage_levels, quality_levels
 from trainer.evaluation.benchmarks.files import ancestor_with, ancestors, find, numbers, read_csv, texts
@@ -78,7 +79,7 @@ def _about(training: int) -> list[str]:
 
 def _unknown(file: Path, key: str, label: str) -> _Set:
     if label.lower() not in {"mos", "score"}:
-        raise ValueError(
+        raise UserError(
             f"{file}: the set {key} is unknown, so its label column must be called mos (higher is better), not "
             f"{label}. Known sets: {', '.join(SETS)}"
         )
@@ -92,7 +93,7 @@ def _place(file: Path, known: _Set, images: Sequence[str]) -> tuple[Path, str]:
     found = ((root, folder) for root in ancestors(file) for folder in known.folders if find(root, folder))
     place = next(found, None)
     if place is None:
-        raise ValueError(f"{file}: no parent folder holds its images in {' or '.join(known.folders)}")
+        raise UserError(f"{file}: no parent folder holds its images in {' or '.join(known.folders)}")
     return place
 
 

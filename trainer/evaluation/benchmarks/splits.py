@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Labels
 from trainer.settings.protocol import Split
 
@@ -27,10 +28,10 @@ NAMES = {
 
 
 def official(column: Sequence[object]) -> list[str]:
-    """Translates a label file's names of parts. Raises ValueError for an unknown name."""
+    """Translates a label file's names of parts. Raises UserError for an unknown name."""
     names = [str(value).strip().lower().removesuffix(".0") for value in column]
     if unknown := set(names) - set(NAMES):
-        raise ValueError(f"unknown part {unknown.pop()!r} in the split column; known: {', '.join(NAMES)}")
+        raise UserError(f"unknown part {unknown.pop()!r} in the split column; known: {', '.join(NAMES)}")
     return [NAMES[name] for name in names]
 
 
@@ -38,7 +39,7 @@ def choose(labels: Labels, split: Split, seed: int) -> tuple[NDArray[np.intp], l
     """Rows of a split in the file's order, and notes on it.
 
     Raises:
-        ValueError: the official split lacks the part, or there are too few references to draw from.
+        UserError: the official split lacks the part, or there are too few references to draw from.
     """
     if split == "auto":
         split = "test" if labels.parts and "test" in labels.parts else "all"
@@ -50,17 +51,17 @@ def choose(labels: Labels, split: Split, seed: int) -> tuple[NDArray[np.intp], l
         rows = draw(labels.references or labels.images, seed)[split]
         how = f"drawn by {'reference' if labels.references else 'image'} with seed {seed}"
     if not len(rows):
-        raise ValueError(f"{labels.file} has no part {split}; it has {', '.join(sorted(set(labels.parts or [])))}")
+        raise UserError(f"{labels.file} has no part {split}; it has {', '.join(sorted(set(labels.parts or [])))}")
     return rows, [f"part {split} ({how}): {len(rows):,} of {len(labels.images):,} images"]
 
 
 def draw(groups: Sequence[str], seed: int) -> dict[str, NDArray[np.intp]]:
     """Rows of `train`, `validation` and `test` for (N,) groups, each in only one part.
 
-    Raises ValueError for fewer than three groups.
+    Raises UserError for fewer than three groups.
     """
     if len(set(groups)) < 3:
-        raise ValueError(f"train, validation and test cannot be drawn from {len(set(groups))} references; use all")
+        raise UserError(f"train, validation and test cannot be drawn from {len(set(groups))} references; use all")
     known, rows = np.array(groups), np.arange(len(groups))
     rest, test = _cut(known, rows, TEST, seed)
     train, validation = _cut(known, rest, VALIDATION / (1 - TEST), seed)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from joblib import Parallel, cpu_count, delayed
 
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.bootstrap import NAMES, Interval, PairedTest, draws, holm, interval, of_draws, paired_test
 from trainer.evaluation.evaluate import Evaluation
@@ -87,7 +88,7 @@ def draw(question: Question, bootstrap: Bootstrap, resamples_of_tests: int) -> D
                 level=bootstrap.level,
                 seed=seed,
             )
-    except ValueError as why:
+    except UserError as why:
         return Drawn(metrics, test, str(why))
     return Drawn(metrics, test, None)
 

@@ -17,8 +17,7 @@ from trainer.evaluation.comparison.tables import TITLES, WEIGHTED
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.metrics import fit_logistic
 from trainer.reporting.drawing import COLOURS, PAGE_COLOUR, draw
-from trainer.reporting.page import filled
-from trainer.reporting.thumbnail import thumbnail
+from trainer.reporting.page import filled, thumbnail
 
 SHOWN = 6
 MOST_POINTS = 1000

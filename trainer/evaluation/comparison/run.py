@@ -18,7 +18,7 @@ from trainer.evaluation.evaluate import Evaluation, measured, record
 from trainer.evaluation.models import Model, find
 from trainer.evaluation.predictions import Predictions, ask, check_all
 from trainer.files import write_json, write_text
-from trainer.leftovers import alone_in
+from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 from trainer.settings.evaluate import EvaluateSettings
 
@@ -33,7 +33,7 @@ def run(settings: EvaluateSettings) -> Comparison:
         ServiceError, TransportError: see `ask`.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(settings.out):
+    with folder_lock(settings.out):
         return _run(settings)
 
 

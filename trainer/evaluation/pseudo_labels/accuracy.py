@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
-from trainer.voting.vote import PairVotes, margin
+from trainer.voting.votes import PairVotes, margin
 
 Array = NDArray[np.float64]
 Dyads = NDArray[np.int_]

@@ -19,19 +19,18 @@ import numpy as np
 from evoquality.contract import InfoResponse
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
+from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.pseudo_labels.accuracy import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
 from trainer.files import read_json, write_json
-from trainer.leftovers import alone_in
-from trainer.pool.image import PoolImage, content_id
-from trainer.pool.pool import Pool
+from trainer.leftovers import folder_lock
+from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.progress import Stages
 from trainer.settings.evaluate import AuditSettings
-from trainer.voting import voter
-from trainer.voting.cast import cast
-from trainer.voting.pairs import Group, pairs_of, random_groups
-from trainer.voting.vote import load
+from trainer.voting.groups import Group, pairs_of, random_groups
+from trainer.voting.voters import cast, choose_voter
+from trainer.voting.votes import load
 from trainer.workers.workers import Workers
 
 DECIDING = (
@@ -67,7 +66,7 @@ class Questions:
 
 
 def questions(benchmark: Benchmark, file: Path, *, groups: int, size: int, seed: int) -> Questions:
-    """Reads the questions in `file`, or draws and writes them. Raises ValueError for fewer than two images."""
+    """Reads the questions in `file`, or draws and writes them. Raises UserError for fewer than two images."""
     if not file.exists():
         write_json(file, asdict(_drawn(benchmark, groups, size, seed)))
     return kept(file)
@@ -83,7 +82,7 @@ def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
     rows = np.random.default_rng((seed, 4)).permutation(len(benchmark.ids))[: count * size].tolist()
     contents = {content_id((benchmark.root / benchmark.ids[row]).read_bytes()): row for row in rows}
     if len(contents) < 2:
-        raise ValueError(f"{benchmark.name} has fewer than two different images, so no pair to vote on")
+        raise UserError(f"{benchmark.name} has fewer than two different images, so no pair to vote on")
     pool = Pool([PoolImage(content, "", content) for content in contents])
     return Questions(
         groups=random_groups(pool, count, min(size, len(contents)), seed),
@@ -100,11 +99,11 @@ def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages
         WrongVersion: another version was promoted meanwhile.
         Unreachable: no replica of the service answered within the patience.
         ServiceError: the service refused an image.
-        ValueError: the folder's votes were cast with other settings.
+        UserError: the folder's votes were cast with other settings.
         Occupied: another process works in the folder.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(settings.out):
+    with folder_lock(settings.out):
         _keep_settings(settings)
         store = VersionStore(settings.store)
         with Workers(settings.operators, settings.operator_key(), store, settings.patience, stages.say) as workers:
@@ -132,7 +131,7 @@ def _keep_settings(settings: AuditSettings) -> None:
         f"--{name.replace('_', '-')} {now[name]} (was {began[name]})" for name in now if now[name] != began[name]
     ]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"the votes in {settings.out} were cast with other settings: {', '.join(changed)}; use the same settings "
             "or another folder with --out"
         )
@@ -159,7 +158,7 @@ async def _cast(
     advance: Callable[[int], None],
 ) -> None:
     pairs = pairs_of(asked.groups)
-    chosen = await voter.choose(
+    chosen = await choose_voter(
         settings,
         asked.pool(benchmark),
         workers.asynchronous,

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from trainer.evaluation.pseudo_labels.accuracy import PARTS, Array, Rate, equal_widths, numbered, rate
-from trainer.voting.pairs import Group
-from trainer.voting.vote import PairVotes, labels_of
+from trainer.voting.groups import Group
+from trainer.voting.votes import PairVotes, labels_of
 
 COIN_FLIPS = 0.25
 """Share of circular triples in random votes: two of the eight outcomes."""

@@ -16,9 +16,9 @@ from trainer.evaluation.pseudo_labels.consistency import (
     position_bias,
     position_by_difference,
 )
-from trainer.voting.full_vote import expected_agreement
-from trainer.voting.pairs import Group
-from trainer.voting.vote import PairVotes, margin
+from trainer.voting.groups import Group
+from trainer.voting.majority import expected_agreement
+from trainer.voting.votes import PairVotes, margin
 
 
 def without_truth(votes: Sequence[PairVotes], groups: Sequence[Group]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""May this candidate serve? Every criterion compares it with the version it came from, or with a limit."""
+"""The gate's criteria: each compares a candidate with the version it came from, or with a limit."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from trainer.settings.evolve import EvolveSettings
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One figure that a candidate is judged by."""
+    """One comparison."""
 
     name: str
     before: float
     after: float
     limit: float
-    """What `after` may not pass."""
+    """The limit of `after`."""
     passed: bool
     reason: str
-    """In words, why it fails if it does."""
+    """The failure, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision: the candidate may serve if it passes every criterion. Without finite weights it is not asked."""
+    """The decision: the candidate may serve if it passes every criterion. With NaN or infinite weights it is not asked,
+    and `after` is None."""
 
     before: Behaviour
     after: Behaviour | None
@@ -33,12 +34,12 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        """Why the candidate may not serve; empty if it may."""
+        """The reasons against the candidate; empty if it may serve."""
         return [criterion.reason for criterion in self.criteria if not criterion.passed]
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may serve."""
+        """True if the candidate may serve."""
         return not self.reasons
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,23 +53,23 @@ def judge(before: Behaviour, after: Behaviour, settings: EvolveSettings) -> Verd
 
 
 def finite_weights(finite: bool) -> Criterion:
-    """Whether no weight under training is NaN or infinite."""
+    """The criterion that no weight under training is NaN or infinite."""
     return Criterion("finite weights", 1, float(finite), 1, finite, "its weights hold NaN or infinity")
 
 
 def probe(before: float, after: float, settings: EvolveSettings) -> Criterion:
-    """SRCC on the labelled probe, which nothing was trained on."""
+    """The criterion of SRCC on the labelled probe, on which nothing was trained."""
     limit = before - settings.gate_probe_loss
     reason = f"its SRCC on the labelled probe is {after:.3f}, {before:.3f} before"
     return Criterion("SRCC on the probe", before, after, limit, after >= limit, reason)
 
 
 def regressions(gated: Behaviour, promoted: Behaviour, settings: EvolveSettings) -> list[str]:
-    """Why the promoted version is not what the gate had seen; empty if it is."""
+    """Differences between the promoted version and the gate's observation; empty if there are none."""
     reasons = [criterion.reason for criterion in _criteria(gated, promoted, settings) if not criterion.passed]
     apart = _apart(gated, promoted)
     if apart > settings.regression_drift:
-        reasons.append(f"its scores of the held-back images are {apart:.2f} from those at the gate in the mean")
+        reasons.append(f"its scores of the held-back images differ from those at the gate by {apart:.2f} in the mean")
     return reasons
 
 
@@ -86,27 +87,51 @@ def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Cr
     bias = abs(before.position_bias) + s.gate_position_bias
     return [
         Criterion(
-            "unreadable answers", before.unreadable, after.unreadable, unreadable, after.unreadable <= unreadable,
+            "unreadable answers",
+            before.unreadable,
+            after.unreadable,
+            unreadable,
+            after.unreadable <= unreadable,
             f"{after.unreadable:.1%} of its answers are unreadable, {before.unreadable:.1%} before",
         ),
         Criterion(
-            "agreement with the votes", before.agreement, after.agreement, agreement, after.agreement >= agreement,
+            "agreement with the votes",
+            before.agreement,
+            after.agreement,
+            agreement,
+            after.agreement >= agreement,
             f"its scores agree with {after.agreement:.1%} of the votes, {before.agreement:.1%} before",
         ),
         Criterion(
-            "smallest spread of the scores", before.spread, after.spread, narrow, after.spread >= narrow,
+            "smallest spread of the scores",
+            before.spread,
+            after.spread,
+            narrow,
+            after.spread >= narrow,
             f"its scores have collapsed to a spread of {after.spread:.3f}, {before.spread:.3f} before",
         ),
         Criterion(
-            "largest spread of the scores", before.spread, after.spread, wide, after.spread <= wide,
+            "largest spread of the scores",
+            before.spread,
+            after.spread,
+            wide,
+            after.spread <= wide,
             f"its scores have widened to a spread of {after.spread:.3f}, {before.spread:.3f} before",
         ),
         Criterion(
-            "drift of the mean", 0, drift, s.gate_drift, abs(drift) <= s.gate_drift,
+            "drift of the mean",
+            0,
+            drift,
+            s.gate_drift,
+            abs(drift) <= s.gate_drift,
             f"its mean score has moved by {drift:+.2f} (limit {s.gate_drift:.2f})",
         ),
         Criterion(
-            "position bias", before.position_bias, after.position_bias, bias, abs(after.position_bias) <= bias,
+            "position bias",
+            before.position_bias,
+            after.position_bias,
+            bias,
+            abs(after.position_bias) <= bias,
             f"it prefers the image shown first by {after.position_bias:+.1%}, {before.position_bias:+.1%} before",
         ),
-    ]  # fmt: skip
+    ]

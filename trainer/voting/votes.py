@@ -1,4 +1,4 @@
-"""The votes on pairs of images and the pseudo-labels they make (arXiv 2509.25787, Eq. 1)."""
+"""The votes on pairs of images and the pseudo-labels made of them (arXiv 2509.25787, Eq. 1)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ By = Literal["samples", "exact"]
 class PairVotes:
     """The votes on one pair of images (content ids).
 
-    By `samples` they are counts of sampled answers. By `exact` they are the probabilities of the two answers, one of
-    each order in all, `unreadable` included: what a share of infinitely many samples would be.
+    By `samples` they are counts of sampled answers. By `exact` they are the probabilities of the two answers, that is
+    the shares of infinitely many samples; those of each order, `unreadable` included, sum to 1.
     """
 
     first: str
@@ -31,7 +31,7 @@ class PairVotes:
     version: str
     by: By = "samples"
     tie_margin: float = 0.0
-    """How decided a pair must at least be to have a winner."""
+    """A pair with a smaller `margin` is a tie."""
 
     @property
     def first_votes(self) -> float:
@@ -45,14 +45,14 @@ class PairVotes:
 
     @property
     def asked(self) -> int:
-        """Questions asked: every sampled answer is one, and so is either order's reading of probabilities."""
+        """Questions asked: one for each sampled answer, or for each order whose probabilities were read."""
         return round(self.first_votes + self.second_votes + self.unreadable)
 
     @property
     def label(self) -> float | None:
         """Eq. 1: p*(first, second) is 1, 0.5 or 0 by majority; None if no answer was readable.
 
-        Exact votes are its limit of many samples. Those never tie by chance, as close counts do: `tie_margin` does it.
+        Exact votes are the limit of many samples. They never tie by chance, as close counts do, hence `tie_margin`.
         """
         if self.first_votes + self.second_votes == 0:
             return None
@@ -68,7 +68,7 @@ class PairVotes:
 
 
 def margin(vote: PairVotes) -> float:
-    """How decided a pair is: 0 for a tie, 1 where nobody disagrees."""
+    """|votes for first - for second| over all readable votes: 0 for a tie, 1 for a unanimous vote."""
     readable = vote.first_votes + vote.second_votes
     return abs(vote.first_votes - vote.second_votes) / readable if readable else 0.0
 
@@ -85,7 +85,7 @@ def labels_of(votes: Sequence[PairVotes], *, soft: bool = False) -> dict[Pair, f
 
 
 def agreement(votes: Sequence[PairVotes], others: Sequence[PairVotes]) -> float:
-    """How alike the labels of the same pairs are: 1 for equal ones, 0 for opposite ones, half for a tie against a
+    """Mean agreement of the labels of the same pairs: 1 for equal ones, 0 for opposite ones, 0.5 for a tie against a
     decided one. Pairs without a label on either side are left out.
     """
     labels = labels_of(others)

@@ -1,0 +1,237 @@
+"""The offline stage: every pair is asked, exactly or by samples, and its votes are appended to a file as they come.
+
+A killed stage resumes where it stopped and casts the same votes. All votes are of one version: the service refuses
+once another is active.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from evoquality import ServiceError, encode_image
+from evoquality.contract import ExactVotes, ExactVotesRequest, RolloutPrompt, RolloutRequest, RolloutResult
+from service.answers import parse_vote
+from service.concurrency import gather
+from service.prompts import Profile
+from trainer.files import append_jsonl
+from trainer.pool.pool import Pool
+from trainer.settings.service import VoteSettings
+from trainer.voting.majority import decided, first_look
+from trainer.voting.votes import Pair, PairVotes, load
+from trainer.workers.spread import AsyncWorkers
+
+PAIRS_A_REQUEST = 24
+_REQUESTS = 3
+"""Requests under way at a time."""
+
+
+class Voter(Protocol):
+    """A way of asking for votes."""
+
+    def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
+        """The votes on the pairs, a part at a time. Raises as `AsyncWorkers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactVoter:
+    """Asks one version of a model that answers without thinking for its probabilities of both answers, in both orders:
+    one pass each instead of K samples."""
+
+    pool: Pool
+    workers: AsyncWorkers
+    version: str
+    tie_margin: float = 0.0
+    permute: bool = True
+
+    async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
+        """The votes on all pairs, at once.
+
+        Raises:
+            ServiceError: code `no_exact_votes` if the model can only be sampled; otherwise as
+                `AsyncWorkers.exact_votes`.
+        """
+        request = ExactVotesRequest(images=_encoded(self.pool, pairs), pairs=list(pairs), version=self.version)
+        response = await self.workers.exact_votes(request)
+        yield [self._votes(pair, votes, response.version) for pair, votes in zip(pairs, response.results, strict=True)]
+
+    async def possible(self, pair: Pair) -> bool:
+        """True if this model has exact votes; asks for those on `pair`. Raises as `AsyncWorkers`."""
+        try:
+            return [votes async for votes in self.ask([pair])] != []
+        except ServiceError as error:
+            if error.problem.code != "no_exact_votes":
+                raise
+            return False
+
+    def _votes(self, pair: Pair, found: ExactVotes, version: str) -> PairVotes:
+        forward, backward = [found.forward.first, found.forward.second], [0.0, 0.0]
+        if self.permute:
+            backward = [found.backward.first, found.backward.second]
+        return PairVotes(
+            first=pair[0],
+            second=pair[1],
+            forward=forward,
+            backward=backward,
+            unreadable=max(0.0, 1 + self.permute - sum(forward) - sum(backward)),
+            version=version,
+            by="exact",
+            tie_margin=self.tie_margin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SampledVoter:
+    """Asks one version of any model for answers in both orders alike, until the pair's majority is decided or K are
+    drawn.
+
+    As far as they go, the votes are those that K questions at once would have drawn: sample i of an order has its own
+    seed, made of the round's seed and the pair. So a resumed stage casts the same votes.
+    """
+
+    pool: Pool
+    workers: AsyncWorkers
+    version: str
+    profile: Profile
+    votes: int
+    """K."""
+    error: float | None
+    """See `decided`; None: all K are drawn."""
+    temperature: float
+    seed: int
+    permute: bool = True
+    """Ask in both orders."""
+
+    async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
+        """The votes on the pairs, each as soon as it is decided. Raises as `AsyncWorkers`."""
+        asked, wave = 0, self.votes if self.error is None else first_look(self.votes, self.error)
+        cast = [PairVotes(*pair, [0, 0], [0, 0], 0, self.version) for pair in pairs]
+        while cast:
+            drawn = await self.draw([(one.first, one.second) for one in cast], asked, asked + wave)
+            cast = [_added(one, more) for one, more in zip(cast, drawn, strict=True)]
+            asked, wave = asked + wave, min(2, self.votes - asked - wave)
+            yield [one for one in cast if self._is_decided(one)]
+            cast = [one for one in cast if not self._is_decided(one)]
+
+    async def draw(self, pairs: Sequence[Pair], start: int, stop: int) -> list[PairVotes]:
+        """The answers number `start` to `stop` about every pair, of both orders in turn. Raises as `ask`."""
+        shown = [one for pair in pairs for one in self._orders(pair, start, stop)]
+        request = RolloutRequest(
+            images=_encoded(self.pool, pairs),
+            prompts=[self._prompt(*one) for one in shown],
+            temperature=self.temperature,
+            version=self.version,
+        )
+        response = await self.workers.rollouts(request)
+        votes = {one[0]: self._read(result) for one, result in zip(shown, response.results, strict=True)}
+        return [_count(pair, votes.get(pair, []), votes.get(pair[::-1], []), response.version) for pair in pairs]
+
+    def _is_decided(self, votes: PairVotes) -> bool:
+        left = self.votes - votes.asked
+        if self.error is None:
+            return left == 0
+        return decided(int(votes.first_votes), int(votes.second_votes), left, self.error)
+
+    def _orders(self, pair: Pair, start: int, stop: int) -> list[tuple[Pair, int, int]]:
+        """Each order that has answers to draw, with the range of its own answers.
+
+        The orders take turns. The seed draws the one that begins, so that an odd K prefers no order.
+        """
+        if not self.permute:
+            return [(pair, start, stop)]
+        first, other = (pair, pair[::-1]) if self._seed(pair) % 2 else (pair[::-1], pair)
+        turns = [(first, -(-start // 2), -(-stop // 2)), (other, start // 2, stop // 2)]
+        return [turn for turn in turns if turn[1] < turn[2]]
+
+    def _prompt(self, shown: Pair, start: int, stop: int) -> RolloutPrompt:
+        return RolloutPrompt(task="compare", images=list(shown), samples=stop - start, seed=self._seed(shown) + start)
+
+    def _seed(self, shown: Pair) -> int:
+        digest = hashlib.sha256(f"{self.seed}/{shown[0]}/{shown[1]}".encode()).digest()
+        return int.from_bytes(digest[:4]) >> 2  # far enough below 2**31 for every sample of the pair
+
+    def _read(self, result: RolloutResult) -> list[int | None]:
+        return [parse_vote(completion.text, self.profile) for completion in result.completions]
+
+
+async def choose_voter(
+    settings: VoteSettings,
+    pool: Pool,
+    workers: AsyncWorkers,
+    *,
+    version: str,
+    profile: Profile,
+    seed: int,
+    probe: Pair,
+) -> Voter:
+    """The voter that the settings name. `votes_by` auto asks for exact votes on `probe`, and samples if the model has
+    none."""
+    exact = ExactVoter(pool, workers, version, settings.tie_margin, settings.permute)
+    if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(probe)):
+        return exact
+    return SampledVoter(
+        pool,
+        workers,
+        version,
+        profile,
+        votes=settings.votes,
+        error=settings.stopping_error,
+        temperature=settings.vote_temperature,
+        seed=seed,
+        permute=settings.permute,
+    )
+
+
+async def cast(pairs: Sequence[Pair], voter: Voter, path: Path, *, advance: Callable[[int], None]) -> list[PairVotes]:
+    """Asks about every pair that is not yet in the file `path`, and appends the votes. Returns all of them.
+
+    Raises:
+        WrongVersion, Unreachable, ServiceError: see `AsyncWorkers.rollouts`.
+        DiskFull: the votes could not be written.
+    """
+    done = {(vote.first, vote.second) for vote in load(path)}
+    advance(len(done))
+    left = [pair for pair in pairs if pair not in done]
+    limit = asyncio.Semaphore(_REQUESTS)
+
+    async def ask(chunk: Sequence[Pair]) -> None:
+        async with limit:
+            async for votes in voter.ask(chunk):
+                append_jsonl(path, map(asdict, votes))
+                advance(len(votes))
+
+    await gather(*(ask(left[start : start + PAIRS_A_REQUEST]) for start in range(0, len(left), PAIRS_A_REQUEST)))
+    return load(path)
+
+
+def _encoded(pool: Pool, pairs: Sequence[Pair]) -> dict[str, str]:
+    """Each image of the pairs once, as a request carries it, by its content id."""
+    ids = {image for pair in pairs for image in pair}
+    return {image: encode_image(pool.bytes_of(image)) for image in ids}
+
+
+def _count(pair: Pair, straight: list[int | None], swapped: list[int | None], version: str) -> PairVotes:
+    """The answers in both orders as votes for the pair's images."""
+    return PairVotes(
+        first=pair[0],
+        second=pair[1],
+        forward=[straight.count(0), straight.count(1)],
+        backward=[swapped.count(1), swapped.count(0)],
+        unreadable=straight.count(None) + swapped.count(None),
+        version=version,
+    )
+
+
+def _added(one: PairVotes, more: PairVotes) -> PairVotes:
+    return PairVotes(
+        first=one.first,
+        second=one.second,
+        forward=[a + b for a, b in zip(one.forward, more.forward, strict=True)],
+        backward=[a + b for a, b in zip(one.backward, more.backward, strict=True)],
+        unreadable=one.unreadable + more.unreadable,
+        version=more.version,
+    )
