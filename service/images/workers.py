@@ -65,7 +65,8 @@ class Block:
         self._file = io.FileIO(os.memfd_create("evoquality"), "r+")
         _overwrite(self._file, content)
         descriptor = self._file.fileno()
-        self.address = Address(f"/proc/{os.getpid()}/fd/{descriptor}", os.fstat(descriptor).st_ino)
+        process = os.readlink("/proc/self")  # unlike getpid, right in a PID namespace without a /proc of its own
+        self.address = Address(f"/proc/{process}/fd/{descriptor}", os.fstat(descriptor).st_ino)
 
     def image(self, width: int, height: int) -> Image.Image:
         """A copy of the pixels as an RGB image."""

@@ -43,7 +43,8 @@ class FakeEngine:
             raise EngineDead("The engine is dead.")
         assert not self.paused, "a request reached a paused engine"
         assert adapter is None or adapter.name in self.adapters, "a request named an unknown adapter"
-        self.asked.append((prompt, sampling, adapter, priority))
+        seen = tuple(image.resize((8, 8)) for image in prompt.images)  # the request closes its own
+        self.asked.append((Prompt(prompt.task, seen, prompt.profile), sampling, adapter, priority))
         version = self.version
         self.running += 1
         try:

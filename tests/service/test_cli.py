@@ -154,7 +154,7 @@ def test_what_cannot_be_written_is_said_before_the_work(listening: Listening, ph
         "nowhere/scores.csv": "its folder does not exist",
         "scores.parquet": "pip install",
     }
-    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    monkeypatch.setattr("service.extras.find_spec", lambda name: None)
     for name, reason in wrong.items():
         done = evoquality("score", photos, "--out", photos / name, url=listening.url)
         assert (done.exit_code, reason in " ".join(done.stderr.split())) == (2, True), done.stderr

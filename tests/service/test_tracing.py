@@ -71,6 +71,6 @@ def test_without_an_endpoint_requests_are_not_traced(exporter: InMemorySpanExpor
 
 
 def test_an_endpoint_without_the_sdk_stops_the_start(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.setattr("service.extras.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'evoquality-service\[otel\]'"):
         start_tracing("http://collector:4318", "evoquality")
