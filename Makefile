@@ -48,7 +48,7 @@ format: install ## Format the code
 openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from the code
 
 reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
-	@$(BIN)/python -m service.reference
+	@$(BIN)/python -m tests.reference
 
 alerts: install ## Write the cluster's alert rules from docker/monitoring/alerts.yaml
 	@$(BIN)/python -m tests.deployment.rules
@@ -73,6 +73,6 @@ images: install ## Build the CPU images from Debian's packages and try them (roo
 	@$(BIN)/python -m tests.deployment.images
 
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
-	@$(BIN)/python -m trainer.demo.recipe
+	@$(BIN)/python -m tests.benchmarks.checkpoint.recipe
 
 .PHONY: help install demo demo-seeds replicas ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint images

@@ -57,7 +57,7 @@ Evolve.__doc__ = f"{cleandoc(Evolve.__doc__ or '')}\n\n{help_text()}"
 class Evaluate(EvaluateSettings):
     """Evaluates models on labelled benchmarks and compares them: metrics with intervals, tests against the first model.
 
-    Example: evoquality-trainer evaluate --benchmarks data/koniq,data/kadid10k --models serving,v2ef5d96829e7
+    Example: evoquality-trainer evaluate --benchmarks data/koniq,data/kadid10k --models serving,v9df0ac5853e5
 
     Prints a table and writes to --out: index.html (plots, worst misses), table.md, table.tex, results.csv (a row for
     each model and benchmark), results.json (everything, with the intervals of averages and gain), and every prediction

@@ -114,7 +114,7 @@ def launched(*arguments: str) -> Object:
 @pytest.mark.skipif(not kubectl_is_new_enough(), reason="no kubectl with a kustomize of these days")
 @pytest.mark.parametrize("variant", ["evolve/job", "evolve/torchrun", "overlays/cpu/evolve"])
 def test_launch_changes_the_name_and_adds_the_flags_and_nothing_else(variant: str):
-    flags = ["--pool", '/pool/a "b" \\c', "--rounds=3", "--base", "v2ef5d96829e7"]
+    flags = ["--pool", '/pool/a "b" \\c', "--rounds=3", "--base", "v9df0ac5853e5"]
     (wanted,) = render(ROOT / "k8s" / variant)
     wanted["metadata"]["name"] = "photos-1"
     wanted["spec"]["template"]["spec"]["containers"][0]["args"] += flags

@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (EMBEDDED / "model.safetensors").exists():
         return EMBEDDED
     path = tmp_path_factory.mktemp("random")
-    subprocess.run([sys.executable, "-m", "trainer.demo.architecture", str(path)], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "tests.benchmarks.checkpoint.architecture", str(path)], check=True, cwd=ROOT)
     return path
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service import reference
 from service.configuration.settings import Settings
+from tests import reference
 from tests.service.conftest import World
 
 FILES = ["REFERENCE.md", "openapi.json", "openapi-operators.json"]
@@ -21,7 +21,7 @@ def generated() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_committed_documents_are_those_of_the_code(generated: dict[str, str], name: str):
-    current = (Path(reference.__file__).parent / name).read_text()
+    current = (reference.SERVICE / name).read_text()
     assert current == generated[name], f"{name} is out of date: run `make reference`"
 
 

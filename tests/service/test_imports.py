@@ -22,7 +22,7 @@ LIGHT = (
     "service.app",
     "service.cli",
     "service.server",
-    "service.reference",
+    "tests.reference",
 )
 ORDER = ("observability", "images", "configuration", "engine", "versions", "judging", "ranking", "api")
 """The packages that serve: each may import those before it, and what all share."""

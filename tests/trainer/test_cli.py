@@ -74,7 +74,7 @@ def test_an_impossible_setting_is_named(trainer: Trainer, tmp_path: Path) -> Non
 def test_a_folder_without_benchmarks_is_named(trainer: Trainer, tmp_path: Path) -> None:
     code, said = trainer("evaluate", "--benchmarks", tmp_path)
     assert code == 2
-    assert "no benchmark below" in said
+    assert "no benchmark in" in said
 
 
 def test_a_store_without_the_operators_key_is_reported_with_what_to_do(trainer: Trainer, tmp_path: Path) -> None:

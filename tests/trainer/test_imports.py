@@ -11,13 +11,27 @@ import trainer
 from tests.imports import heavy_after
 
 PURE = (
-    "trainer.training.reward", "trainer.voting.pairs", "trainer.voting.vote", "trainer.pool.pool",
-    "trainer.pool.distortions", "trainer.promotion.gate", "trainer.promotion.behaviour",
-    "trainer.promotion.probe", "trainer.training.collapse", "trainer.workers.workers", "trainer.leftovers",
-    "trainer.settings", "trainer.reporting.report",
-    "trainer.evaluation.benchmarks.load", "trainer.evaluation.evaluate", "trainer.evaluation.predictions",
-    "trainer.cli", "trainer.evaluation.bootstrap", "trainer.evaluation.comparison.run",
-)  # fmt: skip
+    "trainer.training.reward",
+    "trainer.training.collapse",
+    "trainer.voting.groups",
+    "trainer.voting.votes",
+    "trainer.voting.majority",
+    "trainer.pool.pool",
+    "trainer.pool.distortions",
+    "trainer.promotion.criteria",
+    "trainer.promotion.behaviour",
+    "trainer.promotion.probe",
+    "trainer.workers.workers",
+    "trainer.leftovers",
+    "trainer.settings.evolve",
+    "trainer.reporting.report",
+    "trainer.evaluation.benchmarks.load",
+    "trainer.evaluation.evaluate",
+    "trainer.evaluation.predictions",
+    "trainer.evaluation.bootstrap",
+    "trainer.evaluation.comparison.run",
+    "trainer.cli",
+)
 
 TRAINER = Path(trainer.__file__).parent
 ORDER = (

@@ -31,7 +31,7 @@ def settings(folder: Path, **others: object) -> EvaluateSettings:
 def test_a_name_is_what_serves_a_version_or_a_checkpoint(tmp_path: Path) -> None:
     kinds = {
         "serving": Serving,
-        "v2ef5d96829e7": Version,
+        "v9df0ac5853e5": Version,
         "Qwen/Qwen2.5-VL-7B-Instruct": Checkpoint,
         "./v1": Checkpoint,
     }

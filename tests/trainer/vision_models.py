@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from service.prompts import PROFILES, chat_messages
-from trainer.demo.architecture import build_config, build_model, build_processor, save_checkpoint
+from tests.benchmarks.checkpoint.architecture import build_config, build_model, build_processor, save_checkpoint
 from trainer.training.policy import LoraPolicy
 
 PLAIN = PROFILES["plain"]

@@ -32,7 +32,7 @@ class EvaluateSettings(ServiceSettings):
     """Part of the sets. auto: the official test part if there is one, else the whole set."""
     models: Annotated[list[str], Field(min_length=1), NoDecode, BeforeValidator(listed)] = Field(["serving"])
     """Models to evaluate. `serving`: the running service's active version. A temporary service is started for a version
-    of --store (v2ef5d96829e7), a checkpoint's folder, or a name on the model hub (Qwen/Qwen2.5-VL-7B-Instruct;
+    of --store (v9df0ac5853e5), a checkpoint's folder, or a name on the model hub (Qwen/Qwen2.5-VL-7B-Instruct;
     @revision may follow). The first is the baseline that the others are tested against. Several: separated by commas,
     or the flag again."""
     service: str = "http://127.0.0.1:8000"

@@ -1,6 +1,6 @@
 """`make checkpoint`: trains the embedded checkpoint from scratch.
 
-    python -m trainer.demo.recipe [--out trainer/demo/checkpoint] [--contents 4200] ...
+    python -m tests.benchmarks.checkpoint.recipe [--out trainer/demo/checkpoint] [--contents 4200] ...
 
 1. Makes damaged pictures with their ground truth.
 2. Trains the vision tower (`pretrain`) to regress the measured damage and to classify distortion types from pooled
@@ -39,7 +39,7 @@ from transformers.vision_utils import get_vision_position_ids
 
 from evoquality.contract import Task
 from service.prompts import PROFILES, chat_messages
-from trainer.demo.architecture import IMAGE_SIDE, build_model, build_processor, save_checkpoint
+from tests.benchmarks.checkpoint.architecture import IMAGE_SIDE, build_model, build_processor, save_checkpoint
 from trainer.demo.truth import KINDS, Pictures, make_pictures
 
 GRID = 8

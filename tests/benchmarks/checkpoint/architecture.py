@@ -1,6 +1,6 @@
 """Architecture of the embedded checkpoint: Qwen2.5-VL, small enough for two CPU cores to serve and train.
 
-    python -m trainer.demo.architecture DIR    writes it with random weights
+    python -m tests.benchmarks.checkpoint.architecture DIR    writes it with random weights
 
 Model class and image processor are the real ones; tokenizer (byte-level BPE, each digit a token) and chat template come
 with it. `AutoProcessor` and vLLM load it like any other checkpoint.

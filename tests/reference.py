@@ -1,4 +1,4 @@
-"""Generates REFERENCE.md and the OpenAPI documents from the code: `python -m service.reference`."""
+"""Generates REFERENCE.md and the OpenAPI documents from the code: `python -m tests.reference`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.engine.protocol import Engine
 from service.observability import metrics
 from service.versions.store import VersionStore
 
-HERE = Path(__file__).parent
+SERVICE = Path(__file__).parents[1] / "service"
 _HOW_TO_SET = """\
 A setting is a flag of `evoquality serve` (`--max-in-flight`), an environment variable, or a key of the TOML file that
 `--config` or `EVOQUALITY_CONFIG` names (`max_in_flight = 64`); the first of these that has it gives it. Variables of
@@ -113,7 +113,7 @@ def _row(cells: Iterable[Any]) -> str:
 def write() -> None:
     """Writes every generated file anew."""
     for name, text in documents().items():
-        (HERE / name).write_text(text)
+        (SERVICE / name).write_text(text)
 
 
 if __name__ == "__main__":
