@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -52,8 +53,8 @@ class Replicas:
         for number in list(self._running):
             self.stop(number)
 
-    def workers(self, patience: float = 20) -> Workers:
-        return Workers(self.urls, KEY, self.first.store, patience, self.said.append)
+    def workers(self, patience: float = 60, say: Callable[[str], object] | None = None) -> Workers:
+        return Workers(self.urls, KEY, self.first.store, patience, say or self.said.append)
 
     def asked(self, number: int) -> int:
         return len(self.worlds[number].engine.asked)

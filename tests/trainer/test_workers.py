@@ -32,7 +32,9 @@ def test_a_dead_replica_is_skipped_and_asked_again_once_it_is_back(replicas: Rep
         assert scores(workers.rollouts(batch(replicas))) == EXPECTED
         assert replicas.asked(0) == 8
         replicas.start(1)
-        time.sleep(0.3)
+        replica = workers.asynchronous._replicas[1]
+        while not replica.may_be_asked:
+            time.sleep(0.01)
         assert scores(workers.rollouts(batch(replicas))) == EXPECTED
     assert replicas.asked(1) == 4
     assert replicas.said == []
@@ -52,11 +54,17 @@ def test_if_all_replicas_are_on_another_version_the_round_stops_at_once(replicas
         workers.rollouts(batch(replicas))
 
 
-def test_an_unreachable_service_is_waited_for_and_the_wait_is_told(replicas: Replicas) -> None:
+def test_an_unreachable_service_is_waited_for_and_the_wait_is_reported(replicas: Replicas) -> None:
     replicas.stop_all()
-    back = threading.Timer(1.5, lambda: replicas.start(0))
+    heard = threading.Event()
+
+    def come_back() -> None:
+        heard.wait()
+        replicas.start(0)
+
+    back = threading.Thread(target=come_back)
     back.start()
-    with replicas.workers() as workers:
+    with replicas.workers(patience=300, say=lambda text: (replicas.said.append(text), heard.set())) as workers:
         assert scores(workers.rollouts(batch(replicas))) == EXPECTED
     back.join()
     assert "service unreachable, waiting (" in replicas.said[0]

@@ -11,6 +11,7 @@ import gc
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -32,6 +33,7 @@ S = TypeVar("S")
 
 _PATIENCE = timedelta(days=30)
 """The other ranks wait this long for rank 0, which votes for hours. If a process dies, torchrun ends all of them."""
+_GRACE_SECONDS = 30
 _sigterm_came = False
 """True once SIGTERM came to this process, which is not rank 0."""
 
@@ -130,7 +132,11 @@ def run_on_main(device: str, dtype: str, work: Callable[[], R]) -> R | None:
     """
     with process_group(device, dtype):
         if not is_main():
-            follow()
+            try:
+                follow()
+            except Exception:
+                _let_rank_0_end_first()
+                raise
             return None
         found = work()
         broadcast(None)
@@ -181,6 +187,15 @@ def _receive() -> Any:
         return broadcast(None)
     except RuntimeError as failure:
         raise RankLost("the process of rank 0 ended; its own message says why") from failure
+
+
+def _let_rank_0_end_first() -> None:
+    """Waits for torchrun to end this process, as it does once it sees that rank 0 ended.
+
+    torchrun exits with the code of the first process that it sees fail, which must be rank 0: it has the reason.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(_GRACE_SECONDS)
 
 
 def _note_sigterm(*_: object) -> None:
