@@ -151,12 +151,7 @@ class Judge:
         )
 
     async def _vote(
-        self,
-        version: VersionInfo,
-        shown: tuple[Image, Image],
-        options: CompareOptions,
-        samples: int | None,
-        order: int,
+        self, version: VersionInfo, shown: tuple[Image, Image], options: CompareOptions, samples: int | None, order: int
     ) -> VoteEstimate:
         if samples is None:
             return await self._expected.vote(version, shown)

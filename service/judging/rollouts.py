@@ -38,9 +38,7 @@ class Rollouts:
                 *(self._generate(version, prompt, images, request, adapter) for prompt in request.prompts)
             )
         return RolloutResponse(
-            results=[_result(generation) for generation in generations],
-            adapter=request.adapter,
-            version=version.id,
+            results=[_result(generation) for generation in generations], adapter=request.adapter, version=version.id
         )
 
     async def _generate(

@@ -20,9 +20,10 @@ from tests.benchmarks.ablations.arms import ABLATIONS, ARMS, DOMAIN, FIGURES, OU
 from tests.benchmarks.ablations.study import run
 from tests.benchmarks.ablations.summary import difference, summarise
 from tests.benchmarks.ablations.trial import Scale, Trial, gate_opinion, seconds_left, trials
+from tests.benchmarks.checkpoint.pictures import make_pictures
 from trainer.demo.benchmarks import SETS as BENCHMARKS
 from trainer.demo.run import CHECKPOINT
-from trainer.demo.truth import KINDS, make_pictures
+from trainer.demo.truth import KINDS
 from trainer.errors import Collapsed, Unreachable
 from trainer.files import write_json
 from trainer.progress import Stages

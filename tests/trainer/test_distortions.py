@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.benchmarks.checkpoint.pictures import CALIBRATION_CONTENTS, calibrate, measured_quality
 from trainer.demo import truth
 from trainer.demo.contents import Split, content
-from trainer.demo.truth import CALIBRATION_CONTENTS, calibrate, measured_quality, quality, severity_of
+from trainer.demo.truth import quality, severity_of
 from trainer.pool.distortions import FAMILIES, LEVELS, TYPES, distort
 
 drawn = cache(content)

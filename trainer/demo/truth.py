@@ -1,15 +1,8 @@
-"""Ground truth of synthetic pictures, and labelled pictures for training the embedded checkpoint.
-
-An evolution round never imports this module. A full-reference measure gives the damage of one picture (`severity`),
-structural plus colour damage, comparable across distortion types:
-
-- structure: gradient magnitude similarity deviation (GMSD, Xue et al. 2014, constant 0.0026 on [0, 1]) of the
-  luminance at full and at half resolution, averaged, over 0.15 (a strongly visible value);
-- colour and tone: the mean CIE76 difference of the two pictures smoothed by a Gaussian of 3 pixels, over 20.
+"""Ground truth of the demo's synthetic pictures. An evolution round never imports this module.
 
 The true quality of a picture (`quality`) is 1 + 4 exp(-s). s is the sum over its distortions of the mean severity of
-their type and level over 48 calibration contents (`severities.json`, written by `python -m trainer.demo.truth`): the
-average over contents, like an average of opinions. 5 is undamaged, 1 is ruined.
+their type and level over 48 contents: the average over contents, like an average of opinions. `severities.json` holds
+these means; `tests/benchmarks/checkpoint/pictures.py` measures them. 5 is undamaged, 1 is ruined.
 """
 
 from __future__ import annotations
@@ -17,40 +10,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
-from skimage.color import rgb2lab
 
-from trainer.demo.contents import SIDE, Split, content
-from trainer.pool.distortions import LEVELS, TYPES, Pixels, distort, to_pixels
+from trainer.pool.distortions import TYPES, distort
 
 Damage = tuple[str, int]
 """A distortion type and its level."""
-_GMS_CONSTANT = 0.0026
 
 
 TABLE = Path(__file__).with_name("severities.json")
-CALIBRATION_CONTENTS = range(900_000, 900_048)
-VARIANTS = 12
-"""Number of pictures made from each content."""
 KINDS = list(TYPES)
 
 
 def quality(damages: Iterable[Damage]) -> float:
     """True quality, 1 to 5, of a picture with these damages; 5 without any."""
     return 1 + 4 * math.exp(-sum(severity_of(kind, level) for kind, level in damages))
-
-
-def measured_quality(distorted: Image.Image, reference: Image.Image) -> float:
-    """Full-reference quality of one picture on the same scale."""
-    return 1 + 4 * math.exp(-severity(to_pixels(distorted), to_pixels(reference)))
 
 
 def severity_of(kind: str, level: int) -> float:
@@ -64,96 +42,8 @@ def _table() -> dict[str, list[float]]:
     return table
 
 
-def calibrate(kind: str, contents: Iterable[int]) -> list[float]:
-    """Mean severity of a distortion type at each level, over contents of the `train` split."""
-    references = [(index, content("train", index)) for index in contents]
-    means = []
-    for level in LEVELS:
-        damaged = [distort(r, kind, level, np.random.default_rng((level, n))) for n, r in references]
-        pairs = zip(damaged, references, strict=True)
-        means.append(float(np.mean([severity(to_pixels(d), to_pixels(r)) for d, (_, r) in pairs])))
-    return means
-
-
-def severity(distorted: Pixels, reference: Pixels) -> float:
-    """0 for equal pictures; about 1 for clearly visible damage."""
-    return _structural_damage(distorted, reference) + _colour_damage(distorted, reference)
-
-
-def _structural_damage(distorted: Pixels, reference: Pixels) -> float:
-    lumas = distorted.mean(-1), reference.mean(-1)
-    halves = tuple(ndimage.uniform_filter(luma, 2)[::2, ::2] for luma in lumas)
-    return (_gmsd(*lumas) + _gmsd(*halves)) / 2 / 0.15
-
-
-def _gmsd(distorted: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    one, other = _gradient(distorted), _gradient(reference)
-    similarity = (2 * one * other + _GMS_CONSTANT) / (one**2 + other**2 + _GMS_CONSTANT)
-    return float(similarity.std())
-
-
-def _gradient(luma: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.hypot(ndimage.prewitt(luma, 0), ndimage.prewitt(luma, 1)) / 3
-
-
-def _colour_damage(distorted: Pixels, reference: Pixels) -> float:
-    smooth = [ndimage.gaussian_filter(rgb2lab(pixels), (3, 3, 0)) for pixels in (distorted, reference)]
-    return float(np.linalg.norm(smooth[0] - smooth[1], axis=-1).mean()) / 20
-
-
-@dataclass(slots=True)
-class Pictures:
-    """N labelled pictures."""
-
-    pixels: NDArray[np.uint8]
-    """(N, 112, 112, 3)."""
-    quality: NDArray[np.float32]
-    """(N,) true quality, 1 to 5, see `quality`."""
-    measured: NDArray[np.float32]
-    """(N,) full-reference quality of each picture, 1 to 5."""
-    kinds: NDArray[np.bool_]
-    """(N, 35) distortion types of each picture."""
-
-
 def damage(picture: Image.Image, damages: Sequence[Damage], rng: np.random.Generator) -> Image.Image:
     """Applies distortions in order."""
     for kind, level in damages:
         picture = distort(picture, kind, level, rng)
     return picture
-
-
-def make_pictures(split: Split, contents: range, workers: int, kinds: Sequence[str] = KINDS) -> Pictures:
-    """`VARIANTS` pictures of each content: mostly one distortion of `kinds`, some mixtures, some undamaged."""
-    with ProcessPoolExecutor(workers) as pool:
-        made = list(pool.map(partial(_variants, split, of=kinds), contents, chunksize=16))
-    return Pictures(
-        pixels=np.concatenate([pictures.pixels for pictures in made]),
-        quality=np.concatenate([pictures.quality for pictures in made]),
-        measured=np.concatenate([pictures.measured for pictures in made]),
-        kinds=np.concatenate([pictures.kinds for pictures in made]),
-    )
-
-
-def _variants(split: Split, index: int, of: Sequence[str]) -> Pictures:
-    reference, rng = content(split, index), np.random.default_rng((9, index))
-    pictures = Pictures(
-        pixels=np.zeros((VARIANTS, SIDE, SIDE, 3), np.uint8),
-        quality=np.zeros(VARIANTS, np.float32),
-        measured=np.zeros(VARIANTS, np.float32),
-        kinds=np.zeros((VARIANTS, len(KINDS)), np.bool_),
-    )
-    for variant in range(VARIANTS):
-        count = int(rng.choice([0, 1, 2, 3], p=[0.06, 0.74, 0.15, 0.05]))
-        kinds = [str(kind) for kind in rng.choice(of, count, replace=False)]
-        damages = [(kind, int(rng.integers(1, 6 if count < 2 else 4))) for kind in kinds]
-        damaged = damage(reference, damages, rng)
-        pictures.pixels[variant] = np.asarray(damaged)
-        pictures.quality[variant] = quality(damages)
-        pictures.measured[variant] = measured_quality(damaged, reference)
-        pictures.kinds[variant] = [kind in kinds for kind in KINDS]
-    return pictures
-
-
-if __name__ == "__main__":
-    table = {kind: [round(value, 4) for value in calibrate(kind, CALIBRATION_CONTENTS)] for kind in TYPES}
-    TABLE.write_text(json.dumps(table, indent=0) + "\n")

@@ -19,11 +19,7 @@ Role = Literal["serve", "rollout"]
 MAX_BATCH, MAX_RANKED = 64, 64
 
 EncodedImage = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="An image file as base64 or as a data: URL; an https: URL where the service allows its host.",
-    ),
+    str, Field(min_length=1, description="Base64, a data: URL, or an https: URL where the service allows its host.")
 ]
 Base64Image = Annotated[str, Field(min_length=1, description="An image file, base64-encoded.")]
 Samples = Annotated[int, Field(ge=1, le=64, description="K: how many answers are sampled.")]
@@ -107,9 +103,7 @@ class ScoreResponse(Message):
     entropy: float | None = Field(description="Of the distribution over tenths, in nats; expected mode only.")
     mode: Mode
     samples: int | None = Field(description="Answers drawn; null in expected mode.")
-    unreadable: Probability = Field(
-        description="Share of the samples, or probability of an answer, that holds no score between 1 and 5."
-    )
+    unreadable: Probability = Field(description="Share of the samples, or probability, of answers without a score.")
     distribution: list[ScoreProbability] | None = Field(description="Over tenths of a score, if asked for.")
     answers: list[str] | None = Field(description="The sampled texts, if `reasoning` was asked for.")
     image: ImageSize
@@ -175,9 +169,7 @@ class CompareResponse(Message):
     """The better looking of two images, over both orders of presentation."""
 
     preferred: Literal["first", "second", "tie"] | None = Field(description="null if no answer was readable.")
-    probability_first: float | None = Field(
-        description="That `first` looks better. Expected: mean of both orders; sampled: share of the votes."
-    )
+    probability_first: float | None = Field(description="Mean of both orders (expected), share of the votes (sampled).")
     position_bias: float | None = Field(
         description="How much more likely than one half the picture shown first is preferred; 0 is unbiased."
     )

@@ -17,12 +17,12 @@ from service.configuration.settings import operator_key
 from service.versions.store import VersionStore
 from tests.benchmarks.ablations.arms import DOMAIN, Start
 from tests.benchmarks.ablations.trial import Scale, Trial, collect, remaining, row, starting
+from tests.benchmarks.checkpoint.pictures import make_pictures
 from tests.benchmarks.checkpoint.recipe import tune
 from trainer.demo.audit import audit_round
 from trainer.demo.benchmarks import SETS, write_benchmarks
 from trainer.demo.contents import content
 from trainer.demo.run import CHECKPOINT, POOL_IMAGES, service
-from trainer.demo.truth import make_pictures
 from trainer.errors import Collapsed, GateRefused, Regressed, UserError
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate

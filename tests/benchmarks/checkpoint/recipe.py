@@ -40,7 +40,8 @@ from transformers.vision_utils import get_vision_position_ids
 from evoquality.contract import Task
 from service.prompts import PROFILES, chat_messages
 from tests.benchmarks.checkpoint.architecture import IMAGE_SIDE, build_model, build_processor, save_checkpoint
-from trainer.demo.truth import KINDS, Pictures, make_pictures
+from tests.benchmarks.checkpoint.pictures import Pictures, make_pictures
+from trainer.demo.truth import KINDS
 
 GRID = 8
 """Patches per side of a 112-pixel picture."""

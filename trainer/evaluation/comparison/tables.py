@@ -27,10 +27,7 @@ SHOWN = {"plcc": "PLCC", "plcc_fitted": "fitted", "srcc": "SRCC"}
 def scores(comparison: Comparison) -> pd.DataFrame:
     """Rows (metric, model); one column per benchmark and one for the mean weighted by number of images."""
     rows = {
-        (TITLES[metric], model): {
-            **comparison.values(model, metric),
-            WEIGHTED: comparison.weighted(model, metric),
-        }
+        (TITLES[metric], model): {**comparison.values(model, metric), WEIGHTED: comparison.weighted(model, metric)}
         for metric in AVERAGED
         for model in comparison.evaluations
     }
