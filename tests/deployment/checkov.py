@@ -35,7 +35,7 @@ class Report:
 
 def check(framework: str, folder: Path) -> Report:
     """Checks all files of a folder; asks nothing of any network."""
-    asked = ["--framework", framework, "--directory", folder, "--skip-download", "--output", "json"]
+    asked = ["--framework", framework, "--directory", str(folder), "--skip-download", "--output", "json"]
     told = subprocess.run([PROGRAM, *asked], capture_output=True, text=True).stdout
     found = json.loads(told)
     results = found["results"]

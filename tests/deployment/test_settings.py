@@ -52,7 +52,7 @@ def test_the_trainer_takes_its_settings(cluster: World, monkeypatch: pytest.Monk
         assert mounts(pod)[given[f"{TRAINER}POOL"]] is False
         for name, text in (given | {f"{TRAINER}POOL": str(tmp_path)}).items():
             monkeypatch.setenv(name, text)
-        settings = EvolveSettings()
+        settings = EvolveSettings()  # type: ignore[call-arg]  # from the environment
         assert mounts(pod)[str(settings.store)] is True
         assert mounts(pod)[str(settings.run.parent)] is True
         assert settings.operator_key_file

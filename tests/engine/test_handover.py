@@ -78,7 +78,7 @@ def test_torch_and_engine_agree_once_all_weights_have_moved(rollout: Running, fi
     prompt = RolloutPrompt(task="score", images=["x"], samples=8, seed=1)
     request = RolloutRequest(images={"x": encode_image(images[0])}, prompts=[prompt], version="moved")
     [result] = rollout.operators.rollouts(request).results
-    encoded = policy.network.encode([Image.open(BytesIO(images[0])[0]).convert("RGB")])
+    encoded = policy.network.encode([Image.open(BytesIO(images[0])).convert("RGB")])[0]
     assert encoded.token_ids == result.prompt_token_ids
     with torch.no_grad():
         found = policy.network.logprobs(

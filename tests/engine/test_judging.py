@@ -35,10 +35,10 @@ def test_a_comparison_asks_both_orders(service: Running, first: str, images: lis
 
 def test_a_seed_makes_answers_repeatable(service: Running, first: str, second: str, images: list[bytes]):
     options, votes = ScoreOptions(samples=8, seed=7), CompareOptions(samples=8, seed=7)
-    before = service.public.score(images[0], options), service.public.compare(*images[:2], votes)
+    before = service.public.score(images[0], options), service.public.compare(images[0], images[1], votes)
     for version in (second, first):  # empties every cache
         service.operators.promote(version)
-    assert (service.public.score(images[0], options), service.public.compare(*images[:2], votes)) == before
+    assert (service.public.score(images[0], options), service.public.compare(images[0], images[1], votes)) == before
 
 
 def test_seeded_answers_are_the_same_alone_and_among_many(service: Running):
@@ -58,7 +58,7 @@ def test_greedy_answers_are_all_alike(service: Running, images: list[bytes]):
     assert (many.samples, many.unreadable) == (8, one.unreadable)
     assert many.score == one.score
     assert many.std == (None if one.score is None else 0)
-    votes = service.public.compare(*images[:2], CompareOptions(samples=8, temperature=0))
+    votes = service.public.compare(images[0], images[1], CompareOptions(samples=8, temperature=0))
     assert votes.votes.first + votes.votes.second == 8 * (1 - votes.unreadable)
 
 

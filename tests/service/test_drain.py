@@ -60,8 +60,8 @@ def start(tmp_path: Path) -> Iterator[Callable[[float], Process]]:
     def start(drain_seconds: float) -> Process:
         command = [sys.executable, "-m", "tests.service.serving", str(tmp_path), str(drain_seconds)]
         popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        ports = popen.stdout.readline().split()
-        process = Process(popen, *(f"http://127.0.0.1:{port}" for port in ports), ThreadPoolExecutor(4), tmp_path)
+        public, operator = (f"http://127.0.0.1:{port}" for port in popen.stdout.readline().split())
+        process = Process(popen, public, operator, ThreadPoolExecutor(4), tmp_path)
         started.append(process)
         process.wait_until("/health/ready", 200)
         return process

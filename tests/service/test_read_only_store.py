@@ -80,7 +80,7 @@ def start(store: VersionStore, tmp_path: Path) -> Iterator[Callable[..., Replica
                 text=True,
                 env={**os.environ, "COLUMNS": "200"},
             )
-        started.append(Replica(process, log, *urls, tmp_path / "state" / "operator.key"))
+        started.append(Replica(process, log, urls[0], urls[1], tmp_path / "state" / "operator.key"))
         return started[-1]
 
     yield start

@@ -105,9 +105,12 @@ def test_the_interval_of_an_average_is_that_of_sets_resampled_each_by_itself(com
 
 
 def test_a_gain_is_drawn_of_both_models_on_the_same_images(comparison: Comparison) -> None:
+    first, second = NOISE
     drawn = [
         relative_gain_percent(
-            *({name: comparison.draws[model, name][0][number] for name in SIZES} for model in NOISE), SIZES
+            {name: comparison.draws[first, name][0][number] for name in SIZES},
+            {name: comparison.draws[second, name][0][number] for name in SIZES},
+            SIZES,
         )
         for number in range(200)
     ]
