@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.versions.store import VersionStore
-from tests.deployment.kubelet.jobs import action
-from tests.deployment.kubelet.node import Node, node
+from tests.deployment.kubelet.node import Node, action, node
 from tests.deployment.kubelet.pods import Running, running
 from tests.deployment.test_kubelet import pod_of, pods
 from tests.deployment.worlds import Pod, world

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.deployment.kubelet.jobs import action
+from tests.deployment.kubelet.node import action
 from tests.deployment.kustomize import Object
 from tests.deployment.test_evolve import job_of, trainers
 from tests.deployment.worlds import World

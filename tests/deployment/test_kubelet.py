@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from service.versions.store import VersionStore
-from tests.deployment.kubelet.containers import environment, expanded
 from tests.deployment.kubelet.node import Node, missing, node
-from tests.deployment.kubelet.pods import running
+from tests.deployment.kubelet.pods import environment, expanded, running
 from tests.deployment.worlds import Pod, World, world
 from trainer.errors import Occupied
 from trainer.leftovers import folder_lock

@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from tests.deployment.kustomize import Object
 from tests.deployment.worlds import World
 
 PROGRAMS = ("unshare", "nsenter", "setpriv", "ip", "chroot")
@@ -81,3 +83,27 @@ def node(world: World, folder: Path, names: Sequence[str] = ()) -> Iterator[Node
             yield Node(world, folder, network.pid, [*services, *names])
         finally:
             network.kill()
+
+
+Action = Literal["FailJob", "Ignore", "Count", "FailIndex"]
+
+
+def action(job: Object, exit_codes: Mapping[str, int], conditions: Collection[str] = ()) -> Action:
+    """The first rule of `podFailurePolicy` that fits decides; Count, towards `backoffLimit`, if none does.
+
+    `exit_codes` are the containers' by name, `conditions` the pod's that are true.
+    """
+    for rule in job["spec"].get("podFailurePolicy", {}).get("rules", []):
+        if _fits(rule, exit_codes, conditions):
+            return rule["action"]
+    return "Count"
+
+
+def _fits(rule: Object, exit_codes: Mapping[str, int], conditions: Collection[str]) -> bool:
+    if "onPodConditions" in rule:
+        return any(
+            each["type"] in conditions and each.get("status", "True") == "True" for each in rule["onPodConditions"]
+        )
+    asked = rule["onExitCodes"]
+    codes = [code for name, code in exit_codes.items() if name == asked.get("containerName", name) and code]
+    return any((code in asked["values"]) == (asked["operator"] == "In") for code in codes)

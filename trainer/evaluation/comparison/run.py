@@ -27,9 +27,9 @@ def run(settings: EvaluateSettings) -> Comparison:
     """Runs the command.
 
     Raises:
-        ValueError: wrong benchmarks or models, or predictions with other settings (see `Predictions`).
+        UserError: wrong benchmarks or models, predictions with other settings (see `Predictions`), or a service started
+            here did not become ready.
         Occupied: another evaluation works in the folder.
-        ChildProcessError: a service started here did not become ready.
         ServiceError, TransportError: see `ask`.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
