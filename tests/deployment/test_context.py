@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -10,8 +11,9 @@ from pathspec import PathSpec
 from tests.deployment.conftest import ROOT
 from tests.deployment.dockerfiles import NAMES, Dockerfile
 
-IGNORED = PathSpec.from_lines("gitignore", (ROOT / ".dockerignore").read_text().splitlines())
-"""Git's rules are Docker's for the patterns of this file."""
+LINES = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+IGNORED = PathSpec.from_lines("gitignore", [re.sub(r"^(!?)", r"\1/", line) for line in LINES])
+"""Git's rules are Docker's, but for Docker every pattern begins at the root."""
 
 
 def tracked() -> list[str]:
