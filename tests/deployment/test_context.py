@@ -12,7 +12,7 @@ from tests.deployment.conftest import ROOT
 from tests.deployment.dockerfiles import NAMES, Dockerfile
 
 LINES = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
-IGNORED = PathSpec.from_lines("gitignore", [re.sub(r"^(!?)", r"\1/", line) for line in LINES])
+IGNORED = PathSpec.from_lines("gitignore", [re.sub("^!", "!/", line) for line in LINES])
 """Git's rules are Docker's, but for Docker every pattern begins at the root."""
 
 

@@ -44,7 +44,9 @@ def test_both_orders_are_asked_and_votes_go_to_the_callers_images(world: World, 
     assert (answer.votes.first, answer.votes.second) == (0, 8)
     assert [order.shown_first for order in answer.orders] == ["first", "second"]
     assert [order.votes.second for order in answer.orders] == [4, 4]
-    assert [prompt.images for prompt, *_ in world.engine.asked] == [(DARK, BRIGHT), (BRIGHT, DARK)]
+    shown = [[image.getpixel((0, 0)) for image in prompt.images] for prompt, *_ in world.engine.asked]
+    dark, bright = DARK.getpixel((0, 0)), BRIGHT.getpixel((0, 0))
+    assert shown == [[dark, bright], [bright, dark]]
 
 
 def test_position_bias_ends_in_a_tie(world: World, run):

@@ -112,9 +112,9 @@ def test_a_file_name_is_text_whatever_it_holds(page: Page):
     expect(page.locator("#tiles .name")).to_have_text(name)
 
 
-def test_what_is_no_picture_is_told_in_a_sentence_beside_those_that_are(page: Page):
+def test_a_file_that_is_not_a_picture_is_refused_in_a_sentence_beside_those_that_are(page: Page):
     drop(page, {"note.txt": b"no picture", "grey.png": GREY})
-    expect(page.locator(".cards .problem")).to_contain_text("no complete image")
+    expect(page.locator(".cards .problem")).to_contain_text("not a complete image")
     expect(page.locator(".cards .value")).to_have_count(1)
     page.get_by_role("button", name="Remove note.txt").click()
     expect(page.locator(".cards .problem")).to_have_count(0)

@@ -1,0 +1,45 @@
+"""Marks the slow tests: files that start processes, train, or drive a browser. `make test-quick` leaves them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+SLOW = {
+    "test_bootstrap",
+    "test_cli",
+    "test_comparison",
+    "test_decoder",
+    "test_distortions",
+    "test_distributed",
+    "test_drain",
+    "test_follower",
+    "test_followers",
+    "test_full",
+    "test_gpu_step",
+    "test_hostile",
+    "test_kubelet",
+    "test_models",
+    "test_online",
+    "test_packaging",
+    "test_page",
+    "test_predictions",
+    "test_pricing",
+    "test_read_only_store",
+    "test_report",
+    "test_scaling",
+    "test_serve",
+    "test_shared_prefix",
+    "test_stages",
+    "test_torchrun",
+    "test_torchrun_job",
+    "test_voting",
+    "test_workers",
+}
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
