@@ -9,7 +9,7 @@ FROM ${BASE} AS dependencies
 ARG FLAVOUR
 WORKDIR /build
 COPY pyproject.toml LICENSE ./
-COPY service/build_commands.py service/torchvision_ops.py service/
+COPY service/build_commands.py service/cpu_torch.py service/
 COPY .ci/constraints.txt .ci/cpu-torch .ci/
 COPY docker/install docker/constraints-gpu.txt docker/
 RUN docker/install "${FLAVOUR}" trainer,heif,mlflow,parquet

@@ -1,4 +1,4 @@
-"""A build command that installs `torchvision_ops.py` as a module that Python imports at its start.
+"""A build command that installs `cpu_torch.py` as a module that Python imports at its start.
 
 Settings in pyproject.toml cannot do that. The module lies at the top of site-packages under a name of its own, so that
 no folder of the user's can take its place.
@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 from setuptools.command.build_py import build_py
 
-MODULE = Path("service/torchvision_ops.py")
-NAME = "evoquality_torchvision_ops"
+MODULE = Path("service/cpu_torch.py")
+NAME = "evoquality_cpu_torch"
 
 
 class BuildPy(build_py):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -51,6 +52,16 @@ def test_commands_run_in_a_folder_with_a_users_own_service_and_trainer(users_fol
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_pictures_are_decoded_in_a_folder_with_a_users_own_service(users_folder: Path):
+    program = "import asyncio; from service.images.workers import workers; import os\nif __name__ == '__main__': "
+    program += "print(asyncio.run(workers(1, False).run(os.path.basename, 'a/decoded', seconds=60)))"
+    (users_folder / "bin").mkdir()
+    (users_folder / "bin/program").write_text(program)
+    command = [sys.executable, "bin/program"]  # as a console script: it lies elsewhere
+    done = subprocess.run(command, cwd=users_folder, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("decoded\n", "")
+
+
 @pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": "."}])
 def test_the_client_is_imported_beside_a_users_own_service(users_folder: Path, environment: dict[str, str]):
     code = "from evoquality import AsyncClient, Client, ServiceError; print(Client.__module__)"
@@ -95,7 +106,7 @@ def test_the_client_part_of_the_command_runs_without_the_server(arguments: str):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_wheel_has_the_client_and_the_remedy_for_torchvision(tmp_path: Path):
+def test_a_wheel_has_the_client_and_the_remedy_for_a_cpu_torch(tmp_path: Path):
     """`pip install '.[cpu]'` must be enough: the remedy is imported at the start of every Python process."""
     command = [
         sys.executable,
@@ -116,9 +127,9 @@ def test_a_wheel_has_the_client_and_the_remedy_for_torchvision(tmp_path: Path):
         assert {"evoquality/__init__.py", "evoquality/contract.py", "evoquality/py.typed"} <= names
         assert {"service/web/index.html", "trainer/demo/checkpoint/config.json"} <= names
         assert not [name for name in names if name.startswith("service/client/evoquality")]
-        assert archive.read("evoquality_torchvision_ops.pth") == b"import evoquality_torchvision_ops\n"
-        remedy = archive.read("evoquality_torchvision_ops.py")
-    assert remedy == (ROOT / "service/torchvision_ops.py").read_bytes()
+        assert archive.read("evoquality_cpu_torch.pth") == b"import evoquality_cpu_torch\n"
+        remedy = archive.read("evoquality_cpu_torch.py")
+    assert remedy == (ROOT / "service/cpu_torch.py").read_bytes()
 
 
 def test_this_environment_has_the_remedy_for_torchvision():
@@ -126,3 +137,16 @@ def test_this_environment_has_the_remedy_for_torchvision():
         [sys.executable, "-c", "import torchvision.ops; print('loaded')"], capture_output=True, text=True
     )
     assert done.stdout == "loaded\n", done.stderr
+
+
+def test_companions_of_torch_whose_libraries_do_not_load_look_absent(tmp_path: Path):
+    for package, library in (("torchaudio", "lib/_torchaudio.so"), ("torchcodec", "libtorchcodec_image.so")):
+        file = tmp_path / package / library
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"built for another machine")
+        (tmp_path / package / "__init__.py").write_text("raise OSError('Could not load this library')\n")
+    code = "import transformers.utils as u, transformers.audio_utils, vllm.multimodal.media.audio\n"
+    code += "print(u.is_torchaudio_available(), u.is_torchcodec_available())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "False False\n", done.stderr

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as TaskTimeout
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -112,10 +113,24 @@ class Workers:
     def _started(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["service.cli", __name__])  # a new process imports nothing
+        _start_forkserver()
         pool = ProcessPool(self.count, initializer=_prepare, initargs=[self._heif], context=context)
         for _ in range(self.count):
             pool.schedule(_nothing)
         return pool
+
+
+def _start_forkserver() -> None:
+    """Starts it with its imports safe from the current folder, which may hold a `service` of the user's own."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @cache

@@ -107,9 +107,7 @@ def _serving(run: Path, name: str, stages: Stages, *flags: str) -> Iterator[tupl
 def traffic(run: Path, public: str) -> Iterator[None]:
     """A client that sends requests until the block ends."""
     command = [
-        sys.executable,
-        "-m",
-        "trainer.demo.traffic",
+        *(sys.executable, "-P", "-m", "trainer.demo.traffic"),
         f"--url={public}",
         f"--images={run / 'pool'}",
         f"--out={run / 'traffic.jsonl'}",
@@ -121,7 +119,7 @@ def traffic(run: Path, public: str) -> Iterator[None]:
 def _evolve(run: Path, number: int, seed: int, operator: str, flags: list[str]) -> None:
     """Runs the trainer up to round `number`; it skips finished rounds."""
     command = [
-        *(sys.executable, "-m", "trainer.cli", "evolve"),
+        *(sys.executable, "-P", "-m", "trainer.cli", "evolve"),
         f"--pool={run / 'pool'}",
         f"--run={run}",
         f"--store={run / 'store'}",
