@@ -20,6 +20,7 @@ _MODULES = {
         "pydantic_settings",
         "scipy",
         "skimage",
+        "statsmodels",
         "torch",
         "transformers",
     ),

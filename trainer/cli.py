@@ -179,7 +179,8 @@ def _from_the_service(error: ServiceError | httpx.TransportError) -> TrainerErro
 
 
 def _stop(code: int, sentence: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True).print(f"evoquality-trainer: {sentence}", style="red", highlight=False)
+    console = Console(stderr=True, soft_wrap=True, markup=False)  # a sentence may name an extra in brackets
+    console.print(f"evoquality-trainer: {sentence}", style="red", highlight=False)
     sys.exit(code)
 
 

@@ -96,7 +96,7 @@ class MLflow:
         try:
             from mlflow import MlflowClient
         except ImportError:
-            raise UserError("--mlflow needs the extra `mlflow`: pip install mlflow-skinny") from None
+            raise UserError("--mlflow needs the extra `mlflow`: pip install 'evoquality-service[mlflow]'") from None
         self._client = MlflowClient(uri)
         self._run = run
         self._settings = settings
