@@ -168,7 +168,7 @@ def test_blackouts_are_read_from_a_replicas_log(tmp_path: Path) -> None:
     log.write_text(
         "a line of something else\n"
         '{"message": "serving version v1", "timestamp": "2026-01-01T00:00:00+00:00"}\n'
-        '{"message": "swapped to v2, gate closed for 250 ms", "timestamp": "2026-01-01T00:00:10+00:00"}\n'
+        '{"message": "swapped to v2; new requests waited for 250 ms", "timestamp": "2026-01-01T00:00:10+00:00"}\n'
     )
     (found,) = blackouts([Replica("replica-1", "", "", log)])
     assert (found.replica, found.version, found.seconds) == ("replica-1", "v2", 0.25)

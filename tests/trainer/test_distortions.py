@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.benchmarks.checkpoint import pictures
 from tests.benchmarks.checkpoint.pictures import CALIBRATION_CONTENTS, calibrate, measured_quality
-from trainer.demo import truth
 from trainer.demo.contents import Split, content
 from trainer.demo.truth import quality, severity_of
 from trainer.pool.distortions import FAMILIES, LEVELS, TYPES, distort
@@ -52,7 +52,7 @@ def test_an_untouched_picture_has_the_highest_quality() -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian_blur", "block_loss"])
 def test_the_truths_table_is_what_calibration_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(truth, "content", drawn)
+    monkeypatch.setattr(pictures, "content", drawn)
     table = [severity_of(kind, level) for level in LEVELS]
     assert table == pytest.approx(calibrate(kind, CALIBRATION_CONTENTS), abs=1e-3)
 

@@ -23,7 +23,7 @@ _VERSION = re.compile(r'^iqa_model_info\{.*version="([^"]+)".*\} 1\.0$', re.MULT
 _TIMEOUT_SECONDS = 30.0
 
 What = Literal["version", "state"]
-_SWAPPED = re.compile(r"swapped to (\S+), gate closed for (\d+) ms")
+_SWAPPED = re.compile(r"swapped to (\S+); new requests waited for (\d+) ms")
 
 
 @dataclass(frozen=True)
