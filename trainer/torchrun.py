@@ -7,6 +7,7 @@ The arguments are torchrun's own; `--` keeps it from reading `--run` as one of i
 
 from __future__ import annotations
 
+import os
 import sys
 
 from trainer import termination
@@ -16,8 +17,10 @@ from trainer.errors import RankLost
 def run() -> int:
     """Runs the processes. Returns the exit code of the first failure, 128 plus the number of a signal.
 
-    Of failures within the same second the lowest rank counts: the other processes end because it did.
+    The other ranks of its machine let rank 0 end first (see `trainer.training.distributed`).
     """
+    if sys.flags.safe_path:  # -P, which torchrun does not pass on
+        os.environ["PYTHONSAFEPATH"] = "1"
     termination.listen()  # torchrun itself listens only after seconds of imports
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from dockerfile_parse import DockerfileParser
@@ -37,7 +38,7 @@ class Dockerfile:
     @property
     def instructions(self) -> list[Instruction]:
         """All of them; comments are left out."""
-        parsed = DockerfileParser(fileobj=self.path.open("rb")).structure
+        parsed = DockerfileParser(fileobj=BytesIO(self.path.read_bytes())).structure
         return [Instruction(item["instruction"], item["value"]) for item in parsed if item["instruction"] != "COMMENT"]
 
     @property

@@ -73,6 +73,6 @@ def test_a_checkpoint_is_compared_with_what_serves(
     assert one["version"] == other["version"] == first
     assert other["benchmarks"]["blur"]["srcc"] == pytest.approx(one["benchmarks"]["blur"]["srcc"], abs=1e-3)
     assert other["tests"]["blur"]["p_corrected"] > 0.05
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert [row["model"] for row in rows] == ["serving", str(checkpoint)]
     assert not (tmp_path / ".store").exists()

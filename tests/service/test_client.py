@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -170,7 +171,7 @@ def test_a_stream_is_begun_again_when_the_service_was_busy():
 
 def test_retry_after_may_be_a_date(monkeypatch: pytest.MonkeyPatch):
     slept: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=slept.append))  # not the sleep of all threads
     soon, past = (format_datetime(datetime.now(UTC) + timedelta(seconds=s), usegmt=True) for s in (30, -30))
     for date, least, most in ((soon, 25, 30), (past, 0, 0)):
         client, _ = answering(httpx.Response(429, headers={"Retry-After": date}), VERSIONS)

@@ -1,13 +1,16 @@
-"""Rank 1 of two is told to end, as if its pod alone were evicted: `torchrun -m tests.trainer.ending FILE`."""
+"""Two processes that end early: `torchrun -m tests.trainer.ending FILE signal`, or `... FILE refused`."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from trainer.cli import in_sentences
+from trainer.errors import GateRefused
 from trainer.termination import Terminated
 from trainer.training.distributed import built, is_main, on_all_ranks, rank, run_on_main
 
@@ -32,8 +35,23 @@ class Counter:
             file.write_text(str(self.steps))
 
 
+def linger(seconds: float = 2) -> None:
+    """Rank 0 takes its time to exit after its connections are closed, as on a busy machine."""
+    if is_main():
+        atexit.register(time.sleep, seconds)
+
+
+def refuse(_: Path) -> None:
+    """Rank 0 ends with an error of its own while the other waits for its next call."""
+    linger()
+    with built(Counter) as counter:
+        counter.step()
+        raise GateRefused("the candidate is worse")
+
+
 def count(file: Path) -> None:
-    """Up to fifty steps, or as many as there were before a signal."""
+    """Up to fifty steps, or as many as there were before rank 1 got SIGTERM, as if only its pod were evicted."""
+    linger()
     with built(Counter) as counter:
         try:
             for _ in range(50):
@@ -43,4 +61,5 @@ def count(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    in_sentences(lambda: run_on_main("cpu", "float32", lambda: count(Path(sys.argv[1]))))
+    work = {"signal": count, "refused": refuse}[sys.argv[2]]
+    in_sentences(lambda: run_on_main("cpu", "float32", lambda: work(Path(sys.argv[1]))))

@@ -126,7 +126,8 @@ def test_sets_of_one_size_are_drawn_independently(tmp_path: Path) -> None:
     found = compare(sets, {"base": evaluation(sets, 1.0, "v")}, Bootstrap(resamples=300))
     with_alone = compare(sets[:1], {"base": evaluation(sets, 1.0, "v")}, Bootstrap(resamples=300))
     assert abs(np.corrcoef(found.draws["base", "one"][0], found.draws["base", "other"][0])[0, 1]) < 0.3
-    assert np.array_equal(found.draws["base", "one"], with_alone.draws["base", "one"])
+    # The fits run in another process there, so they may differ by their tolerance.
+    np.testing.assert_allclose(found.draws["base", "one"], with_alone.draws["base", "one"], atol=1e-3)
 
 
 @pytest.mark.parametrize("tests", [1, 8, 32, 200])
@@ -183,7 +184,7 @@ def test_the_latex_table_is_booktabs_and_bolds_the_best(comparison: Comparison, 
 
 
 def test_csv_and_json_hold_every_figure(comparison: Comparison, out: Path) -> None:
-    rows = list(csv.DictReader((out / "results.csv").open()))
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     kept = json.loads((out / "results.json").read_text())["models"]
     assert len(rows) == len(SIZES) * len(NOISE)
     for row in rows:

@@ -97,7 +97,7 @@ def test_what_serves_is_compared_and_computed_again_without_it(listening: Listen
     brightness(tmp_path)
     there = run(settings(tmp_path, service=listening.url)).as_dict()
     assert run(settings(tmp_path, service=NOBODY)).as_dict() == there
-    (row,) = csv.DictReader((tmp_path / "out" / "results.csv").open())
+    (row,) = csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines())
     assert (row["version"], row["n"], row["mode"]) == (listening.world.first, str(len(LEVELS)), "expected")
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -33,7 +34,8 @@ S = TypeVar("S")
 
 _PATIENCE = timedelta(days=30)
 """The other ranks wait this long for rank 0, which votes for hours. If a process dies, torchrun ends all of them."""
-_GRACE_SECONDS = 30
+_RANK_0_ENDS_SECONDS = 30.0
+"""The other ranks let rank 0 end first for this long: torchrun exits with the code of the first that it sees fail."""
 _sigterm_came = False
 """True once SIGTERM came to this process, which is not rank 0."""
 
@@ -131,11 +133,12 @@ def run_on_main(device: str, dtype: str, work: Callable[[], R]) -> R | None:
         RankLost: on the other ranks: rank 0 ended.
     """
     with process_group(device, dtype):
+        process = broadcast(os.getpid())
         if not is_main():
             try:
                 follow()
-            except Exception:
-                _let_rank_0_end_first()
+            except (RankLost, RuntimeError):  # the latter in mid-call
+                _wait_for_end(process)
                 raise
             return None
         found = work()
@@ -189,13 +192,12 @@ def _receive() -> Any:
         raise RankLost("the process of rank 0 ended; its own message says why") from failure
 
 
-def _let_rank_0_end_first() -> None:
-    """Waits for torchrun to end this process, as it does once it sees that rank 0 ended.
-
-    torchrun exits with the code of the first process that it sees fail, which must be rank 0: it has the reason.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(_GRACE_SECONDS)
+def _wait_for_end(process: int) -> None:
+    """Returns once torchrun has noticed the end of rank 0, whose process has this id; at once if it runs elsewhere."""
+    here = os.environ.get("RANK") == os.environ.get("LOCAL_RANK")
+    deadline = time.monotonic() + _RANK_0_ENDS_SECONDS
+    while here and Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _note_sigterm(*_: object) -> None:
