@@ -82,6 +82,8 @@ def test_the_client_is_imported_beside_a_users_own_service(users_folder: Path, e
         (EVOQUALITY, "keys add me --file S", SERVER, "keys add needs the extra `serve`"),
         (EVOQUALITY, f"score {__file__} --out S.parquet", {"pyarrow"}, "S.parquet needs the extra `parquet`"),
         (TRAINER, "evolve --pool x --run S", {"torch"}, "evolve needs the extra `trainer`: pip install"),
+        (TRAINER, "evolve --pool pool.parquet --run S", {"pyarrow"}, "a pool in Parquet needs the extra `parquet`: pip"),
+        (TRAINER, f"evolve --pool {ROOT} --run S --mlflow M", {"mlflow"}, "--mlflow needs the extra `mlflow`: pip"),
         (TRAINER, "evaluate --benchmarks x --out S", SERVER, "evaluate needs the extra `trainer`"),
         (TRAINER, "audit --benchmarks x --out S", {"scipy"}, "audit needs the extra `trainer`"),
         (TRAINER, "report --run S", {"pandas"}, "report needs the extra `trainer`"),
@@ -90,11 +92,12 @@ def test_the_client_is_imported_beside_a_users_own_service(users_folder: Path, e
 def test_a_missing_extra_is_named_in_one_sentence_before_anything_is_made(
     tmp_path: Path, start: str, arguments: str, blocked: set[str], sentence: str
 ):
+    (tmp_path / "pool.parquet").touch()
     code = WITHOUT.format(blocked=blocked, arguments=["x", *arguments.split()], start=start)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["pool.parquet"]
 
 
 @pytest.mark.parametrize(

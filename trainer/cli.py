@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 from rich.console import Console
 
 from evoquality import ServiceError
+from service import errors as of_service
 from trainer import termination
 from trainer.errors import Refused, RefusedForNow, TrainerError, Unreachable, UserError
 from trainer.exit_codes import help_text
@@ -146,6 +147,8 @@ def parsed(settings: type[T]) -> T:
 def in_sentences(work: Callable[[], object]) -> None:
     """Runs `work` until it is done or a signal comes, and exits with a sentence and the code of a TrainerError.
 
+    What the service's own modules refuse here, such as a store or a key file, a person must mend too.
+
     Any other exception propagates: Python shows its traceback and exits with 1.
     """
     termination.listen()
@@ -155,6 +158,8 @@ def in_sentences(work: Callable[[], object]) -> None:
         _stop(end.exit_code, f"ended by {end.signal}; start it again to go on")
     except TrainerError as error:
         _stop(error.exit_code, str(error))
+    except (of_service.UserError, of_service.ProblemError) as error:
+        _stop(UserError.exit_code, str(error))
     except (ServiceError, httpx.TransportError) as error:
         ended = _from_the_service(error)
         _stop(ended.exit_code, str(ended))

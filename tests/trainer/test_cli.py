@@ -163,6 +163,14 @@ def test_every_error_of_the_tree_ends_in_a_sentence_with_its_exit_code(
     assert said == "evoquality-trainer: It went wrong."
 
 
+def test_what_the_services_own_modules_refuse_is_a_sentence_too(trainer: Trainer, tmp_path: Path) -> None:
+    asked = ("evolve", "--pool", tmp_path, "--run", tmp_path / "run", "--store", tmp_path / "store")
+    code, said = trainer(*asked, "--operator-key-file", tmp_path / "none" / "key")
+    assert code == 2
+    assert said.startswith(f"evoquality-trainer: the operators' key file {tmp_path / 'none' / 'key'} cannot be used")
+    assert "Traceback" not in said
+
+
 def test_a_code_of_the_tree_means_one_thing() -> None:
     for kind in subclasses(TrainerError):
         (row,) = [row for row in exit_codes() if row.code == kind.exit_code]

@@ -23,6 +23,7 @@ from typing import Any
 
 from braceexpand import braceexpand
 
+from service.extras import require
 from trainer.errors import UserError
 from trainer.files import named
 
@@ -171,11 +172,10 @@ def _ends(path: Path, *suffixes: str) -> bool:
 
 
 def _arrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError("a pool in Parquet needs the extra `parquet`: pip install pyarrow") from None
+    require("parquet", "a pool in Parquet")
+    import pyarrow
+    import pyarrow.parquet
+
     return pyarrow
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.settings.evolve import EvolveSettings
 
@@ -54,7 +53,7 @@ class Trackers:
 
 
 def trackers(settings: EvolveSettings, say: Callable[[str], None]) -> Trackers:
-    """The trackers that the settings name. Raises UserError if MLflow is wanted but not installed."""
+    """The trackers that the settings name."""
     found: list[Tracker] = []
     if settings.tensorboard:
         found.append(TensorBoard(settings.run / "tensorboard"))
@@ -93,10 +92,8 @@ class MLflow:
 
     def __init__(self, uri: str, run: Path, settings: dict[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        try:
-            from mlflow import MlflowClient
-        except ImportError:
-            raise UserError("--mlflow needs the extra `mlflow`: pip install 'evoquality-service[mlflow]'") from None
+        from mlflow import MlflowClient
+
         self._client = MlflowClient(uri)
         self._run = run
         self._settings = settings
