@@ -15,9 +15,11 @@ from rich.console import Console
 
 from evoquality import ServiceError
 from service import errors as of_service
+from service.extras import require
 from trainer import termination
 from trainer.errors import Refused, RefusedForNow, TrainerError, Unreachable, UserError
 from trainer.exit_codes import help_text
+from trainer.pool.sources import PARQUET, paths
 from trainer.settings.evaluate import AuditSettings, EvaluateSettings
 from trainer.settings.evolve import EvolveSettings, ReportSettings
 from trainer.termination import Terminated
@@ -36,11 +38,19 @@ class Evolve(EvolveSettings):
 
     def cli_cmd(self) -> None:
         """Runs the rounds, or shows what they would take."""
+        self._require_extras()
         if self.dry_run:
             return self._show_price()
         from trainer.evolve import evolve
 
         return evolve(self)
+
+    def _require_extras(self) -> None:
+        """Raises the service's UserError if an extra is missing, before anything is imported or made."""
+        if self.mlflow:
+            require("mlflow", "--mlflow")
+        if any(path.suffix.lower() == PARQUET for path in paths(self.pool)):
+            require("parquet", "a pool in Parquet")
 
     def _show_price(self) -> None:
         from trainer.files import write_json

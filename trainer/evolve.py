@@ -5,12 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from service.extras import require
 from service.versions.store import VersionStore
 from trainer import leftovers
 from trainer.files import named, write_json
 from trainer.leftovers import folder_lock
-from trainer.pool.sources import PARQUET, paths
 from trainer.progress import Stages
 from trainer.promotion.probe import Probe
 from trainer.reporting.report import write_report
@@ -38,21 +36,12 @@ def evolve(settings: EvolveSettings) -> None:
 
 
 def _lead(settings: EvolveSettings) -> None:
-    _require_extras(settings)
     store = VersionStore(settings.store)
     with named(settings.run, "--run"):
         settings.run.mkdir(parents=True, exist_ok=True)
     stages = Stages(settings.run / "stages.jsonl")
     with folder_lock(store.root, settings.patience, stages.say), folder_lock(settings.run):
         _evolve(settings, store, stages)
-
-
-def _require_extras(settings: EvolveSettings) -> None:
-    """Raises UserError unless the extras that the settings need are installed."""
-    if settings.mlflow:
-        require("mlflow", "--mlflow")
-    if any(path.suffix.lower() == PARQUET for path in paths(settings.pool)):
-        require("parquet", "a pool in Parquet")
 
 
 def _evolve(settings: EvolveSettings, store: VersionStore, stages: Stages) -> None:

@@ -164,7 +164,7 @@ def test_every_error_of_the_tree_ends_in_a_sentence_with_its_exit_code(
 
 
 def test_what_the_services_own_modules_refuse_is_a_sentence_too(trainer: Trainer, tmp_path: Path) -> None:
-    asked = ("evolve", "--pool", tmp_path, "--run", tmp_path / "run", "--store", tmp_path / "store")
+    asked = ("evolve", "--pool", tmp_path, "--run", tmp_path / "run", "--store", tmp_path)
     code, said = trainer(*asked, "--operator-key-file", tmp_path / "none" / "key")
     assert code == 2
     assert said.startswith(f"evoquality-trainer: the operators' key file {tmp_path / 'none' / 'key'} cannot be used")
