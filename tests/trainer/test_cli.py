@@ -13,6 +13,7 @@ import pytest
 
 from evoquality import ServiceError
 from evoquality.contract import HealthResponse, Problem
+from service import errors as of_service
 from tests.service.conftest import Listening, listening, make_listening
 from trainer.cli import app
 from trainer.errors import TrainerError
@@ -163,12 +164,16 @@ def test_every_error_of_the_tree_ends_in_a_sentence_with_its_exit_code(
     assert said == "evoquality-trainer: It went wrong."
 
 
-def test_what_the_services_own_modules_refuse_is_a_sentence_too(trainer: Trainer, tmp_path: Path) -> None:
-    asked = ("evolve", "--pool", tmp_path, "--run", tmp_path / "run", "--store", tmp_path)
-    code, said = trainer(*asked, "--operator-key-file", tmp_path / "none" / "key")
-    assert code == 2
-    assert said.startswith(f"evoquality-trainer: the operators' key file {tmp_path / 'none' / 'key'} cannot be used")
-    assert "Traceback" not in said
+@pytest.mark.parametrize("kind", [of_service.UserError, of_service.UnknownVersion])
+def test_what_the_services_own_modules_refuse_is_a_sentence_too(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("the pointer cannot be read")
+
+    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", fail)
+    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
+    assert (code, said) == (2, "evoquality-trainer: the pointer cannot be read")
 
 
 def test_a_code_of_the_tree_means_one_thing() -> None:
