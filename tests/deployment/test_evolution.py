@@ -52,7 +52,7 @@ def here(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for index in range(5):
             content("pool", index).save(made.claim("pool") / f"{index}.png")
         with running(made, pod_of(cpu, "import"), "import-1") as process:
-            assert process.wait(60) == 0, process.log.read_text()
+            assert process.wait(300) == 0, process.log.read_text()
         yield made
 
 

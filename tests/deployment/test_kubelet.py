@@ -46,7 +46,7 @@ def doing(pod: Pod, script: str, **spec: object) -> Pod:
 def told(here: Node, pod: Pod, script: str) -> list[str]:
     """What a script says in the pod's container."""
     with running(here, doing(pod, script), "a-pod") as process:
-        assert process.wait(20) == 0, process.log.read_text()
+        assert process.wait(300) == 0, process.log.read_text()
         return process.log.read_text().splitlines()
 
 
@@ -83,7 +83,7 @@ def test_the_service_may_read_the_store_and_the_trainer_write_it(here: Node, cpu
     script = "cat /etc/evoquality/operator.key; touch /store/x 2>/dev/null && echo written || echo refused"
     assert told(here, pod_of(cpu, "trainer"), script) == ["a key of its own", "written"]
     with running(here, doing(pod_of(cpu, "service"), script), "service-pod") as process:
-        assert process.wait(20) == 0
+        assert process.wait(300) == 0
     assert process.log.read_text().splitlines() == ["a key of its own", "refused"]
 
 
@@ -103,7 +103,7 @@ def test_a_pod_ends_at_sigterm_or_is_killed_when_its_time_is_over(here: Node, cp
 def test_the_import_job_fills_a_store_once(here: Node, cpu: World) -> None:
     for attempt in ("first", "second"):
         with running(here, pod_of(cpu, "import"), f"import-{attempt}") as process:
-            assert process.wait(60) == 0, process.log.read_text()
+            assert process.wait(300) == 0, process.log.read_text()
     store = VersionStore(here.claim("versions"))
     (version,) = store.list()
     assert store.active() is not None and store.verify(version.id)

@@ -29,7 +29,7 @@ def test_of_two_nodes_that_meet_the_first_tells_why_the_trainer_ended(manifests:
         running(here, pod, "evolve-0", *flags, JOB_COMPLETION_INDEX="0") as first,
         running(here, pod, "evolve-1", *flags, JOB_COMPLETION_INDEX="1") as second,
     ):
-        assert first.wait(100) == 6, first.log.read_text()
-        assert second.wait(100) == 3, second.log.read_text()
+        assert first.wait(300) == 6, first.log.read_text()
+        assert second.wait(300) == 3, second.log.read_text()
     assert "another trainer is at work in /store" in first.log.read_text()
     assert "rank 0 ended" in second.log.read_text()

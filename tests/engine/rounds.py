@@ -74,7 +74,7 @@ class TinyRound:
         time.sleep(delay)
         if process.pid is not None:
             os.kill(process.pid, number)
-        process.join(60)
+        process.join(300)
         assert process.exitcode is not None
         return process.exitcode
 

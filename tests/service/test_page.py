@@ -79,8 +79,9 @@ def turn_to(page: Page, view: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=view).click()
 
 
-def wall(page: Page) -> list[str]:
-    return page.locator("#tiles .name").all_inner_texts()
+def expect_wall(page: Page, *names: str) -> None:
+    """Waits for the pictures on the wall to have this order."""
+    expect(page.locator("#tiles .name")).to_have_text(names)
 
 
 def test_dropped_pictures_get_the_services_scores(page: Page, listening: Listening):
@@ -169,7 +170,7 @@ def test_the_wall_orders_itself_as_answers_come(browser: Browser, listening: Lis
         listening.world.engine.seconds = 0.3
         drop(page, {"bright.png": BRIGHT})
         expect(page.locator("#tiles [data-state=asking] .name")).to_have_text("bright.png")
-        assert wall(page) == ["grey.png", "dark.png", "bright.png"]
+        expect_wall(page, "grey.png", "dark.png", "bright.png")
         expect(page.locator("#tiles .name")).to_have_text(["bright.png", "grey.png", "dark.png"])
         moving = page.evaluate("document.querySelector('.tile').getAnimations().length > 0")
         assert moving == (motion == "no-preference")
@@ -180,7 +181,7 @@ def test_the_wall_can_be_ordered_by_comparisons(page: Page):
     drop(page, {"dark.png": DARK, "bright.png": BRIGHT, "grey.png": GREY})
     page.get_by_role("radio", name="Comparisons").check()
     expect(page.locator("#view-wall .said")).to_contain_text("comparisons of 3 possible")
-    assert wall(page) == ["bright.png", "grey.png", "dark.png"]
+    expect_wall(page, "bright.png", "grey.png", "dark.png")
     page.get_by_role("button", name="Clear all").click()
     expect(page.locator("#view-wall .said")).to_have_text("Two pictures or more can be ranked.")
 
@@ -191,7 +192,7 @@ def test_many_pictures_are_scored_in_few_requests(page: Page):
     turn_to(page, "Wall")
     drop(page, {f"{level}.png": picture(level) for level in range(0, 250, 10)})
     expect(page.locator("#tiles [data-state=scored]")).to_have_count(25)
-    assert [name.removesuffix(".png") for name in wall(page)] == [str(level) for level in range(240, -1, -10)]
+    expect_wall(page, *(f"{level}.png" for level in range(240, -1, -10)))
     assert [urlsplit(url).path for url in posted] == ["/v1/score/batch"] * 2
 
 

@@ -52,7 +52,7 @@ class Replica:
         pid = self.process.pid
         [service] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         os.kill(int(service), signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(300)
 
 
 @pytest.fixture
@@ -141,5 +141,5 @@ def test_a_replica_that_waits_ends_at_once(start, tmp_path):
 
 def test_without_a_folder_of_its_own_a_replica_does_not_start(start, store):
     replica = start("--follow")
-    assert replica.process.wait(60) == 2
+    assert replica.process.wait(300) == 2
     assert f"{store.root} cannot be written: give --state" in replica.log.read_text().replace("\n", "")

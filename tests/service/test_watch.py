@@ -19,7 +19,8 @@ from tests.service.test_http import assert_problem
 IMAGE = picture(128)
 TEXT = base64.b64encode(IMAGE).decode()
 LONG = 30.0
-SHORT = 0.3
+SHORT = 2.0
+"""A deadline that passes soon, but in which a busy machine decodes a picture."""
 """Enough to reach the engine on a busy machine."""
 SAMPLED = {"mode": "sampled", "samples": "2"}
 
@@ -121,7 +122,7 @@ def test_a_gate_closed_longer_than_the_deadline_asks_to_come_back(make_world, ru
 
 
 def test_who_is_inside_while_the_gate_is_closed_was_too_slow(make_world, run):
-    world = make_world(request_seconds=0.5)
+    world = make_world(request_seconds=SHORT)
     world.engine.seconds = LONG
 
     async def story() -> list[httpx.Response]:
@@ -231,7 +232,7 @@ def test_a_stream_goes_on_to_its_end_and_ends_with_its_client(world: World, run)
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
 def test_past_the_deadline_a_batch_has_what_is_ready_and_says_so_of_the_rest(make_world, run, accept: str):
-    world = make_world(request_seconds=2)
+    world = make_world(request_seconds=2 * SHORT)
     plain = world.engine.generate
 
     async def generate(prompt, sampling, **options):

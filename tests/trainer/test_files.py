@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -147,8 +146,12 @@ def test_a_folder_with_a_trainer_in_it_is_refused_until_that_one_is_gone_even_by
 
 def test_another_trainer_is_waited_for_and_the_wait_is_told(other: Popen[str], tmp_path: Path) -> None:
     said: list[str] = []
-    threading.Timer(0.5, other.kill).start()
-    with folder_lock(tmp_path, 20, said.append):
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        other.kill()
+
+    with folder_lock(tmp_path, 20, say):
         assert said == [f"another trainer is at work in {tmp_path}: waiting for 20 s"]
 
 

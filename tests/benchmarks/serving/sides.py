@@ -242,7 +242,7 @@ def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(300)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -242,4 +242,4 @@ def _process(command: list[str], log: Path, threads: int) -> Iterator[subprocess
         yield process
     finally:
         process.terminate()
-        process.wait(120)
+        process.wait(300)
