@@ -1,10 +1,18 @@
-"""Marks the slow tests: files that start processes, train, or drive a browser. `make test-quick` leaves them out."""
+"""The patience of HTTP clients, and the slow tests: files that start processes, train, or drive a browser.
+
+`make test-quick` leaves the slow ones out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import httpx
 import pytest
+
+# A busy machine may need longer than httpx's five seconds for an answer; a test that hangs has the suite's own limit.
+for phase in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, 300.0)
 
 SLOW = {
     "test_bootstrap",
