@@ -39,7 +39,15 @@ from trainer.workers.workers import Workers
 
 STEPS = [[0, 1, 2, 3], [2, 3, 4, 5], [0, 2, 4, 5], [1, 3, 4, 5], [0, 1, 4, 5]]
 """Places in the pool."""
-HEALTHY = {"entropy": 0.6, "score_spread": 0.4, "constant": 0.0, "unreadable": 0.02, "kl": 0.05, "reward": 0.8}
+HEALTHY = {
+    "entropy": 0.6,
+    "score_spread": 0.4,
+    "constant": 0.0,
+    "unreadable": 0.02,
+    "kl": 0.05,
+    "reward": 0.8,
+    "informative": 1.0,
+}
 
 
 class Whole(NamedTuple):

@@ -36,11 +36,17 @@ def saved(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def drawn(
-    source: Path | Iterable[Entry], folder: Path, images: int = 100, variants: int = 0, seed: int = 0
+    source: Path | Iterable[Entry],
+    folder: Path,
+    images: int = 100,
+    variants: int = 0,
+    seed: int = 0,
+    most_unreadable: float = 0.5,
 ) -> tuple[Pool, Drawn]:
     entries = Sources(source, LIMITS.max_bytes) if isinstance(source, Path) else source
     return build(
-        entries, folder, images=images, variants=variants, limits=LIMITS, pixels=LIMITS.max_pixels, draw_seed=seed,
+        entries, folder, images=images, variants=variants, limits=LIMITS, pixels=LIMITS.max_pixels,
+        most_unreadable=most_unreadable, draw_seed=seed,
         variant_seed=seed, advance=lambda count, note: None,
     )  # fmt: skip
 

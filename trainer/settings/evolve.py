@@ -30,6 +30,10 @@ class PoolSettings(BaseSettings):
     pool_column: str | None = None
     """Column of the Parquet files with the images' bytes or paths. Default: the first of a suitable type."""
 
+    pool_unreadable: Share = 0.5
+    """Largest share of the pool that may be unreadable; beyond it the round stops before the votes. What is passed over
+    is told, and listed in `unreadable.jsonl`."""
+
     pixels: Count = 1_048_576
     """Originals with more pixels are scaled down to this many when they are drawn, before they are distorted; or to the
     service's max_pixels, the model's resolution, if that is set and smaller."""
@@ -161,6 +165,9 @@ class GateSettings(BaseSettings):
     regression_drift: float = Field(default=0.25, ge=0)
     """After promotion: largest mean distance of the held-back images' scores from those at the gate. Beyond it, or
     beyond a limit of the gate, the previous version is promoted again."""
+
+    least_decided: Share = 0.05
+    """Before training: the votes must decide more than this share of the pairs."""
 
     collapse_window: Count = 5
     """Collapse watch: number of steps whose mean is compared with the limits below."""
