@@ -61,15 +61,6 @@ class PoolSettings(BaseSettings):
         """The number of originals that a round draws, if the pool has as many."""
         return self.images or math.ceil(self.places / min(_PLACES_AN_ORIGINAL, 1 + self.variants))
 
-    @model_validator(mode="after")
-    def _pool_exists(self) -> PoolSettings:
-        if not any(path.exists() for path in paths(self.pool)):
-            raise ValueError(
-                f"the pool {self.pool} is not a folder, list, Parquet file or shard, nor a pattern that matches one; "
-                "name one that holds your images"
-            )
-        return self
-
 
 def by_policy(chosen: dict[str, Any]) -> float:
     """An adapter takes about ten times the rate of all weights."""
@@ -213,6 +204,16 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
     def handover_folder(self) -> Path:
         """The folder of handed-over weights."""
         return self.handover or self.store / "handover"
+
+    @model_validator(mode="after")
+    def _pool_exists(self) -> EvolveSettings:
+        drawn = any(self.run.glob("round-*/pool.jsonl"))  # a round needs nothing of the pool after that
+        if not drawn and not any(path.exists() for path in paths(self.pool)):
+            raise ValueError(
+                f"the pool {self.pool} is not a folder, list, Parquet file or shard, nor a pattern that matches one; "
+                "name one that holds your images"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_an_engine_to_overwrite(self) -> EvolveSettings:

@@ -43,8 +43,8 @@ def check_informative(rows: Sequence[Mapping[str, float]]) -> None:
     constant, unreadable = (sum(row[name] for row in rows) / len(rows) for name in ("constant", "unreadable"))
     raise NothingToLearn(
         f"nothing to learn from: in all {len(rows)} steps the answers about an image earn one reward; {constant:.0%} "
-        f"of the images get one answer every time, {unreadable:.0%} of the answers are unreadable; begin a new run from "
-        "a --base whose answers vary and are readable, or with more --samples"
+        f"of the images get one answer every time, {unreadable:.0%} of the answers are unreadable; begin a new run "
+        "from a --base whose answers vary and are readable, or with more --samples"
     )
 
 
