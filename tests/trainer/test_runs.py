@@ -1,4 +1,4 @@
-"""A run as its user meets it: what is refused before anything is written, what a round keeps and what it passes over."""
+"""A run as its user meets it: what it refuses before it writes anything, what it keeps, and what it passes over."""
 
 from __future__ import annotations
 

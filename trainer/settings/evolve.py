@@ -129,7 +129,7 @@ class TrainingSettings(BaseSettings):
 
 
 class GateSettings(BaseSettings):
-    """Limits of the gate, of the check after a promotion, and of the collapse watch."""
+    """Limits of the votes, of the gate, of the check after a promotion, and of the collapse watch."""
 
     model_config = CONFIG
 
