@@ -172,8 +172,14 @@ def test_unreadable_files_are_listed_and_counted_and_the_rest_is_taken(photos: P
     assert all(row["problem"] for row in rows)
 
 
+def beside_broken_ones(photos: Path) -> Path:
+    for number in range(9):
+        (photos / f"bad-{number}.png").write_bytes(b"%d" % number)
+    return photos
+
+
 BAD: dict[str, Callable[[Path], Path]] = {
-    "a folder": lambda photos: [(photos / f"bad-{n}.png").write_bytes(b"%d" % n) for n in range(9)] and photos,
+    "a folder": beside_broken_ones,
     "Parquet": lambda photos: parquet([*PICTURES.values(), *[None] * 9], photos.parent / "p.parquet"),
     "a shard": lambda photos: shard(photos.parent / "s.tar", PICTURES | {f"bad-{n}.png": b"%d" % n for n in range(9)}),
 }

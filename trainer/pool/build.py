@@ -49,7 +49,7 @@ class Drawn:
     unreadable_share: float
     """Of the whole pool, as estimated from the files that were opened."""
     reasons: dict[str, int]
-    """Why they are unreadable, by number."""
+    """The most frequent ones, and their numbers."""
     first_unreadable: list[str]
 
     def __str__(self) -> str:
@@ -160,7 +160,7 @@ class _Scan:
         read = 1 - self._missing / max(1, self._files)
         decoded = 1 - (unreadable - self._missing) / max(1, self._opened)
         share = round(1 - read * decoded, 6)
-        return Drawn(self._files, originals, unreadable, share, dict(self._reasons.most_common()), self._first)
+        return Drawn(self._files, originals, unreadable, share, dict(self._reasons.most_common(9)), self._first)
 
     def originals(self) -> list[PoolImage]:
         """The drawn originals, in a random order."""
