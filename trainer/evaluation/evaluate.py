@@ -116,7 +116,8 @@ def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics
         return measure(scores(predictions), benchmark.mos)
     except UserError as error:
         reasons = Counter(one.refused or NO_ANSWER for one in predictions if one.score is None)
-        why = f"; {told(reasons)} of {len(predictions):,} images: {remedy(reasons)}" if reasons else ""
+        none = f"{reasons.total():,} of {len(predictions):,} images have no score"
+        why = f". {none}: {told(reasons)}; {remedy(reasons)}" if reasons else ""
         raise UserError(f"{benchmark.name}, version {predictions[0].version}: {error}{why}") from None
 
 
