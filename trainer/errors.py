@@ -12,7 +12,8 @@ TrainerError           exit  start again
 ├── Occupied             6   yes    another trainer works in the same folder
 ├── GateRefused         42   no     the candidate must not serve
 ├── Regressed           43   no     the promoted version was rolled back
-└── Collapsed           44   no     training collapsed
+├── Collapsed           44   no     training collapsed
+└── NothingToLearn      45   no     neither votes nor answers say what is better
 
 The message is one sentence: the problem, its cause, and what to do. All other exceptions are bugs of the trainer's or
 failures of the machine: they keep their traceback, and the trainer exits with 1.
@@ -113,3 +114,11 @@ class Collapsed(TrainerError):
     exit_code = 44
     restart = False
     meaning = "training collapsed: begin a new run with a lower `--learning-rate` or a larger `--beta`"
+
+
+class NothingToLearn(TrainerError):
+    """The votes decide too few pairs, or all answers about an image earn the same reward."""
+
+    exit_code = 45
+    restart = False
+    meaning = "nothing to learn from: the votes decide too few pairs, or all answers earn the same reward"

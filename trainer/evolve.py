@@ -12,9 +12,11 @@ from trainer.leftovers import folder_lock
 from trainer.progress import Stages
 from trainer.promotion.probe import Probe
 from trainer.reporting.report import write_report
+from trainer.reporting.rounds import folders
 from trainer.reporting.trackers import trackers
 from trainer.round import Round
 from trainer.settings.evolve import EvolveSettings
+from trainer.stages.start import check_settings, start
 from trainer.training import distributed
 from trainer.workers.workers import Workers
 
@@ -40,12 +42,16 @@ def _lead(settings: EvolveSettings) -> None:
     with named(settings.run, "--run"):
         settings.run.mkdir(parents=True, exist_ok=True)
     stages = Stages(settings.run / "stages.jsonl")
-    with folder_lock(store.root, settings.patience, stages.say), folder_lock(settings.run):
-        _evolve(settings, store, stages)
+    with folder_lock(settings.run, settings.patience, stages.say):
+        for begun in folders(settings.run):
+            check_settings(begun, settings)
+        with folder_lock(store.root, settings.patience, stages.say):
+            _evolve(settings, store, stages)
 
 
 def _evolve(settings: EvolveSettings, store: VersionStore, stages: Stages) -> None:
-    write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
+    if not (settings.run / "round-1" / "start.json").exists():
+        write_json(settings.run / "settings.json", settings.model_dump(mode="json"))
     probe = Probe.of(settings.probe, settings.samples, settings.seed) if settings.probe else None
     for note in probe.notes if probe else ():
         stages.say(note)
@@ -53,10 +59,20 @@ def _evolve(settings: EvolveSettings, store: VersionStore, stages: Stages) -> No
     with Workers(settings.operators, key, store, settings.patience, stages.say) as workers:
         leftovers.clear(settings.run, store, workers)
         for number in range(1, settings.rounds + 1):
-            try:
-                Round(number, settings, workers, stages, followers, probe).run()
-            except Exception:
-                with suppress(Exception):  # the error of the round decides the exit code
-                    followers.report(write_report(settings.run), settings.run)
-                raise
+            current = Round(number, settings, workers, stages, followers, probe)
+            if version := current.promoted:
+                serves = " and serves" if version == current.active else ""
+                stages.say(f"already done: version {version} was promoted in round {number}{serves}")
+            else:
+                start(current)  # a refusal changes no file
+                _run(current)
             followers.report(write_report(settings.run), settings.run)
+
+
+def _run(current: Round) -> None:
+    try:
+        current.run()
+    except Exception:
+        with suppress(Exception):  # the error of the round decides the exit code
+            current.trackers.report(write_report(current.settings.run), current.settings.run)
+        raise

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.files import read_json
 from trainer.pool.pool import Pool
 from trainer.promotion.behaviour import Observer
 from trainer.reporting.trackers import Trackers
 from trainer.stages.context import RoundContext
 from trainer.stages.gate import Probe, run_gate
-from trainer.stages.offline import ask_votes, draw_groups, draw_pool, make_variants
+from trainer.stages.offline import ask_votes, check_decided, draw_groups, draw_pool, make_variants
 from trainer.stages.promote import promote
 from trainer.stages.start import start
 from trainer.stages.train import learning, reward_target, train
@@ -40,8 +41,14 @@ class Round(RoundContext):
     trackers: Trackers
     probe: Probe | None = None
 
+    @property
+    def promoted(self) -> str | None:
+        """The version that it promoted, once it is done."""
+        done = self.folder / "promotion.json"
+        return str(read_json(done)["version"]) if done.exists() else None
+
     def run(self) -> None:
-        """Runs the stages that are not done yet.
+        """Runs the stages that are not done yet; the round has started (`stages.start`).
 
         Raises:
             GateRefused: the candidate failed the gate; its verdict is in `gate.json`.
@@ -49,10 +56,8 @@ class Round(RoundContext):
             Collapsed: the policy collapsed in training.
             WrongVersion: somebody else promoted a version since the round began.
             Unreachable: no replica of the service answered for too long.
-            UserError: the round began with other settings.
+            NothingToLearn: the votes, or the policy's own answers, give no reward to learn from.
         """
-        if (self.folder / "promotion.json").exists():
-            return
         images, training, observer, target = self._prepare()
         if not (self.folder / "candidate.json").exists():
             with learning(self) as (policy, way):
@@ -62,6 +67,7 @@ class Round(RoundContext):
 
     def rehearse(self) -> None:
         """The stages for a dry run, which change nothing outside the run's folder; the gate observes only the base."""
+        start(self)
         images, training, observer, target = self._prepare()
         with learning(self) as (policy, way):
             train(self, policy, way, images, training, target, self.trackers)
@@ -73,11 +79,12 @@ class Round(RoundContext):
 
     def _prepare(self) -> tuple[Pool, list[Group], Observer, Target]:
         """The pool, the groups to train on, the gate's observer of those held back, and the reward's target."""
-        start(self)
         images = draw_pool(self)
         training, held_back = draw_groups(self, images)
         make_variants(self, images, [*training, *held_back])
         voted = held_back if self.settings.reward == "regression" else [*training, *held_back]
         votes = ask_votes(self, images, voted)
+        if self.settings.reward == "fidelity":
+            check_decided(self, training, votes)
         observer = Observer(images, held_back, labels_of(votes), self.profile, self.settings.samples, self.seed)
         return images, training, observer, reward_target(self, images, training, votes)

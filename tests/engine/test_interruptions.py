@@ -131,6 +131,38 @@ def test_a_round_that_is_told_to_end_or_finds_no_room_goes_on_to_the_same_end(
     assert_same_end(tiny, whole, first)
 
 
+def test_a_finished_run_says_so_and_refuses_other_settings_without_a_change(whole: TinyRound) -> None:
+    log = whole.run.with_suffix(".log")
+    assert whole.finish("--patience", 9) == 0
+    assert f"already done: version {whole.candidate} was promoted in round 1" in log.read_text()
+    kept = {path: path.read_bytes() for path in whole.run.rglob("*") if path.is_file()}
+    assert whole.finish("--learning-rate", 0.5, "--groups", 9) == 2
+    assert "--groups 9 (was 6), --learning-rate 0.5 (was 0.001)" in log.read_text()
+    assert {path: path.read_bytes() for path in whole.run.rglob("*") if path.is_file()} == kept
+
+
+def test_a_round_whose_photographs_are_moved_away_ends_in_the_same(
+    service: Running, whole: TinyRound, pool: Path, tmp_path: Path, first: str
+) -> None:
+    shutil.copytree(pool, tmp_path / "photos")
+    made = TinyRound(service, tmp_path / "photos", tmp_path / "run")
+    assert made.signal_when(lambda: made.has("votes.jsonl", 1), signal.SIGKILL) == -signal.SIGKILL
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert made.finish() == 0
+    assert_same_end(made, whole, first)
+
+
+def test_a_pool_of_one_picture_is_not_trained_on(service: Running, pool: Path, tmp_path: Path, first: str) -> None:
+    (tmp_path / "photos").mkdir()
+    picture = next(pool.iterdir()).read_bytes()
+    for number in range(12):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(picture + bytes([number]))
+    made = TinyRound(service, tmp_path / "photos", tmp_path / "run")
+    assert made.finish("--variants", 0) == 45
+    assert "nothing to learn from: the votes decide 0 of " in made.run.with_suffix(".log").read_text()
+    assert (made.stage(), made.steps(), service.active) == ("train", [], first)
+
+
 def test_a_candidate_that_fails_the_gate_is_kept_marked_and_never_served(
     copied: TinyRound, probe: Path, first: str
 ) -> None:

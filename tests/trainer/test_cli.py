@@ -103,6 +103,7 @@ def test_a_set_of_which_no_picture_can_be_read_says_that_there_is_no_correlation
     code, said = trainer("evaluate", "--benchmarks", sets, "--service", listening.url, "--out", out)
     assert code == 2
     assert "no correlation" in said
+    assert "The bytes are not a complete image" in said and "replace damaged files" in said and "--profile" not in said
 
 
 @pytest.mark.parametrize(

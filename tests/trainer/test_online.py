@@ -24,7 +24,7 @@ from evoquality.contract import Completion, RolloutRequest, RolloutResponse, Rol
 from service.versions.store import VersionStore
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer import termination
-from trainer.errors import Collapsed, PromptMismatch
+from trainer.errors import Collapsed, NothingToLearn, PromptMismatch
 from trainer.files import read_jsonl
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
@@ -39,7 +39,15 @@ from trainer.workers.workers import Workers
 
 STEPS = [[0, 1, 2, 3], [2, 3, 4, 5], [0, 2, 4, 5], [1, 3, 4, 5], [0, 1, 4, 5]]
 """Places in the pool."""
-HEALTHY = {"entropy": 0.6, "score_spread": 0.4, "constant": 0.0, "unreadable": 0.02, "kl": 0.05, "reward": 0.8}
+HEALTHY = {
+    "entropy": 0.6,
+    "score_spread": 0.4,
+    "constant": 0.0,
+    "unreadable": 0.02,
+    "kl": 0.05,
+    "reward": 0.8,
+    "informative": 1.0,
+}
 
 
 class Whole(NamedTuple):
@@ -82,6 +90,7 @@ class TorchEngine:
     adapters: Path
     dies_at: int | None = None
     ended_at: int | None = None
+    says: str | None = None
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -103,7 +112,7 @@ class TorchEngine:
         results = []
         for prompt in request.prompts:
             rng = np.random.default_rng(prompt.seed)
-            texts = [f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
+            texts = [self.says or f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
             encoded = self.policy.network.encode([self.pool.open(prompt.images[0])])[0]
             answers = [[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts]
             with torch.no_grad():
@@ -117,11 +126,17 @@ class TorchEngine:
 
 
 def train(
-    checkpoint: Path, pool: Pool, run: Path, dies_at: int | None = None, ended_at: int | None = None, **changes: Any
+    checkpoint: Path,
+    pool: Pool,
+    run: Path,
+    dies_at: int | None = None,
+    ended_at: int | None = None,
+    says: str | None = None,
+    **changes: Any,
 ) -> LoraPolicy:
     store = VersionStore(run / "store")
     (store.root / "adapters").mkdir(parents=True, exist_ok=True)
-    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at)
+    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at, says)
     settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
     target = Ranking({(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}, settings.gamma)
     trained = policy(checkpoint)
@@ -253,6 +268,18 @@ def test_an_absurd_learning_rate_collapses_and_ends_early(checkpoint: Path, pool
     with pytest.raises(Collapsed, match="training collapsed"):
         train(checkpoint, pool, tmp_path, learning_rate=30.0, collapse_window=2, collapse_kl=1.0)
     assert len(metrics(tmp_path)) < len(STEPS)
+
+
+@pytest.mark.parametrize("says", ["3.00", "I cannot tell."])
+def test_answers_that_all_earn_one_reward_end_the_training_with_what_to_do(
+    checkpoint: Path, pool: Pool, tmp_path: Path, says: str
+) -> None:
+    for _ in range(2):  # when it is started again, too
+        with pytest.raises(
+            NothingToLearn, match=r"nothing to learn from: in all 2 steps .*begin a new run from a --base"
+        ):
+            train(checkpoint, pool, tmp_path, says=says, collapse_window=2)
+    assert len(metrics(tmp_path)) == 2
 
 
 def test_a_collapse_that_nobody_saw_before_the_kill_is_seen_at_the_next_start(

@@ -22,7 +22,7 @@ from trainer.pool.build import Drawn, Sample, build
 from trainer.pool.pool import Pool, content_id
 from trainer.pool.sources import Entry, Sources
 
-LIMITS = Limits(max_pixels=10_000, min_side=8, max_bytes=100_000)
+LIMITS = Limits(max_pixels=10_000, min_side=8, max_side=700, max_bytes=100_000)
 
 
 def png(shade: int, side: int = 16) -> bytes:
@@ -36,11 +36,17 @@ def saved(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def drawn(
-    source: Path | Iterable[Entry], folder: Path, images: int = 100, variants: int = 0, seed: int = 0
+    source: Path | Iterable[Entry],
+    folder: Path,
+    images: int = 100,
+    variants: int = 0,
+    seed: int = 0,
+    most_unreadable: float = 0.5,
 ) -> tuple[Pool, Drawn]:
     entries = Sources(source, LIMITS.max_bytes) if isinstance(source, Path) else source
     return build(
-        entries, folder, images=images, variants=variants, limits=LIMITS, pixels=LIMITS.max_pixels, draw_seed=seed,
+        entries, folder, images=images, variants=variants, limits=LIMITS, pixels=LIMITS.max_pixels,
+        most_unreadable=most_unreadable, draw_seed=seed,
         variant_seed=seed, advance=lambda count, note: None,
     )  # fmt: skip
 
@@ -164,6 +170,71 @@ def test_unreadable_files_are_listed_and_counted_and_the_rest_is_taken(photos: P
     assert {Path(row["file"]).name for row in rows} == {*broken, "gone.png"}
     assert seen.unreadable == 6
     assert all(row["problem"] for row in rows)
+
+
+def beside_broken_ones(photos: Path) -> Path:
+    for number in range(9):
+        (photos / f"bad-{number}.png").write_bytes(b"%d" % number)
+    return photos
+
+
+BAD: dict[str, Callable[[Path], Path]] = {
+    "a folder": beside_broken_ones,
+    "Parquet": lambda photos: parquet([*PICTURES.values(), *[None] * 9], photos.parent / "p.parquet"),
+    "a shard": lambda photos: shard(photos.parent / "s.tar", PICTURES | {f"bad-{n}.png": b"%d" % n for n in range(9)}),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_pool_of_which_more_than_the_stated_share_is_unreadable_is_refused(
+    kind: str, photos: Path, tmp_path: Path
+) -> None:
+    source = BAD[kind](photos)
+    with pytest.raises(
+        ValueError, match=r"9 of the pool's 15 entries cannot be read: .* the first: .*--pool-unreadable"
+    ):
+        drawn(source, tmp_path / "round")
+    assert not (tmp_path / "round" / "pool.jsonl").exists()
+    assert ids(drawn(source, tmp_path / "round", most_unreadable=0.6)[0]) == IDS
+
+
+def test_the_share_of_a_large_pool_is_that_of_the_entries_that_were_opened(tmp_path: Path) -> None:
+    def gone() -> bytes:
+        raise FileNotFoundError("gone")
+
+    some = [Entry(f"gone {n}", gone) for n in range(20)]
+    broken = [Entry(f"broken {n}", lambda n=n: b"no picture %d" % n) for n in range(990)]
+    fine = [Entry(f"{n}", lambda n=n: png(5) + n.to_bytes(2)) for n in range(990)]
+    _, seen = drawn([*some, *fine], tmp_path / "round", images=3)
+    assert seen.unreadable_share == pytest.approx(20 / 1010, abs=1e-3)
+    mixed = [entry for pair in zip(broken, fine, strict=True) for entry in pair]
+    _, seen = drawn(mixed, tmp_path / "round", images=3, most_unreadable=1)
+    assert seen.unreadable < 100
+    assert 0.25 < seen.unreadable_share < 0.75
+
+
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "too small": (png(9, 4), "smaller --min-image-side"),
+    "too many pixels": (png(9, 101), "larger --max-image-pixels"),
+    "too long a side": (saved(Image.new("RGB", (800, 9))), "larger --max-image-side"),
+    "too long a file": (png(9) + bytes(LIMITS.max_bytes), "larger --max-upload-bytes"),
+    "no picture": (b"no picture", "replace damaged files"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_the_advice_fits_the_most_frequent_reason(reason: str, tmp_path: Path) -> None:
+    data, advice = REFUSED[reason]
+    other = next(data for data, text in REFUSED.values() if text != advice)
+    entries = [Entry(f"{n}.png", lambda n=n: data + bytes([n])) for n in range(5)]
+    with pytest.raises(ValueError, match=f"no readable image in the pool: 6 of the pool's 6 entries.*{advice}"):
+        drawn([Entry("other.png", lambda: other), *entries], tmp_path / "round")
+
+
+def test_names_that_are_not_utf_8_are_told_with_escapes(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    with pytest.raises(ValueError, match=r"the first: .*caf\\udce9.png"):
+        drawn(tmp_path / "list.txt", tmp_path / "round")
 
 
 def test_a_torn_shard_gives_what_it_holds_and_is_listed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from evoquality.contract import InfoResponse
-from tests.service.conftest import Listening, listening, make_listening
+from tests.service.conftest import Listening, listening, make_listening, picture
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.evaluation.evaluate import evaluate, measured
 from trainer.evaluation.predictions import Predictions
@@ -95,9 +95,20 @@ def test_benchmarks_asked_in_different_ways_are_not_taken_together(listening: Li
 
 def test_a_model_without_a_readable_answer_is_refused_with_what_to_do(listening: Listening, tmp_path: Path) -> None:
     one = brightness(tmp_path)
+    listening.world.engine.answer = lambda *_: "I like it."
+    with pytest.raises(
+        ValueError, match=r"images have no score: the model's answer has no score \(\d+\); .*its --profile"
+    ):
+        evaluate(listening.url, [one], Protocol("sampled", 2), tmp_path / "out")
+
+
+def test_pictures_that_the_service_refuses_are_told_with_the_advice_that_fits(
+    listening: Listening, tmp_path: Path
+) -> None:
+    one = brightness(tmp_path)
     for image in one.images:
-        image.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"100% of the images have no score.*--profile"):
+        image.write_bytes(picture(side=9))
+    with pytest.raises(ValueError, match=r"smaller than 28 pixels on a side \(\d+\); .*smaller --min-image-side$"):
         evaluate(listening.url, [one], Protocol(), tmp_path / "out")
 
 

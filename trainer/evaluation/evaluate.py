@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
 from trainer.evaluation.predictions import Prediction, Predictions, ask, check_all, scores
+from trainer.pool.unreadable import NO_ANSWER, remedy, told
 from trainer.reporting.averages import weighted_mean
 from trainer.settings.protocol import Protocol
 
@@ -113,11 +115,10 @@ def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics
     try:
         return measure(scores(predictions), benchmark.mos)
     except UserError as error:
-        unreadable = np.mean([one.score is None for one in predictions])
-        raise UserError(
-            f"{benchmark.name}, version {predictions[0].version}: {error}. {unreadable:.0%} of the images have no "
-            "score; if the model answers in another format, give its --profile"
-        ) from None
+        reasons = Counter(one.refused or NO_ANSWER for one in predictions if one.score is None)
+        none = f"{reasons.total():,} of {len(predictions):,} images have no score"
+        why = f". {none}: {told(reasons)}; {remedy(reasons)}" if reasons else ""
+        raise UserError(f"{benchmark.name}, version {predictions[0].version}: {error}{why}") from None
 
 
 def record(evaluation: Evaluation, operator: Client) -> None:

@@ -14,24 +14,28 @@ import json
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from service.errors import InvalidImage
 from service.images.picture import Limits, decode
-from trainer.errors import UserError
+from trainer.errors import DiskFull, UserError
 from trainer.files import write_json, write_jsonl, writing
 from trainer.pool.pool import Pool, PoolImage, content_id, plan_variants
 from trainer.pool.sources import Entry
+from trainer.pool.unreadable import remedy, told
 
 ORIGINALS, UNREADABLE = "originals", "unreadable.jsonl"
+FIRST = 3
+"""Unreadable entries that are named in the log and the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,18 @@ class Drawn:
     originals: int
     unreadable: int
     """Among the files that were drawn and opened; `unreadable.jsonl` lists them. Other files are not opened."""
+    unreadable_share: float
+    """Of the whole pool, as estimated from the files that were opened."""
+    reasons: dict[str, int]
+    """The most frequent ones, and their numbers."""
+    first_unreadable: list[str]
+
+    def __str__(self) -> str:
+        """What is unreadable, why, and the first few."""
+        return (
+            f"{self.unreadable:,} of the pool's {self.files:,} entries cannot be read: {told(Counter(self.reasons))}; "
+            f"the first: {', '.join(self.first_unreadable)}; {UNREADABLE} in the round's folder lists them"
+        )
 
 
 def build(
@@ -52,48 +68,65 @@ def build(
     variants: int,
     limits: Limits,
     pixels: int,
+    most_unreadable: float,
     draw_seed: int,
     variant_seed: int,
     advance: Callable[[int, str], None],
 ) -> tuple[Pool, Drawn]:
     """Draws at most `images` originals uniformly, and writes the round's `pool.jsonl` last.
 
-    The same contents and seeds give the same pool, in any order; content that occurs twice is taken once. Images out of
-    archives are copied into `<folder>/originals`; images with more than `pixels` go there scaled down. Variants
-    are planned here and made later, in `<folder>/../variants`, for all rounds.
+    The same contents and seeds give the same pool, in any order; content that occurs twice is taken once. The originals
+    are copied into `<folder>/originals`, those with more than `pixels` scaled down: a round reads nothing else of the
+    pool afterwards. Variants are planned here and made later, in `<folder>/../variants`, for all rounds.
 
     Raises:
-        UserError: no readable image was found.
+        UserError: no readable image was found, or more than the share `most_unreadable` of the pool is unreadable.
         DiskFull: a copy could not be written.
     """
-    scan = _Scan(Sample(images, draw_seed), folder, limits)
-    drawn = scan.run(sources, advance)
-    if not drawn.originals:
-        raise UserError(
-            f"no readable image in the pool: {drawn.files} files, {drawn.unreadable} of them unreadable; name a "
-            "folder, pattern, list, Parquet file or shard of images with --pool"
-        )
+    shutil.rmtree(folder / ORIGINALS, ignore_errors=True)  # what a killed scan left
+    (folder / ORIGINALS).mkdir(parents=True)
+    own = partial(owned, folder=folder / ORIGINALS, pixels=pixels, min_side=limits.min_side)
+    with writing(folder / UNREADABLE), (folder / UNREADABLE).open("w", encoding="utf-8") as listing:
+        scan = _Scan(Sample(images, draw_seed), folder / ORIGINALS, limits, listing)
+        scan.run(sources, advance)
+        originals = _owned(scan, own, advance)
+    drawn = scan.drawn(len(originals))
     work = folder.parent / "variants"
-    smaller = partial(scaled, folder=folder / ORIGINALS, pixels=pixels, min_side=limits.min_side)
-    originals = _scaled_down(smaller, scan.originals(), partial(advance, 0))
     pool = Pool([one for image in originals for one in (image, *plan_variants(image.id, work, variants, variant_seed))])
     write_json(folder / "pool.json", {**asdict(drawn), "images": len(pool.images)})
+    if not originals and not drawn.unreadable:
+        raise UserError(
+            "no readable image in the pool: 0 files; name a folder, pattern, list, Parquet file or shard of images "
+            "with --pool"
+        )
+    if not originals:
+        raise UserError(f"no readable image in the pool: {drawn}; {remedy(Counter(drawn.reasons))}")
+    if drawn.unreadable_share > most_unreadable:
+        raise UserError(f"{drawn}; {remedy(Counter(drawn.reasons))}, or allow more with --pool-unreadable")
     write_jsonl(folder / "pool.jsonl", map(asdict, pool.images))
     return pool, drawn
 
 
-def _scaled_down(
-    smaller: Callable[[PoolImage], PoolImage], originals: list[PoolImage], report: Callable[[str], None]
-) -> list[PoolImage]:
-    """The originals, large ones scaled down, on all cores. Two that differ only in metadata become one."""
+def _owned(scan: _Scan, own: Callable[[PoolImage], PoolImage], advance: Callable[[int, str], None]) -> list[PoolImage]:
+    """The originals as files of the round, on all cores. Two that differ only in metadata become one."""
     found: dict[PoolImage, None] = {}
-    changed = 0
+
+    def attempt(original: PoolImage) -> PoolImage | None:
+        try:
+            return own(original)
+        except DiskFull:
+            raise
+        except (UserError, OSError):
+            return None
+
+    originals = scan.originals()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for original, image in zip(originals, threads.map(smaller, originals), strict=True):
-            found[image] = None
-            if image is not original:
-                changed += 1
-                report(f"{changed} large ones scaled down")
+        for copied, (original, image) in enumerate(zip(originals, threads.map(attempt, originals), strict=True), 1):
+            if image:
+                found[image] = None
+            else:
+                scan.pass_over(original.path, "gone or changed while the pool was drawn")
+            advance(0, f"{copied} of {len(originals)} drawn")
     return list(found)
 
 
@@ -104,51 +137,68 @@ class _Original:
 
 
 class _Scan:
-    def __init__(self, sample: Sample[_Original], folder: Path, limits: Limits) -> None:
+    def __init__(self, sample: Sample[_Original], copies: Path, limits: Limits, listing: IO[str]) -> None:
         self._sample = sample
+        self._copies = copies
         self._limits = limits
-        self._folder = folder
+        self._listing = listing
+        self._files = self._opened = self._missing = 0
+        self._reasons: Counter[str] = Counter()
+        self._first: list[str] = []
 
-    def run(self, sources: Iterable[Entry], advance: Callable[[int, str], None]) -> Drawn:
-        """Looks at every entry once, after removing the leftovers of a killed scan."""
-        shutil.rmtree(self._folder / ORIGINALS, ignore_errors=True)
-        (self._folder / ORIGINALS).mkdir(parents=True)
-        files = unreadable = 0
-        file = self._folder / UNREADABLE
-        with writing(file), file.open("w", encoding="utf-8") as listing:
-            for entry in sources:
-                files += 1
-                if problem := self._take(entry):
-                    unreadable += 1
-                    listing.write(json.dumps({"file": entry.name, "problem": problem}) + "\n")
-                advance(1, f"{unreadable} unreadable" if unreadable else "")
-        return Drawn(files, len(self._sample), unreadable)
+    def run(self, sources: Iterable[Entry], advance: Callable[[int, str], None]) -> None:
+        """Looks at every entry once."""
+        for entry in sources:
+            self._files += 1
+            self._take(entry)
+            unreadable = self._reasons.total()
+            advance(1, f"{unreadable} unreadable" if unreadable else "")
+
+    def drawn(self, originals: int) -> Drawn:
+        """The counts so far. Entries that were not drawn were read, but not decoded."""
+        unreadable = self._reasons.total()
+        read = 1 - self._missing / max(1, self._files)
+        decoded = 1 - (unreadable - self._missing) / max(1, self._opened)
+        share = round(1 - read * decoded, 6)
+        return Drawn(self._files, originals, unreadable, share, dict(self._reasons.most_common(9)), self._first)
 
     def originals(self) -> list[PoolImage]:
         """The drawn originals, in a random order."""
         return [PoolImage(content, str(original.path), content) for content, original in self._sample]
 
-    def _take(self, entry: Entry) -> str | None:
-        """Keeps an entry that is drawn. Returns the problem of one that cannot be read."""
+    def pass_over(self, name: str, reason: str) -> None:
+        """Counts and lists an entry that cannot be read."""
+        name, reason = (text.encode(errors="backslashreplace").decode() for text in (name, reason))
+        self._reasons[reason] += 1
+        if len(self._first) < FIRST:
+            self._first.append(name)
+        self._listing.write(json.dumps({"file": name, "problem": reason}) + "\n")
+
+    def _take(self, entry: Entry) -> None:
+        """Keeps an entry that is drawn."""
         try:
             data = entry.read()
             content = content_id(data)
             known = self._sample.get(content)
             if drawn := known is None and self._sample.wants(content):
+                self._opened += 1
                 decode(data, self._limits)
-        except (OSError, InvalidImage) as error:
-            return str(error)
-        if drawn or (known and entry.name < known.name):
-            self._keep(content, entry, data)
-        return None
+        except OSError as error:
+            self._missing += 1
+            self.pass_over(entry.name, error.strerror or str(error))
+        except InvalidImage as error:
+            self.pass_over(entry.name, str(error))
+        else:
+            if drawn or (known and entry.name < known.name):
+                self._keep(content, entry, data)
 
     def _keep(self, content: str, entry: Entry, data: bytes) -> None:
-        copy = self._folder / ORIGINALS / content
+        copy = self._copies / content
         if not entry.file:
             copy.write_bytes(data)
         gone = self._sample.put(content, _Original(entry.name, (entry.file or copy).absolute()))
         if gone:
-            (self._folder / ORIGINALS / gone.path.name).unlink(missing_ok=True)
+            (self._copies / gone.path.name).unlink(missing_ok=True)
 
 
 T = TypeVar("T")
@@ -192,23 +242,27 @@ class Sample(Generic[T]):
         return int.from_bytes(hashlib.blake2b(content.encode(), key=self._key, digest_size=8).digest())
 
 
-def scaled(original: PoolImage, folder: Path, *, pixels: int, min_side: int) -> PoolImage:
-    """The original as it is or, if it has more than `pixels`, a smaller PNG in `folder`, which replaces a copy there.
+def owned(original: PoolImage, folder: Path, *, pixels: int, min_side: int) -> PoolImage:
+    """The original as a file in `folder`: as it is or, if it has more than `pixels`, a smaller PNG, which replaces a
+    copy there. Not a link: a picture that is written anew in place would change under the round.
 
     Raises:
         UserError: the original's file is gone, or has changed since it was drawn.
         DiskFull: the file could not be written.
     """
-    with Image.open(original.path) as header:
-        if header.width * header.height <= pixels:
-            return original
-    data = _png(shrunk(Pool([original]).open(original.id), pixels, min_side))
+    pool = Pool([original])
+    data = pool.bytes_of(original.id)
+    with Image.open(io.BytesIO(data)) as header:
+        large = header.width * header.height > pixels
+    if large:
+        data = _png(shrunk(pool.open(original.id), pixels, min_side))
     content = content_id(data)
-    file = folder.absolute() / content
-    with writing(file):
-        file.write_bytes(data)
-    if Path(original.path).parent == file.parent:
-        Path(original.path).unlink()
+    file, before = folder.absolute() / content, Path(original.path)
+    if file != before:
+        with writing(file):
+            file.write_bytes(data)
+        if file.parent == before.parent:
+            before.unlink()
     return PoolImage(content, str(file), content)
 
 

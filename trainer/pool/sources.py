@@ -9,6 +9,7 @@ shards-{000..127}.tar    WebDataset shards, compressed or not
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import tarfile
@@ -26,6 +27,7 @@ from braceexpand import braceexpand
 from service.extras import require
 from trainer.errors import UserError
 from trainer.files import named
+from trainer.pool.unreadable import GONE
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -151,7 +153,7 @@ def _resolved(folder: Path) -> Path:
 
 def _read(path: Path, max_bytes: int) -> bytes:
     if not path.is_file():  # reading a pipe, for example, would block
-        raise FileNotFoundError(f"{path} is not a file")
+        raise FileNotFoundError(errno.ENOENT, GONE, str(path))
     with path.open("rb") as file:
         return file.read(max_bytes + 1)
 
@@ -162,7 +164,7 @@ def _loaded(name: str, data: bytes) -> Entry:
 
 def _broken(name: Path | str, error: Exception) -> Entry:
     def read() -> bytes:
-        raise OSError(str(error))
+        raise error if isinstance(error, OSError) else OSError(str(error))
 
     return Entry(str(name), read)
 

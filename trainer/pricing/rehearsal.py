@@ -22,7 +22,7 @@ from trainer.voting.votes import load
 from trainer.workers.workers import Workers
 
 _ORIGINALS = 8
-_FEW = {"groups": 3, "held_back_groups": 1, "epochs": 1, "same_reference_share": 0.0}
+_FEW = {"groups": 3, "held_back_groups": 1, "epochs": 1, "same_reference_share": 0.0, "pool_unreadable": 1.0}
 """The second of three steps is typical of many: rollouts overlap its update. No groups of one original, which may be
 smaller than the others."""
 _PATIENCE_S = 5.0
@@ -43,7 +43,6 @@ class Rates:
     """A sampled answer to a question of the gate."""
     candidate_seconds: float
     original_bytes: float
-    """Of a copy, if it is copied or scaled down; 0 for small plain files."""
     variant_bytes: float
     pair_bytes: float
     checkpoint_bytes: int
@@ -67,7 +66,7 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
             warming, miniature = (Round(number, small, workers, stages, Trackers([], stages.say)) for number in (1, 2))
             warming.rehearse()
             miniature.rehearse()
-        return _rates(small, miniature, store, copied=_copied(sources))
+        return _rates(small, miniature, store)
 
 
 def _small(settings: EvolveSettings, sources: Sources, folder: Path) -> EvolveSettings:
@@ -85,17 +84,12 @@ def _small(settings: EvolveSettings, sources: Sources, folder: Path) -> EvolveSe
     return settings.model_copy(update={"pool": folder / "pool", "run": folder / "run", "base": None, **_FEW})
 
 
-def _copied(sources: Sources) -> bool:
-    return next((entry.file is None for entry in sources), False)
-
-
-def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copied: bool) -> Rates:
+def _rates(small: EvolveSettings, miniature: Round, store: VersionStore) -> Rates:
     times = stage_times(small.run / "stages.jsonl")
     seconds = {row["stage"].partition(": ")[2]: row["ended"] - row["began"] for row in times}
     making = sum(row["ended"] - row["began"] for row in times if row["stage"].endswith(": variants"))  # of both rounds
     votes, step = load(miniature.folder / "votes.jsonl"), steps(miniature.folder)[1]
     originals = [Path(image.path) for image in Pool.load(miniature.folder / "pool.jsonl").images if image.kind is None]
-    kept = originals if copied else [path for path in originals if path.is_relative_to(small.run)]
     variants = list((small.run / "variants").glob("*"))
     return Rates(
         exact=votes[0].by == "exact",
@@ -106,7 +100,7 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copi
         step_seconds=step["step_seconds"],
         answer_seconds=seconds["gate"] / answers_of_one_look(small, small.held_back_groups * small.group_size),
         candidate_seconds=seconds["candidate"],
-        original_bytes=_mean_size(kept) * len(kept) / len(originals),
+        original_bytes=_mean_size(originals),
         variant_bytes=_mean_size(variants),
         pair_bytes=(miniature.folder / "votes.jsonl").stat().st_size / len(votes),
         checkpoint_bytes=(miniature.folder / "train" / "checkpoint.pt").stat().st_size,

@@ -38,6 +38,8 @@ def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
         entry |= read_json(evaluation)
     if number == 0:
         return entry
+    if (folder / "start.json").exists():
+        entry["settings"] = read_json(folder / "start.json")["settings"]
     votes, trained = load(folder / "votes.jsonl"), steps(folder)
     if votes:
         entry["vote"] = _votes(folder, votes)

@@ -30,6 +30,10 @@ class PoolSettings(BaseSettings):
     pool_column: str | None = None
     """Column of the Parquet files with the images' bytes or paths. Default: the first of a suitable type."""
 
+    pool_unreadable: Share = 0.5
+    """Largest share of the pool that may be unreadable; beyond it the round stops before the votes. What is passed over
+    is told, and listed in `unreadable.jsonl`."""
+
     pixels: Count = 1_048_576
     """Originals with more pixels are scaled down to this many when they are drawn, before they are distorted; or to the
     service's max_pixels, the model's resolution, if that is set and smaller."""
@@ -56,15 +60,6 @@ class PoolSettings(BaseSettings):
     def originals(self) -> int:
         """The number of originals that a round draws, if the pool has as many."""
         return self.images or math.ceil(self.places / min(_PLACES_AN_ORIGINAL, 1 + self.variants))
-
-    @model_validator(mode="after")
-    def _pool_exists(self) -> PoolSettings:
-        if not any(path.exists() for path in paths(self.pool)):
-            raise ValueError(
-                f"the pool {self.pool} is not a folder, list, Parquet file or shard, nor a pattern that matches one; "
-                "name one that holds your images"
-            )
-        return self
 
 
 def by_policy(chosen: dict[str, Any]) -> float:
@@ -134,7 +129,7 @@ class TrainingSettings(BaseSettings):
 
 
 class GateSettings(BaseSettings):
-    """Limits of the gate, of the check after a promotion, and of the collapse watch."""
+    """Limits of the votes, of the gate, of the check after a promotion, and of the collapse watch."""
 
     model_config = CONFIG
 
@@ -161,6 +156,9 @@ class GateSettings(BaseSettings):
     regression_drift: float = Field(default=0.25, ge=0)
     """After promotion: largest mean distance of the held-back images' scores from those at the gate. Beyond it, or
     beyond a limit of the gate, the previous version is promoted again."""
+
+    least_decided: Share = 0.05
+    """Before training: the votes must decide more than this share of the pairs."""
 
     collapse_window: Count = 5
     """Collapse watch: number of steps whose mean is compared with the limits below."""
@@ -206,6 +204,16 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
     def handover_folder(self) -> Path:
         """The folder of handed-over weights."""
         return self.handover or self.store / "handover"
+
+    @model_validator(mode="after")
+    def _pool_exists(self) -> EvolveSettings:
+        drawn = any(self.run.glob("round-*/pool.jsonl"))  # a round needs nothing of the pool after that
+        if not drawn and not any(path.exists() for path in paths(self.pool)):
+            raise ValueError(
+                f"the pool {self.pool} is not a folder, list, Parquet file or shard, nor a pattern that matches one; "
+                "name one that holds your images"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_an_engine_to_overwrite(self) -> EvolveSettings:

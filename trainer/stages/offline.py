@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evoquality.contract import InfoResponse
 from service.images.picture import FORMATS, Limits, take_heif
+from trainer.errors import NothingToLearn
 from trainer.files import read_json, write_json
 from trainer.pool.build import build
 from trainer.pool.pool import Pool
@@ -26,7 +27,7 @@ from trainer.voting.groups import (
     strengths,
 )
 from trainer.voting.voters import cast, choose_voter
-from trainer.voting.votes import Pair, PairVotes, load
+from trainer.voting.votes import Pair, PairVotes, labels_of, load
 
 _PNG_BYTES_A_PIXEL = 4
 """At most: three bytes of RGB, and the overhead of rows and blocks."""
@@ -41,17 +42,20 @@ def draw_pool(context: RoundContext) -> Pool:
     limits = _limits(info)
     sources = Sources(s.pool, limits.max_bytes, s.pool_column, without=s.run)
     with context.stage("pool", unit="images") as advance:
-        images, _ = build(
+        images, drawn = build(
             sources,
             context.folder,
             images=s.originals,
             variants=s.variants,
             limits=limits,
             pixels=min(s.pixels, _most_pixels(info)),
+            most_unreadable=s.pool_unreadable,
             draw_seed=context.seed,
             variant_seed=s.seed,
             advance=advance,
         )
+    if drawn.unreadable:
+        context.stages.say(f"round {context.number}: {drawn}")
     return images
 
 
@@ -82,6 +86,27 @@ def ask_votes(context: RoundContext, images: Pool, groups: Sequence[Group]) -> l
             context.workers.call(_cast, context, images, pairs, votes, advance)
         write_json(done, {"pairs": len(pairs)})
     return load(votes)
+
+
+def check_decided(context: RoundContext, training: Sequence[Group], votes: Sequence[PairVotes]) -> None:
+    """Raises NothingToLearn if the votes decide fewer of the pairs to train on than `least_decided`."""
+    s, pairs = context.settings, pairs_of(training)
+    labels = labels_of(votes, soft=s.labels == "soft")
+    unreadable = sum(pair not in labels for pair in pairs)
+    ties = sum(labels.get(pair) == 0.5 for pair in pairs)
+    decided = len(pairs) - unreadable - ties
+    if decided <= s.least_decided * len(pairs):
+        raise NothingToLearn(
+            f"nothing to learn from: the votes decide {decided:,} of {len(pairs):,} pairs (--least-decided asks for "
+            f"more than {s.least_decided:.0%}), {ties:,} are ties and {unreadable:,} have no readable answer; "
+            + _REMEDIES["answers" if unreadable > ties else "ties"]
+        )
+
+
+_REMEDIES = {
+    "answers": "serve the model with the --profile of the format in which it answers, and begin a new run",
+    "ties": "begin a new run with a --pool of more different pictures, with --variants, or with a smaller --tie-margin",
+}
 
 
 async def _cast(

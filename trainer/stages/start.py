@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
@@ -14,7 +14,6 @@ from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 
 _MAY_CHANGE = {
-    "service",
     "operator",
     "store",
     "operator_key_file",
@@ -33,9 +32,18 @@ _MAY_CHANGE = {
     "price",
     "tensorboard",
     "mlflow",
-    "probe",
 }
-_LIMITS = ("gate_", "regression_", "collapse_")
+"""They decide nothing about a round's result."""
+_MAY_CHANGE_UNTIL = {
+    "pool_unreadable": "pool.jsonl",
+    "least_decided": "gate.json",
+    "collapse_": "gate.json",
+    "gate_": "gate.json",
+    "probe": "gate.json",
+    "regression_": "promotion.json",
+}
+"""Limits, by the beginnings of their names, and the round's file that exists once they were applied. All other settings
+stay as the round began."""
 
 
 def start(context: RoundContext) -> None:
@@ -48,12 +56,32 @@ def start(context: RoundContext) -> None:
         ServiceError: `--base` was refused; the version before it serves.
     """
     context.workers.replica_info()
-    file = context.folder / "start.json"
+    file, settings = context.folder / "start.json", context.settings.model_dump(mode="json")
     if not file.exists():
-        write_json(file, {"version": _begin(context), "settings": _deciding(context.settings)})
-    _check_settings(context, read_json(file)["settings"])
+        write_json(file, {"version": _begin(context), "settings": settings})
+    check_settings(context.folder, context.settings)
     check_version(context, _serving(context))
+    write_json(file, {"version": context.base, "settings": settings})
     context.workers.begin_with(context.base)
+
+
+def check_settings(folder: Path, settings: EvolveSettings) -> None:
+    """Raises UserError if a round that has begun in the folder has other settings. One that is newer than the round had
+    its default there, except for limits."""
+    if not (folder / "start.json").exists():
+        return
+    began, now = read_json(folder / "start.json")["settings"], settings.model_dump(mode="json")
+    changed = []
+    for name, field in EvolveSettings.model_fields.items():
+        until = next((file for limit, file in _MAY_CHANGE_UNTIL.items() if name.startswith(limit)), "start.json")
+        was = began.get(name, field.default if until == "start.json" else now[name])
+        if name not in _MAY_CHANGE and (folder / until).exists() and was not in (now[name], PydanticUndefined):
+            changed.append(f"--{name.replace('_', '-')} {now[name]} (was {was})")
+    if changed:
+        raise UserError(
+            f"{folder.name} in {folder.parent} began with other settings: {', '.join(changed)}; give those it began "
+            "with, or another --run"
+        )
 
 
 def check_version(context: RoundContext, serving: set[str]) -> None:
@@ -93,25 +121,3 @@ def _serving(context: RoundContext) -> set[str]:
     """The versions that answer users, or soon will: rollout engines and followers that lag behind count as active."""
     infos = context.workers.replica_info().values()
     return {context.active if info.follows or info.role == "rollout" else info.version for info in infos}
-
-
-def _deciding(settings: EvolveSettings) -> dict[str, Any]:
-    """The settings that a round's results depend on."""
-    values = settings.model_dump(mode="json").items()
-    return {name: value for name, value in values if name not in _MAY_CHANGE and not name.startswith(_LIMITS)}
-
-
-def _check_settings(context: RoundContext, began: dict[str, Any]) -> None:
-    """Raises UserError if the settings differ. A setting that is newer than the round had its default there."""
-    now = _deciding(context.settings)
-    defaults = {name: field.default for name, field in EvolveSettings.model_fields.items()}
-    changed = [
-        f"--{name.replace('_', '-')} {now[name]} (was {value})"
-        for name, value in (defaults | began).items()
-        if name in now and value is not PydanticUndefined and now[name] != value
-    ]
-    if changed:
-        raise UserError(
-            f"round {context.number} in {context.settings.run} began with other settings: {', '.join(changed)}; give "
-            "those it began with, or another --run"
-        )

@@ -1,4 +1,5 @@
-"""Watches a round for the likely failure of GRPO on short answers: collapse onto a few of them.
+"""Watches a round for the likely failure of GRPO on short answers: collapse onto a few of them; and for a policy whose
+answers never differ in their reward.
 
 Pure: reads only the metrics of the last steps.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from trainer.errors import Collapsed
+from trainer.errors import Collapsed, NothingToLearn
 from trainer.settings.evolve import EvolveSettings
 
 
@@ -33,6 +34,18 @@ def check(rows: Sequence[Mapping[str, float]], settings: EvolveSettings) -> None
         raise Collapsed(
             f"training collapsed: over {len(window)} steps to step {rows[-1]['step']} {', '.join(passed)}; {_ADVICE}"
         )
+
+
+def check_informative(rows: Sequence[Mapping[str, float]]) -> None:
+    """Raises NothingToLearn if in all steps the answers about each image earned equal rewards: no weight moved."""
+    if any(row["informative"] for row in rows):
+        return
+    constant, unreadable = (sum(row[name] for row in rows) / len(rows) for name in ("constant", "unreadable"))
+    raise NothingToLearn(
+        f"nothing to learn from: in all {len(rows)} steps the answers about an image earn one reward; {constant:.0%} "
+        f"of the images get one answer every time, {unreadable:.0%} of the answers are unreadable; begin a new run "
+        "from a --base whose answers vary and are readable, or with more --samples"
+    )
 
 
 _ADVICE = "begin a new run with a lower --learning-rate or a larger --beta"

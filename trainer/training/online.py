@@ -48,11 +48,12 @@ class OnlineStage:
 
         Raises:
             Collapsed: see `collapse.check`.
+            NothingToLearn: no answer has earned another reward than the others about its image.
             Terminated: a signal came; the steps done are in the checkpoint.
         """
         plan = [group for _ in range(self.settings.epochs) for group in groups]
         done, ahead = self._resume()
-        self._watch()  # a kill may have come before the last step was checked
+        self._watch(len(plan))  # a kill may have come before the last step was checked
         advance(None, done)
         with Sampler() as sampler:
             for step in range(done, len(plan)):
@@ -72,7 +73,7 @@ class OnlineStage:
                     if termination.came() or (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
                         self._save(step + 1, ahead)
                     advance(metrics, 1)
-                self._watch()
+                self._watch(len(plan))
 
     def _prepare(
         self, plan: list[Group], step: int, rollouts: SampledGroup, sampler: Sampler
@@ -120,8 +121,10 @@ class OnlineStage:
     def _shown(self, group: Group) -> Shown:
         return {image: self.pool.open(image) for image in group}
 
-    def _watch(self) -> None:
+    def _watch(self, steps: int) -> None:
         if rows := list(read_jsonl(self.folder / "steps.jsonl")):
+            if len(rows) >= min(self.settings.collapse_window, steps):
+                collapse.check_informative(rows)
             collapse.check(rows, self.settings)
 
     def _save(self, done: int, ahead: SampledGroup | None) -> None:
