@@ -15,6 +15,7 @@ from rich.console import Console
 
 from evoquality import ServiceError
 from service import errors as of_service
+from service.terminal import any_terminal
 from trainer import termination
 from trainer.errors import Refused, RefusedForNow, TrainerError, Unreachable, UserError
 from trainer.exit_codes import help_text
@@ -152,6 +153,11 @@ def in_sentences(work: Callable[[], object]) -> None:
     Any other exception propagates: Python shows its traceback and exits with 1.
     """
     termination.listen()
+    with any_terminal():
+        _ended_in_sentences(work)
+
+
+def _ended_in_sentences(work: Callable[[], object]) -> None:
     try:
         work()
     except Terminated as end:

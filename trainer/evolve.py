@@ -51,7 +51,7 @@ def _require_extras(settings: EvolveSettings) -> None:
     """Raises UserError unless the extras that the settings need are installed."""
     if settings.mlflow:
         require("mlflow", "--mlflow")
-    if any(path.suffix.lower() == PARQUET for path in paths(settings.pool)):
+    if any(path.suffix.lower() == PARQUET for path, _ in paths(settings.pool, settings.follow_links)):
         require("parquet", "a pool in Parquet")
 
 
