@@ -39,9 +39,9 @@ def fits(parts: Sequence[str], pattern: Sequence[str], *, begins: bool = False) 
         return begins or set(pattern) <= {"**"}
     if not pattern:
         return False
-    if pattern[0] == "**" and fits(parts, pattern[1:], begins=begins):
-        return True
-    rest = pattern if pattern[0] == "**" else pattern[1:]
+    rest = pattern[1:]
+    if pattern[0] == "**":
+        return any(fits(parts[skipped:], rest, begins=begins) for skipped in range(len(parts) + 1))
     return fnmatchcase(parts[0].lower(), pattern[0].lower()) and fits(parts[1:], rest, begins=begins)
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import httpx
 import typer
 from pydantic import ValidationError
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
 from evoquality import Client, ServiceError
@@ -34,7 +34,6 @@ Image = Annotated[Path, typer.Argument(help="An image file.", exists=True, dir_o
 Pattern = Annotated[str | None, typer.Option(help="Which files of a folder, in either case, for example '*.jpg'.")]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Enter linked folders, each once.")]
 LOCAL = "http://127.0.0.1:8000"
-_WIDEST = 10_000
 UNREACHABLE = "The service cannot be reached. Is `evoquality serve` running, and is the URL right?"
 
 T = TypeVar("T")
@@ -79,10 +78,12 @@ def need(extra: str, what: str) -> None:
         stop(f"{missing}.")
 
 
-def show(table: Table) -> None:
-    """Prints a table at its full width: a narrower terminal wraps its lines, and no cell is cut."""
-    table.width = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
-    out.print(table, soft_wrap=True)
+def show(table: Table, *whole: str) -> None:
+    """Prints a table. Cells of the columns `whole` are neither cut nor folded: a narrow terminal wraps the lines."""
+    for column in table.columns:
+        if column.header in whole:
+            column.no_wrap, column.min_width = True, max((cell_len(str(cell)) for cell in column.cells), default=None)
+    out.print(table, crop=False)
 
 
 def number(value: float | None, digits: int = 2) -> str:

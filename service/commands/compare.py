@@ -26,6 +26,7 @@ from service.commands.common import (
     ask,
     number,
     out,
+    show,
     stop,
 )
 from service.commands.common import options as chosen
@@ -93,7 +94,7 @@ def rank(
         for place in answer.ranking:
             print(json.dumps({"image": printable(images[place.index]), **place.model_dump(exclude={"image"})}))
     else:
-        out.print(_table(images, answer))
+        show(_table(images, answer), "image")
         out.print(
             f"{answer.comparisons} of {answer.pairs} pairs compared, {answer.unreadable:.0%} unreadable "
             f"(version {answer.version})"

@@ -32,7 +32,7 @@ from service.commands.common import (
     ask,
     err,
     number,
-    out,
+    show,
     stop,
 )
 from service.commands.common import options as chosen
@@ -85,7 +85,7 @@ def score(
             row = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude={"image"})
             print(json.dumps({"image": printable(image), **row}))
     else:
-        out.print(_table(answers))
+        show(_table(answers), "image", "version")
     raise typer.Exit(0 if found.complete and not failures(answers.items()) else 1)
 
 
