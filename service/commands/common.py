@@ -78,11 +78,11 @@ def need(extra: str, what: str) -> None:
         stop(f"{missing}.")
 
 
-def show(table: Table, *whole: str) -> None:
-    """Prints a table. Cells of the columns `whole` are neither cut nor folded: a narrow terminal wraps the lines."""
+def show(table: Table) -> None:
+    """Prints a table. No word of it is cut: a terminal too narrow for that wraps the lines."""
     for column in table.columns:
-        if column.header in whole:
-            column.no_wrap, column.min_width = True, max((cell_len(str(cell)) for cell in column.cells), default=None)
+        words = (word for cell in (column.header, *column.cells) for word in str(cell).split())
+        column.min_width = max(map(cell_len, words), default=None)
     out.print(table, crop=False)
 
 

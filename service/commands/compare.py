@@ -94,7 +94,7 @@ def rank(
         for place in answer.ranking:
             print(json.dumps({"image": printable(images[place.index]), **place.model_dump(exclude={"image"})}))
     else:
-        show(_table(images, answer), "image")
+        show(_table(images, answer))
         out.print(
             f"{answer.comparisons} of {answer.pairs} pairs compared, {answer.unreadable:.0%} unreadable "
             f"(version {answer.version})"

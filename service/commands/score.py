@@ -85,7 +85,7 @@ def score(
             row = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude={"image"})
             print(json.dumps({"image": printable(image), **row}))
     else:
-        show(_table(answers), "image", "version")
+        show(_table(answers))
     raise typer.Exit(0 if found.complete and not failures(answers.items()) else 1)
 
 

@@ -53,7 +53,7 @@ def list_versions(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) ->
         mark = {answer.active: "active", answer.previous: "previous"}.get(info.id, other)
         created = f"{info.created:%Y-%m-%d %H:%M}"
         table.add_row(mark, info.id, info.parent or "", created, info.profile, escape(info.origin))
-    show(table, "version", "parent")
+    show(table)
 
 
 @app.command("import")
