@@ -202,3 +202,9 @@ def test_the_trainer_prints_to_an_ascii_terminal_and_to_a_reader_that_goes_away(
     gone = subprocess.run([sys.executable, "-c", say], env=env, stdout=writes, stderr=subprocess.PIPE, timeout=300)
     os.close(writes)
     assert b"Traceback" not in gone.stderr and b"BrokenPipe" not in gone.stderr
+
+
+def test_a_benchmark_in_a_folder_of_such_a_name_has_a_name_that_can_be_written(labelled: Path) -> None:
+    (labelled / "labels.csv").write_text("image,mos\na.png,1\nb.png,2\n")
+    found = load(labelled.rename(labelled.with_name(LATIN)))
+    assert (found.name, all(map(Path.exists, found.images))) == ("caf\\xe9", True)

@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 from pandas.errors import EmptyDataError, ParserError
 from scipy.io.matlab import MatReadError
 
+from service.files import printable
 from trainer.errors import UserError
 from trainer.evaluation.benchmarks import (
     agiqa3k,
@@ -167,7 +168,7 @@ def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
     _refuse_if_labelled_twice(labels, ids)
     kept = [(row, id) for row, id in zip(rows, ids, strict=True) if id is not None]
     return Benchmark(
-        name=labels.name,
+        name=printable(labels.name),
         root=labels.root,
         ids=[id for _, id in kept],
         mos=labels.mos[[row for row, _ in kept]],
