@@ -31,12 +31,6 @@ def find(root: Path, pattern: str) -> list[Path]:
     return found
 
 
-def fits(path: Path, pattern: str) -> bool:
-    """True if a path ends with a pattern, case-insensitively."""
-    parts = PurePosixPath(pattern).parts
-    return len(path.parts) > len(parts) and all(map(_fits, path.parts[-len(parts) :], parts))
-
-
 def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str | None]:
     """Path of each image relative to `root`; None if it is missing. Lists every folder once.
 

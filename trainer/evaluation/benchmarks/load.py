@@ -13,6 +13,7 @@ from pandas.errors import EmptyDataError, ParserError
 from scipy.io.matlab import MatReadError
 
 from service.files import printable
+from service.folders import fits
 from trainer.errors import UserError
 from trainer.evaluation.benchmarks import (
     agiqa3k,
@@ -29,7 +30,7 @@ from trainer.evaluation.benchmarks import (
 )
 from trainer.evaluation.benchmarks.benchmark import Benchmark, Labels, Layout
 from trainer.evaluation.benchmarks.checks import check
-from trainer.evaluation.benchmarks.files import find, fits, has_columns, locate
+from trainer.evaluation.benchmarks.files import find, has_columns, locate
 from trainer.evaluation.benchmarks.splits import choose
 from trainer.settings.protocol import Split
 
@@ -97,7 +98,7 @@ def found(path: Path) -> list[Found]:
 def _named(file: Path) -> Iterator[Found]:
     for layout in LAYOUTS:
         for place in (*layout.places, *layout.named):
-            if fits(file.absolute(), place) and _is_its(layout, file):
+            if fits(file.absolute().parts, ("**", *PurePosixPath(place).parts)) and _is_its(layout, file):
                 yield Found(layout, file, file.absolute().parents[len(PurePosixPath(place).parts) - 1])
 
 
