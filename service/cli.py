@@ -11,6 +11,7 @@ from service.commands.score import score
 from service.commands.versions import app as versions
 from service.commands.versions import info
 from service.extras import is_installed
+from service.terminal import any_terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +38,7 @@ app.add_typer(keys, name="keys")
 
 
 @app.callback()
-def main() -> None:
+def evoquality() -> None:
     """Judges the perceptual quality of images with a vision-language model that improves itself.
 
     Start with `evoquality serve --checkpoint trainer/demo/checkpoint`, then
@@ -45,5 +46,11 @@ def main() -> None:
     """
 
 
+def main() -> None:
+    """The console script."""
+    with any_terminal():
+        app()
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -1,12 +1,64 @@
-"""Atomic writes: a reader, or a crash, finds the old file or the whole new one."""
+"""Text files and file names as people have them, and atomic writes: a reader, or a crash, finds the old file or the
+whole new one."""
 
 from __future__ import annotations
 
+import codecs
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 from uuid import uuid4
+
+from service.errors import UserError
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins like UTF-16's
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def printable(name: str | Path) -> str:
+    """A file's name as text; bytes that are not UTF-8 become escapes such as `\\xe9`."""
+    return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def existing(file: Path) -> Path:
+    """The file, or the one of the same name in another Unicode form, composed or decomposed."""
+    forms = (Path(unicodedata.normalize(form, str(file))) for form in ("NFC", "NFD"))
+    return next(filter(os.path.exists, (file, *forms)), file)
+
+
+def open_text(file: Path, errors: str = "strict") -> TextIO:
+    """Opens a text file behind its byte-order mark: UTF-8, or UTF-16 or UTF-32 if marked so. Raises OSError."""
+    with file.open("rb") as stream:
+        begin = stream.read(4)
+    encoding = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), "utf-8")
+    return file.open(encoding=encoding, errors=errors)
+
+
+def read_text(file: Path, called: str = "the file") -> str:
+    """The content of a text file, see `open_text`. Raises OSError; UserError for another encoding."""
+    try:
+        with open_text(file) as stream:
+            text = stream.read()
+    except UnicodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 without its mark
+        raise UserError(f"{called} {file} is not UTF-8 text; save it again with the encoding UTF-8")
+    return text
+
+
+def read_key(file: Path) -> str:
+    """The operators' key in a file. Raises OSError; UserError if it holds none."""
+    key = read_text(file, "the key file").strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise UserError(f"the key file {file} is empty or does not hold a key, which is one line of ASCII characters")
+    return key
 
 
 @contextmanager

@@ -136,7 +136,7 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     watchdog = asyncio.create_task(_watch(service, drain))
     reporter = asyncio.create_task(service.readiness.report())
     following = asyncio.create_task(_follow(service))
-    addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
+    addresses = " and ".join(map(_address, sockets))
     log.info("serving version %s on %s", service.swap_lock.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
     for task in (watchdog, reporter, following, *closing):
@@ -189,6 +189,11 @@ def _server(app: FastAPI, settings: Settings) -> _Server:
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
     )
+
+
+def _address(bound: socket.socket) -> str:
+    host, port, *_ = bound.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind(host: str, port: int) -> socket.socket:

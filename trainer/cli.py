@@ -16,6 +16,7 @@ from rich.console import Console
 from evoquality import ServiceError
 from service import errors as of_service
 from service.extras import require
+from service.terminal import any_terminal
 from trainer import termination
 from trainer.errors import Refused, RefusedForNow, TrainerError, Unreachable, UserError
 from trainer.exit_codes import help_text
@@ -49,7 +50,7 @@ class Evolve(EvolveSettings):
         """Raises the service's UserError if an extra is missing, before anything is imported or made."""
         if self.mlflow:
             require("mlflow", "--mlflow")
-        if any(path.suffix.lower() == PARQUET for path in paths(self.pool)):
+        if any(path.suffix.lower() == PARQUET for path, _ in paths(self.pool, self.follow_links)):
             require("parquet", "a pool in Parquet")
 
     def _show_price(self) -> None:
@@ -162,6 +163,11 @@ def in_sentences(work: Callable[[], object]) -> None:
     Any other exception propagates: Python shows its traceback and exits with 1.
     """
     termination.listen()
+    with any_terminal():
+        _ended_in_sentences(work)
+
+
+def _ended_in_sentences(work: Callable[[], object]) -> None:
     try:
         work()
     except Terminated as end:

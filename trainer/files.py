@@ -85,7 +85,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def write_text(path: Path, text: str) -> None:
     """Replaces a file of text atomically."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # names that are not UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:

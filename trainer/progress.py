@@ -45,7 +45,7 @@ class Stages:
     def stage(self, name: str, *, total: int | None, unit: str = "") -> Iterator[Advance]:
         """One stage. Yields `advance(count, note="")`."""
         began = time.time()
-        show = self._bar if self._console.is_terminal else self._lines
+        show = self._bar if self._console.is_interactive else self._lines
         try:
             with show(name, total, unit) as advance:
                 yield advance

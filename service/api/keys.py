@@ -32,7 +32,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import InvalidRequest, RateLimited, UserError
-from service.files import write_atomically
+from service.files import read_text, write_atomically
 
 CHECK_SECONDS = 1.0
 """Shortest time between two looks at the file."""
@@ -107,7 +107,7 @@ class Keys:
 def read_keys(file: Path) -> list[Key]:
     """The keys of a TOML file, or of a JSON file named so. Raises UserError."""
     try:
-        text = file.read_text()
+        text = read_text(file, "the keys file")
         content = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
         return KeysFile.model_validate(content).keys
     except OSError as error:
@@ -146,7 +146,7 @@ def _json(keys: list[Key]) -> str:
 
 def _appended(file: Path, key: Key) -> str:
     """The present text, comments included, plus one table. JSON strings and numbers are valid TOML."""
-    before = file.read_text().rstrip() + "\n\n" if file.exists() else ""
+    before = read_text(file).rstrip() + "\n\n" if file.exists() else ""
     lines = (f"{name} = {json.dumps(value)}\n" for name, value in key.model_dump(exclude_none=True).items())
     return f"{before}[[keys]]\n{''.join(lines)}"
 

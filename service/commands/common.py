@@ -9,8 +9,10 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import httpx
 import typer
 from pydantic import ValidationError
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from evoquality import Client, ServiceError
 from evoquality.contract import Mode, Options
@@ -29,6 +31,8 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Makes sampled answers rep
 Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="Of sampled answers; 0 is the most likely one.")]
 Votes = Annotated[int | None, typer.Option("--samples", "-k", min=2, max=64, help="Votes per pair, an even number.")]
 Image = Annotated[Path, typer.Argument(help="An image file.", exists=True, dir_okay=False)]
+Pattern = Annotated[str | None, typer.Option(help="Which files of a folder, in either case, for example '*.jpg'.")]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Enter linked folders, each once.")]
 LOCAL = "http://127.0.0.1:8000"
 UNREACHABLE = "The service cannot be reached. Is `evoquality serve` running, and is the URL right?"
 
@@ -74,6 +78,14 @@ def need(extra: str, what: str) -> None:
         stop(f"{missing}.")
 
 
+def show(table: Table) -> None:
+    """Prints a table. No word of it is cut: a terminal too narrow for that wraps the lines."""
+    for column in table.columns:
+        words = (word for cell in (column.header, *column.cells) for word in str(cell).split())
+        column.min_width = max(map(cell_len, words), default=None)
+    out.print(table, crop=False)
+
+
 def number(value: float | None, digits: int = 2) -> str:
     """A number for a table; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:z.{digits}f}"

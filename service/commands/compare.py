@@ -14,9 +14,11 @@ from evoquality.contract import MAX_RANKED, CompareOptions, RankOptions, RankRes
 from service.commands.common import (
     LOCAL,
     AsJson,
+    FollowLinks,
     Image,
     Key,
     ModeChoice,
+    Pattern,
     Seed,
     Temperature,
     Url,
@@ -24,10 +26,12 @@ from service.commands.common import (
     ask,
     number,
     out,
+    show,
     stop,
 )
 from service.commands.common import options as chosen
 from service.commands.files import images_in
+from service.files import printable
 
 
 def compare(
@@ -50,7 +54,7 @@ def compare(
     if as_json:
         print(answer.model_dump_json())
         return
-    names = {"first": str(first), "second": str(second), "tie": "a tie", None: "no readable answer"}
+    names = {"first": printable(first), "second": printable(second), "tie": "a tie", None: "no readable answer"}
     out.print(f"[bold]{escape(names[answer.preferred])}[/bold]")
     out.print(
         f"probability of the first {number(answer.probability_first)}, position bias {number(answer.position_bias)}, "
@@ -60,7 +64,8 @@ def compare(
 
 def rank(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, and folders.", exists=True)],
-    pattern: Annotated[str | None, typer.Option(help="Which files of a folder, for example '*.jpg'.")] = None,
+    pattern: Pattern = None,
+    follow_links: FollowLinks = False,
     comparisons: Annotated[
         int | None, typer.Option(min=1, max=2016, help="Pairs to compare. Default: n log2(n).")
     ] = None,
@@ -80,24 +85,27 @@ def rank(
     options = chosen(
         RankOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, comparisons=comparisons
     )
-    images = images_in(paths, pattern)
+    found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links))
+    images = found.files
     if not 2 <= len(images) <= MAX_RANKED:
         stop(f"{len(images)} images found. Give 2 to {MAX_RANKED}.")
     answer = ask(url, key, lambda client: client.rank(images, options))
     if as_json:
         for place in answer.ranking:
-            print(json.dumps({"image": str(images[place.index]), **place.model_dump(exclude={"image"})}))
-        return
-    out.print(_table(images, answer))
-    out.print(
-        f"{answer.comparisons} of {answer.pairs} pairs compared, {answer.unreadable:.0%} unreadable "
-        f"(version {answer.version})"
-    )
+            print(json.dumps({"image": printable(images[place.index]), **place.model_dump(exclude={"image"})}))
+    else:
+        show(_table(images, answer))
+        out.print(
+            f"{answer.comparisons} of {answer.pairs} pairs compared, {answer.unreadable:.0%} unreadable "
+            f"(version {answer.version})"
+        )
+    raise typer.Exit(0 if found.complete else 1)
 
 
 def _table(images: list[Path], answer: RankResponse) -> Table:
     table = Table("rank", "image", "strength", "± error")
     for place in answer.ranking:
         rank = "–" if place.rank is None else str(place.rank)
-        table.add_row(rank, escape(str(images[place.index])), number(place.strength), number(place.standard_error))
+        name = escape(printable(images[place.index]))
+        table.add_row(rank, name, number(place.strength), number(place.standard_error))
     return table

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
-from service.commands.common import stop
+from evoquality import Client
+from service.commands.common import err, stop
+from service.files import printable
+from service.folders import ENTERED, LINKED, SPECIAL, Names, fits, is_named, suffixes, walk
 
-SUFFIXES = frozenset({".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_BY_NAME = "by their names"
 
 
-def images_in(paths: Sequence[Path], pattern: str | None) -> list[Path]:
-    """The files in `paths`, and those in its folders at any depth, each once.
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Image files, each once. `complete` is False if a folder could not be read."""
 
-    In a folder, `pattern` selects the files; without it, the suffixes of the formats that the service reads. Ends the
-    command if there are no files.
+    files: list[Path]
+    complete: bool
+
+
+def images_in(client: Client, paths: Sequence[Path], pattern: str | None, follow_links: bool) -> Images:
+    """The files in `paths`, and those in its folders at any depth, in order of their names.
+
+    In a folder, `pattern` selects the files; without it, the suffixes of the formats that the service reads. Says what
+    is passed over. Ends the command if there are no files.
     """
-    found = list(dict.fromkeys(file for path in paths for file in _files(path, pattern)))
+    folders = [path for path in paths if path.is_dir()]
+    endings = suffixes(client.info().formats) if folders and pattern is None else ()
+    wanted = ("**", *PurePath(pattern).parts) if pattern else ()
+    found: dict[Path, None] = {}
+    passed: defaultdict[str, Names] = defaultdict(Names)
+    for path in paths:
+        below = sorted(walk(path, follow_links)) if path in folders else [(path, None)]
+        for file, reason in below:
+            named = fits(file.relative_to(path).parts, wanted) if pattern else is_named(file, endings)
+            if path in folders and not named and reason in {None, SPECIAL}:
+                passed[_BY_NAME].add(printable(file))
+            elif reason:
+                passed[reason].add(printable(file))
+            else:
+                found[file] = None
+    for reason, names in passed.items():
+        err.print(f"Passed over ({reason}): {names}", markup=False, highlight=False, soft_wrap=True)
     if not found:
-        stop(f"No image files found. In folders, names must match {pattern or ', '.join(sorted(SUFFIXES))}.")
-    return found
-
-
-def _files(path: Path, pattern: str | None) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for file in sorted(path.rglob(pattern or "*")):
-        if file.is_file() and (pattern or file.suffix.lower() in SUFFIXES):
-            yield file
+        stop(f"No image files found. In folders, names must match {pattern or ', '.join(endings)}.")
+    return Images(list(found), passed.keys() <= {_BY_NAME, LINKED, ENTERED, SPECIAL})

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ValidationError
 
 from evoquality.contract import ScoreOptions, ScoreResponse
+from service.files import printable
 
 
 class Entry(BaseModel):
@@ -46,7 +47,7 @@ class Journal:
 
     def known(self, image: Path) -> ScoreResponse | None:
         """The answer for a file that has not changed since, or None."""
-        entry = self._known.get(str(image))
+        entry = self._known.get(printable(image))
         if entry is None or entry.result.version != self._version or entry.options != self._options:
             return None
         return entry.result if (entry.size, entry.modified_ns) == _state(image) else None
@@ -54,7 +55,7 @@ class Journal:
     def add(self, image: Path, state: tuple[int, int], result: ScoreResponse) -> None:
         """Keeps an answer. `state` is the state of the file before it was read."""
         size, modified_ns = state
-        entry = Entry(image=str(image), size=size, modified_ns=modified_ns, options=self._options, result=result)
+        entry = Entry(image=printable(image), size=size, modified_ns=modified_ns, options=self._options, result=result)
         self._stream.write(entry.model_dump_json() + "\n")
         self._stream.flush()
 

@@ -19,15 +19,32 @@ from rich.text import Text
 from evoquality import Client, ServiceError
 from evoquality.contract import ScoreOptions, ScoreResponse
 from service.commands import tables
-from service.commands.common import LOCAL, AsJson, Key, ModeChoice, Seed, Temperature, Url, ask, err, number, out, stop
+from service.commands.common import (
+    LOCAL,
+    AsJson,
+    FollowLinks,
+    Key,
+    ModeChoice,
+    Pattern,
+    Seed,
+    Temperature,
+    Url,
+    ask,
+    err,
+    number,
+    show,
+    stop,
+)
 from service.commands.common import options as chosen
 from service.commands.files import images_in
 from service.commands.journal import Journal, state_of
+from service.files import printable
 
 
 def score(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, and folders.", exists=True)],
-    pattern: Annotated[str | None, typer.Option(help="Which files of a folder, for example '*.jpg'.")] = None,
+    pattern: Pattern = None,
+    follow_links: FollowLinks = False,
     to: Annotated[
         Path | None,
         typer.Option("--out", help="Write a .csv, .jsonl or .parquet file; resume where an earlier run stopped."),
@@ -47,15 +64,16 @@ def score(
     `scores.csv.journal`. Start the same command again after an interruption, or after you added pictures: it asks only
     about pictures that are missing, changed, or scored by other weights or options.
 
-    Exit codes: 0 if every image has a score; 1 if some have none (they are listed with the reason, and tried again next
-    time); 2 if nothing could be done.
+    Files of other kinds and linked folders are passed over, and counted. Exit codes: 0 if every image has a score; 1 if
+    some have none, or a folder cannot be read (they are listed with the reason, and tried again next time); 2 if
+    nothing could be done.
     """
     options = chosen(ScoreOptions, mode=mode, samples=samples, temperature=temperature, seed=seed)
     if to is not None:
         tables.check(to)
-    images = images_in(paths, pattern)
+    found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links))
     try:
-        answers = ask(url, key, lambda client: _answers(client, images, options, jobs, to))
+        answers = ask(url, key, lambda client: _answers(client, found.files, options, jobs, to))
         if to is not None:
             tables.write(to, answers)
     except OSError as error:
@@ -65,10 +83,10 @@ def score(
     elif as_json:
         for image, answer in answers.items():
             row = {"error": answer} if isinstance(answer, str) else answer.model_dump(exclude={"image"})
-            print(json.dumps({"image": str(image), **row}))
+            print(json.dumps({"image": printable(image), **row}))
     else:
-        out.print(_table(answers))
-    raise typer.Exit(1 if failures(answers.items()) else 0)
+        show(_table(answers))
+    raise typer.Exit(0 if found.complete and not failures(answers.items()) else 1)
 
 
 def _answers(
@@ -98,7 +116,7 @@ def _answers(
 def _summary(to: Path, answers: dict[Path, Answer]) -> None:
     failed = failures(answers.items())
     for image, reason in failed:
-        err.print(f"[red]{escape(str(image))}: {escape(reason)}[/red]", highlight=False, soft_wrap=True)
+        err.print(f"[red]{escape(printable(image))}: {escape(reason)}[/red]", highlight=False, soft_wrap=True)
     versions = {answer.version for answer in answers.values() if not isinstance(answer, str)}
     if len(versions) > 1:
         err.print("The weights changed during the run. Start it again to score the rest anew.", style="yellow")
@@ -112,11 +130,12 @@ def _summary(to: Path, answers: dict[Path, Answer]) -> None:
 def _table(answers: dict[Path, Answer]) -> Table:
     table = Table("image", "score", "± std", "unreadable", "version")
     for image, answer in answers.items():
+        name = escape(printable(image))
         if isinstance(answer, str):
-            table.add_row(escape(str(image)), f"[red]{escape(answer)}[/red]")
+            table.add_row(name, f"[red]{escape(answer)}[/red]")
         else:
             unreadable = f"{answer.unreadable:.0%}"
-            table.add_row(escape(str(image)), number(answer.score), number(answer.std), unreadable, answer.version)
+            table.add_row(name, number(answer.score), number(answer.std), unreadable, answer.version)
     return table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from evoquality.contract import ScoreResponse
 from service.commands.common import need, stop
-from service.files import replacing
+from service.files import printable, replacing
 
 Answers = Mapping[Path, ScoreResponse | str]
 COLUMNS = {
@@ -52,9 +52,9 @@ def write(file: Path, answers: Answers) -> None:
 def _row(image: Path, answer: ScoreResponse | str) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     if isinstance(answer, str):
-        return {**row, "image": str(image), "error": answer}
+        return {**row, "image": printable(image), "error": answer}
     fields = answer.model_dump(exclude={"image", "distribution", "answers"})
-    return {**row, **fields, **answer.image.model_dump(), "image": str(image)}
+    return {**row, **fields, **answer.image.model_dump(), "image": printable(image)}
 
 
 def _csv(file: Path, rows: list[dict[str, Any]]) -> None:

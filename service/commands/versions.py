@@ -11,7 +11,9 @@ from rich.table import Table
 
 from evoquality import Client
 from evoquality.contract import SwapResponse
-from service.commands.common import LOCAL, AsJson, Key, Url, ask, need, out, stop
+from service.commands.common import LOCAL, AsJson, Key, Url, ask, need, out, show, stop
+from service.errors import UserError
+from service.files import read_key
 from service.prompts import ProfileName
 
 app = typer.Typer(no_args_is_help=True, help="Lists the versions of the weights, and changes which one serves.")
@@ -51,7 +53,7 @@ def list_versions(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) ->
         mark = {answer.active: "active", answer.previous: "previous"}.get(info.id, other)
         created = f"{info.created:%Y-%m-%d %H:%M}"
         table.add_row(mark, info.id, info.parent or "", created, info.profile, escape(info.origin))
-    out.print(table)
+    show(table)
 
 
 @app.command("import")
@@ -113,16 +115,18 @@ def info(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
     table = Table(show_header=False)
     for name, value in answer.model_dump().items():
         table.add_row(name.replace("_", " "), escape(", ".join(value) if isinstance(value, list) else str(value)))
-    out.print(table)
+    show(table)
 
 
 def _key(given: str | None, file: Path) -> str:
     if given is not None:
         return given
     try:
-        return file.read_text().strip()
+        return read_key(file)
     except OSError:
         stop(f"The operators' key {file} cannot be read. Give --key-file or --operator-key.")
+    except UserError as error:
+        stop(f"Nothing was changed: {error}.")
 
 
 def _show(swap: SwapResponse, as_json: bool) -> None:

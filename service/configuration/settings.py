@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from evoquality.contract import Role
 from service.configuration.sources import PREFIX, Environment, File
 from service.errors import UserError
+from service.files import read_key
 from service.prompts import ProfileName
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -239,9 +240,6 @@ def operator_key(file: Path) -> str:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as stream:
                 stream.write(token_urlsafe(32) + "\n")
-        key = file.read_text().strip()
+        return read_key(file)
     except OSError as error:
         raise UserError(f"the operators' key file {file} cannot be used: {error.strerror}") from error
-    if not key:
-        raise UserError(f"the operators' key file {file} is empty")
-    return key

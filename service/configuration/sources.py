@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
 from service.errors import UserError
+from service.files import read_text
 
 PREFIX = "EVOQUALITY_"
 OTHERS = {PREFIX + name for name in ("URL", "KEY", "OPERATOR_URL", "OPERATOR_KEY")}
@@ -52,10 +53,10 @@ class File(PydanticBaseSettingsSource):
 
     def _read(self, file: Path) -> dict[str, Any]:
         try:
-            values = tomllib.loads(file.read_text())
+            values = tomllib.loads(read_text(file, "the settings file"))
         except OSError as error:
             raise UserError(f"the settings file {file} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except tomllib.TOMLDecodeError as error:
             raise UserError(f"the settings file {file} is not valid TOML: {error}") from None
         for name in values:
             _check(name, set(self.settings_cls.model_fields) - {"config"}, f"in {file}")

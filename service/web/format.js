@@ -2,7 +2,7 @@
 
 const NONE = "–";
 
-export const number = (value, digits = 2) => (value === null ? NONE : value.toFixed(digits).replace("-", "−"));
+export const number = (value, digits = 2) => (value === null ? NONE : value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−"));
 
 export const signed = (value, digits = 2) => (value > 0 ? "+" : "") + number(value, digits);
 

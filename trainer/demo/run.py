@@ -142,7 +142,7 @@ def _evaluate(run: Path, number: int, public: str, operator: str, stages: Stages
     write_json(run / "evaluations" / f"round-{number}.json", result.as_dict())
     with Client(operator, operator_key(run / "store" / "operator.key")) as client:
         record(result, client)
-    CONSOLE.print(f"weighted PLCC after round {number}: {result.weighted_plcc:.3f}")
+    CONSOLE.print(f"weighted PLCC after round {number}: {result.weighted_plcc:z.3f}")
 
 
 def _show(report: dict[str, Any], run: Path) -> None:
@@ -151,14 +151,14 @@ def _show(report: dict[str, Any], run: Path) -> None:
     for name, metrics in first["benchmarks"].items():
         values = [entry["benchmarks"][name]["plcc"] for entry in report["rounds"]]
         gain = 100 * (last["benchmarks"][name]["plcc"] / metrics["plcc"] - 1)
-        table.add_row(name, *(f"{value:.3f}" for value in values), f"{gain:+.1f} %")
-    weighted = [f"{entry['weighted_plcc']:.3f}" for entry in report["rounds"]]
-    table.add_row("weighted", *weighted, f"{report['relative_gain_percent']:+.1f} %", style="bold")
+        table.add_row(name, *(f"{value:z.3f}" for value in values), f"{gain:+z.1f} %")
+    weighted = [f"{entry['weighted_plcc']:z.3f}" for entry in report["rounds"]]
+    table.add_row("weighted", *weighted, f"{report['relative_gain_percent']:+z.1f} %", style="bold")
     CONSOLE.print(table)
     seen = report["traffic"]
     CONSOLE.print(
         f"traffic: {seen['requests']} requests, {seen['failed']} failed, {seen['mixed_version_answers']} of mixed "
-        f"versions; votes right on the audit: {report['vote']['accuracy_on_audit']:.3f}; "
+        f"versions; votes right on the audit: {report['vote']['accuracy_on_audit']:z.3f}; "
         f"{report['seconds_total']:.0f} s in all; report: {run / 'report.html'}"
     )
 

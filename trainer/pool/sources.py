@@ -1,7 +1,7 @@
 """The images that `--pool` names, as a stream in no particular order.
 
 photos/                  a folder and those below it; Parquet files and tar shards in it too
-'photos/**/*.jpg'        a pattern; {a,b} and {000..127} are alternatives
+'photos/**/*.jpg'        a pattern, in either case; {a,b} and {000..127} are alternatives
 photos.txt               a list: one path a line, relative to the list
 photos.parquet           a column of image bytes, of Hugging Face's {bytes, path}, or of paths
 shards-{000..127}.tar    WebDataset shards, compressed or not
@@ -11,25 +11,25 @@ from __future__ import annotations
 
 import errno
 import lzma
-import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from glob import has_magic, iglob
-from itertools import filterfalse
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from braceexpand import braceexpand
 
 from service.extras import require
+from service.files import existing, open_text, printable
+from service.folders import SPECIAL, Names, fits, is_named, suffixes, walk
+from service.images.picture import FORMATS
 from trainer.errors import UserError
 from trainer.files import named
 from trainer.pool.unreadable import GONE
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 SHARDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET, LIST = ".parquet", ".txt"
 _BATCH_ROWS = 64
@@ -56,15 +56,21 @@ class Sources:
     """The column of Parquet files; None: it is found."""
     without: Path | None = None
     """A folder to skip: the run's own, if it lies in the pool. A pool inside it is read as named."""
+    formats: tuple[str, ...] = FORMATS
+    """Of the images in folders and shards."""
+    follow_links: bool = False
+    passed: Names = field(default_factory=Names)
+    """The files of folders whose names are of another kind."""
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yields every entry; a broken shard, Parquet file or folder is one entry that cannot be read.
+        """Yields every entry; a broken shard or Parquet file, or a folder not entered, is one that cannot be read.
 
         Raises:
             UserError: the list cannot be read, a Parquet file has no column of images, or pyarrow is missing.
         """
-        for path in filterfalse(self._is_own, paths(self.pool)):
-            yield from self._listed(path) if _ends(path, LIST) else self._of(path)
+        for path, problem in paths(self.pool, self.follow_links):
+            if not self._is_own(path):
+                yield from self._listed(path) if _ends(path, LIST) else self._of(path, problem)
 
     def _is_own(self, path: Path) -> bool:
         """True if the path is in the folder to skip."""
@@ -72,8 +78,10 @@ class Sources:
             return False
         return _inside(path, self.without)
 
-    def _of(self, path: Path) -> Iterator[Entry]:
-        if path.is_dir():
+    def _of(self, path: Path, problem: str | None = None) -> Iterator[Entry]:
+        if problem:
+            yield _broken(path, problem)
+        elif path.is_dir():
             yield from self._folder(path)
         elif _ends(path, PARQUET):
             yield from self._parquet(path)
@@ -83,27 +91,25 @@ class Sources:
             yield self._file(path)
 
     def _file(self, path: Path) -> Entry:
-        return Entry(str(path), partial(_read, path, self.max_bytes), path)
+        return Entry(printable(path), partial(_read, path, self.max_bytes), path)
 
     def _folder(self, folder: Path) -> Iterator[Entry]:
-        if self._is_own(folder):
-            return
-        try:
-            with os.scandir(folder) as found:
-                for item in found:
-                    path = Path(item.path)
-                    if item.is_dir(follow_symlinks=False) or _ends(path, *IMAGES, *SHARDS, PARQUET):
-                        yield from self._of(path)
-        except OSError as error:
-            yield _broken(folder, error)
+        endings = (*suffixes(self.formats), *SHARDS, PARQUET)
+        for path, problem in walk(folder, self.follow_links, lambda path: not self._is_own(path)):
+            if self._is_own(path):
+                continue
+            if is_named(path, endings) or problem not in {None, SPECIAL}:
+                yield from self._of(path, problem)
+            else:
+                self.passed.add(printable(path))
 
     def _listed(self, file: Path) -> Iterator[Entry]:
         with named(file, "the pool's list"):
-            lines = file.open(encoding="utf-8", errors="surrogateescape")
+            lines = open_text(file, errors="surrogateescape")
         with lines:
             for line in lines:
                 if line.strip():
-                    yield self._file(file.parent / line.rstrip("\r\n"))
+                    yield self._file(existing(file.parent / line.rstrip("\r\n")))
 
     def _shard(self, file: Path) -> Iterator[Entry]:
         try:
@@ -111,7 +117,7 @@ class Sources:
                 for member in shard:
                     shard.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps the whole shard's list
                     content = shard.extractfile(member) if member.isfile() else None
-                    if content and _ends(Path(member.name), *IMAGES):
+                    if content and is_named(Path(member.name), suffixes(self.formats)):
                         yield _loaded(f"{file}/{member.name}", content.read(self.max_bytes + 1))
         except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
             yield _broken(file, error)
@@ -131,15 +137,28 @@ class Sources:
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, str):
-            return self._file(file.parent / cell)
+            return self._file(existing(file.parent / cell))
         name = f"{file}#{row}"
         return _loaded(name, cell) if isinstance(cell, bytes) else _broken(name, OSError("the cell holds no image"))
 
 
-def paths(pool: Path) -> Iterator[Path]:
-    """The paths of a pool: itself, its alternatives, or the matches of its patterns."""
+def paths(pool: Path, follow_links: bool = False) -> Iterator[tuple[Path, str | None]]:
+    """What a pool names: itself, its alternatives, or the matches of its patterns; the reason if one is not entered."""
     for name in [str(pool)] if pool.exists() else braceexpand(str(pool)):
-        yield from map(Path, iglob(name, recursive=True)) if has_magic(name) and not pool.exists() else [Path(name)]
+        yield from [(Path(name), None)] if pool.exists() or not has_magic(name) else _matches(Path(name), follow_links)
+
+
+def _matches(path: Path, follow_links: bool) -> Iterator[tuple[Path, str | None]]:
+    """The files and folders that fit a pattern, and the folders on the way that are not entered, with the reason."""
+    plain = next(place for place, part in enumerate(path.parts) if has_magic(part))
+    root, pattern = Path(*path.parts[:plain]), path.parts[plain:]
+
+    def fitting(found: Path, begins: bool = False) -> bool:
+        return fits(found.relative_to(root).parts, pattern, begins=begins)
+
+    for found, problem in walk(root, follow_links, lambda folder: fitting(folder, True) and not fitting(folder)):
+        if fitting(found, begins=problem is not None):
+            yield found, problem
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -162,11 +181,11 @@ def _loaded(name: str, data: bytes) -> Entry:
     return Entry(name, lambda: data)
 
 
-def _broken(name: Path | str, error: Exception) -> Entry:
+def _broken(name: Path | str, error: Exception | str) -> Entry:
     def read() -> bytes:
         raise error if isinstance(error, OSError) else OSError(str(error))
 
-    return Entry(str(name), read)
+    return Entry(printable(name), read)
 
 
 def _ends(path: Path, *suffixes: str) -> bool:

@@ -68,7 +68,9 @@ def price(settings: EvolveSettings) -> Price | None:
     Writes only a temporary folder and, while it measures, adapters that it removes. None on other ranks than torchrun's
     0, which only take part in the measuring.
     """
-    sources = Sources(settings.pool, _LONGEST_FILE, settings.pool_column, without=settings.run)
+    sources = Sources(
+        settings.pool, _LONGEST_FILE, settings.pool_column, without=settings.run, follow_links=settings.follow_links
+    )
     probed = len(load(settings.probe).images) if settings.probe else 0
     try:
         rates = distributed.run_on_main(settings.device, settings.dtype, partial(rehearse, settings, sources))

@@ -60,7 +60,7 @@ def finite_weights(finite: bool) -> Criterion:
 def probe(before: float, after: float, settings: EvolveSettings) -> Criterion:
     """The criterion of SRCC on the labelled probe, on which nothing was trained."""
     limit = before - settings.gate_probe_loss
-    reason = f"its SRCC on the labelled probe is {after:.3f}, {before:.3f} before"
+    reason = f"its SRCC on the labelled probe is {after:z.3f}, {before:z.3f} before"
     return Criterion("SRCC on the probe", before, after, limit, after >= limit, reason)
 
 
@@ -124,7 +124,7 @@ def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Cr
             drift,
             s.gate_drift,
             abs(drift) <= s.gate_drift,
-            f"its mean score has moved by {drift:+.2f} (limit {s.gate_drift:.2f})",
+            f"its mean score has moved by {drift:+z.2f} (limit {s.gate_drift:.2f})",
         ),
         Criterion(
             "position bias",
@@ -132,6 +132,6 @@ def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Cr
             after.position_bias,
             bias,
             abs(after.position_bias) <= bias,
-            f"it prefers the image shown first by {after.position_bias:+.1%}, {before.position_bias:+.1%} before",
+            f"it prefers the image shown first by {after.position_bias:+z.1%}, {before.position_bias:+z.1%} before",
         ),
     ]

@@ -45,7 +45,7 @@ def filled(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATES))
-    page.filters |= {"signed": "{:+.1f} %".format, "percent": _percent, "count": _count, "duration": duration}
+    page.filters |= {"signed": "{:+z.1f} %".format, "percent": _percent, "count": _count, "duration": duration}
     return page.get_template(template).render(values)
 
 

@@ -23,6 +23,8 @@ class PoolSettings(BaseSettings):
     pool: Path
     """The unlabelled images: a folder, a quoted pattern ('photos/**/*.jpg'), a list (.txt: one path a line), Parquet
     files (.parquet) or WebDataset shards ('shards-{000..127}.tar'). Millions are read as a stream."""
+    follow_links: CliImplicitFlag[bool] = False
+    """Enter linked folders of the pool too, each once. Otherwise a round's `unreadable.jsonl` lists them."""
     images: Count | None = None
     """Originals that each round draws anew from the pool. Default: one for every four places in its groups (the paper:
     10,000 for 20,000 pairs), or, with fewer than three variants, one for every 1 + --variants places; all if the pool
@@ -208,7 +210,7 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
     @model_validator(mode="after")
     def _pool_exists(self) -> EvolveSettings:
         drawn = any(self.run.glob("round-*/pool.jsonl"))  # a round needs nothing of the pool after that
-        if not drawn and not any(path.exists() for path in paths(self.pool)):
+        if not drawn and not any(path.exists() for path, _ in paths(self.pool, self.follow_links)):
             raise ValueError(
                 f"the pool {self.pool} is not a folder, list, Parquet file or shard, nor a pattern that matches one; "
                 "name one that holds your images"

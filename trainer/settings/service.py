@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
+from service.files import read_key
 from trainer.errors import UserError
 
 Count = Annotated[int, Field(ge=1)]
@@ -46,7 +47,7 @@ class ServiceSettings(BaseSettings):
         """
         file = self.operator_key_file or self.store / "operator.key"
         try:
-            return file.read_text().strip()
+            return read_key(file)
         except OSError as error:
             raise UserError(
                 f"the operators' key {file} cannot be read ({error.strerror}); --store must be the running service's "

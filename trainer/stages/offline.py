@@ -40,7 +40,7 @@ def draw_pool(context: RoundContext) -> Pool:
         return Pool.load(manifest)
     s, info = context.settings, context.workers.info()
     limits = _limits(info)
-    sources = Sources(s.pool, limits.max_bytes, s.pool_column, without=s.run)
+    sources = Sources(s.pool, limits.max_bytes, s.pool_column, s.run, limits.formats, s.follow_links)
     with context.stage("pool", unit="images") as advance:
         images, drawn = build(
             sources,
@@ -56,6 +56,8 @@ def draw_pool(context: RoundContext) -> Pool:
         )
     if drawn.unreadable:
         context.stages.say(f"round {context.number}: {drawn}")
+    if sources.passed.count:
+        context.stages.say(f"passed over, by their names: {sources.passed}")
     return images
 
 
@@ -131,7 +133,7 @@ def _limits(info: InfoResponse) -> Limits:
         min_side=info.min_image_side,
         max_side=info.max_image_side,
         max_bytes=info.max_upload_bytes,
-        formats=take_heif() if "HEIC" in info.formats else FORMATS,
+        formats=take_heif() if "HEIF" in info.formats else FORMATS,
     )
 
 

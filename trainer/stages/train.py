@@ -81,7 +81,7 @@ def train(
 def _summary(metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return ""
-    return f"reward {metrics['reward']:.3f}  KL {metrics['kl']:.3f}  unreadable {metrics['unreadable']:.1%}"
+    return f"reward {metrics['reward']:z.3f}  KL {metrics['kl']:z.3f}  unreadable {metrics['unreadable']:.1%}"
 
 
 def _mean_scores(context: RoundContext, images: Pool, training: Sequence[Group]) -> dict[str, float]:

@@ -54,7 +54,7 @@ _SENTENCES = {
     "score_spread": "the images' mean scores spread by {:.3f} (limit {:.3f})",
     "constant": "{:.0%} of the images got the same answer every time (limit {:.0%})",
     "unreadable": "{:.0%} of the answers are unreadable (limit {:.0%})",
-    "kl": "the KL divergence from the first model is {:.2f} nats a token (limit {:.2f})",
+    "kl": "the KL divergence from the first model is {:z.2f} nats a token (limit {:.2f})",
 }
 
 

@@ -38,7 +38,7 @@ def _check_finite(labels: Labels) -> None:
 
 
 def _check_unique(labels: Labels) -> None:
-    name, times = Counter(image.lower() for image in labels.images).most_common(1)[0]
+    name, times = Counter(labels.images).most_common(1)[0]
     if times > 1:
         raise UserError(f"{labels.file} lists {name} {times} times; expected one label per image")
 

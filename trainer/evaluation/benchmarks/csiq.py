@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, damage_levels
-from trainer.evaluation.benchmarks.files import numbers, read_excel, read_text, texts
+from trainer.evaluation.benchmarks.files import numbers, read_columns, read_excel, texts
 
 SCALE = Scale(0, 1, count=866, lower_is_better=True)
 FOLDERS = ("dst_imgs/*", "dst_imgs", "dst_imgs_all")
@@ -42,7 +42,7 @@ def _workbook(file: Path) -> tuple[list[str], pd.Series]:
 
 
 def _text(file: Path) -> tuple[list[str], pd.Series]:
-    table = read_text(file, r"\s+", "image", "dmos")
+    table = read_columns(file, r"\s+", "image", "dmos")
     return [name if name.endswith(".png") else f"{name}.png" for name in texts(table["image"])], table["dmos"]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from service.files import read_text
 from trainer.errors import UserError
 from trainer.evaluation.benchmarks import koniq10k, livec
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, damage_levels, quality_levels
@@ -69,7 +70,7 @@ def read(file: Path, root: Path) -> Labels:
 
 
 def _entries(file: Path) -> list[dict[str, Any]]:
-    entries = json.loads(file.read_text(encoding="utf-8"))
+    entries = json.loads(read_text(file))
     if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
         raise UserError(f"{file} is not a list of DeQA-Score: expected [{{id, image, gt_score}}, ...]")
     return entries

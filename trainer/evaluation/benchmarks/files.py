@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from service.errors import UserError as NotText
+from service.files import read_text
 from trainer.errors import UserError
 
 FIRST = 20
@@ -25,12 +29,6 @@ def find(root: Path, pattern: str) -> list[Path]:
     for part in PurePosixPath(pattern).parts:
         found = [folder / name for folder in found for name in sorted(_names(folder)) if _fits(name, part)]
     return found
-
-
-def fits(path: Path, pattern: str) -> bool:
-    """True if a path ends with a pattern, case-insensitively."""
-    parts = PurePosixPath(pattern).parts
-    return len(path.parts) > len(parts) and all(map(_fits, path.parts[-len(parts) :], parts))
 
 
 def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str | None]:
@@ -46,7 +44,7 @@ def locate(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[str
 
     def one(name: str) -> str | None:
         path = PurePosixPath(name)
-        names = (path.name, path.name.lower())
+        names = (path.name, *_loosely(path.name))
         hits = (listed(folder, path.parent).get(name) for folder in candidates for name in names)
         found = next((hit for hit in hits if hit), None)
         return found.relative_to(root).as_posix() if found else None
@@ -68,9 +66,16 @@ def ancestor_with(file: Path, images: Sequence[str]) -> Path:
 
 
 def _files(folder: Path, parent: PurePosixPath) -> dict[str, Path]:
-    """File name, and file name in lower case -> path."""
-    files = [path / name for path in find(folder, glob.escape(str(parent))) for name in _names(path)]
-    return {path.name.lower(): path for path in reversed(files)} | {path.name: path for path in reversed(files)}
+    """File name, or else the name in one Unicode form, or else that in lower case -> path."""
+    files = [path / name for path in find(folder, glob.escape(str(parent))) for name in _names(path)][::-1]
+    composed, lower = ({_loosely(path.name)[level]: path for path in files} for level in (0, 1))
+    return lower | composed | {path.name: path for path in files}
+
+
+def _loosely(name: str) -> tuple[str, str]:
+    """The name in one Unicode form, and that in lower case."""
+    composed = normalize("NFC", name)
+    return composed, composed.lower()
 
 
 def _names(folder: Path) -> list[str]:
@@ -82,25 +87,38 @@ def _names(folder: Path) -> list[str]:
 
 
 def _fits(name: str, part: str) -> bool:
-    return fnmatchcase(name.lower(), part.lower())
+    return fnmatchcase(_loosely(name)[1], _loosely(part)[1])
 
 
 def read_csv(file: Path, *columns: str) -> pd.DataFrame:
-    """Reads a CSV with all cells as text. Raises UserError if columns or all rows are missing."""
-    return _checked(pd.read_csv(file, dtype=str, skipinitialspace=True), file, columns)
+    """Reads a table separated by commas, semicolons or tabs, with all cells as text.
+
+    Raises UserError if columns or all rows are missing, or for an encoding other than Unicode's.
+    """
+    return _checked(_table(file), file, columns)
 
 
 def has_columns(file: Path, columns: Sequence[str]) -> bool:
     """True if a file is a CSV that has these columns."""
     try:
-        return set(columns) <= set(pd.read_csv(file, nrows=0, skipinitialspace=True).columns.str.strip())
-    except (OSError, ValueError):  # among them EmptyDataError, ParserError and UnicodeDecodeError
+        return set(columns) <= set(_table(file).columns.str.strip())
+    except (OSError, ValueError, NotText):  # among them EmptyDataError and ParserError
         return False
 
 
-def read_text(file: Path, separator: str, *columns: str) -> pd.DataFrame:
+def _table(file: Path) -> pd.DataFrame:
+    head, _, rows = (text := read_text(file)).partition("\n")
+    if head.lower().startswith("sep="):  # Excel's own first line
+        head, text = head[4:], rows
+    separator = max(",;\t", key=head.count)
+    return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, skipinitialspace=True)
+
+
+def read_columns(file: Path, separator: str, *columns: str) -> pd.DataFrame:
     """Reads a file without a header, with all cells as text."""
-    return pd.read_csv(file, sep=separator, names=list(columns), dtype=str, skipinitialspace=True)
+    return pd.read_csv(
+        io.StringIO(read_text(file)), sep=separator, names=list(columns), dtype=str, skipinitialspace=True
+    )
 
 
 def read_excel(file: Path, *columns: str, sheet: str | int = 0) -> pd.DataFrame:
@@ -117,8 +135,11 @@ def read_excel(file: Path, *columns: str, sheet: str | int = 0) -> pd.DataFrame:
 
 
 def numbers(column: pd.Series) -> NDArray[np.float64]:
-    """(N,) numbers; NaN for any other text."""
-    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    """(N,) numbers; NaN for any other text. In a column without points, commas are decimal marks."""
+    cells = column.astype(str)
+    if not cells.str.contains(".", regex=False).any():
+        cells = cells.str.replace(",", ".", regex=False)
+    return pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
 
 
 def texts(column: pd.Series) -> list[str]:

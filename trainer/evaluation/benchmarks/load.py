@@ -12,6 +12,8 @@ from zipfile import BadZipFile
 from pandas.errors import EmptyDataError, ParserError
 from scipy.io.matlab import MatReadError
 
+from service.files import printable
+from service.folders import fits
 from trainer.errors import UserError
 from trainer.evaluation.benchmarks import (
     agiqa3k,
@@ -28,7 +30,7 @@ from trainer.evaluation.benchmarks import (
 )
 from trainer.evaluation.benchmarks.benchmark import Benchmark, Labels, Layout
 from trainer.evaluation.benchmarks.checks import check
-from trainer.evaluation.benchmarks.files import find, fits, has_columns, locate
+from trainer.evaluation.benchmarks.files import find, has_columns, locate
 from trainer.evaluation.benchmarks.splits import choose
 from trainer.settings.protocol import Split
 
@@ -96,7 +98,7 @@ def found(path: Path) -> list[Found]:
 def _named(file: Path) -> Iterator[Found]:
     for layout in LAYOUTS:
         for place in (*layout.places, *layout.named):
-            if fits(file.absolute(), place) and _is_its(layout, file):
+            if fits(file.absolute().parts, ("**", *PurePosixPath(place).parts)) and _is_its(layout, file):
                 yield Found(layout, file, file.absolute().parents[len(PurePosixPath(place).parts) - 1])
 
 
@@ -167,7 +169,7 @@ def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
     _refuse_if_labelled_twice(labels, ids)
     kept = [(row, id) for row, id in zip(rows, ids, strict=True) if id is not None]
     return Benchmark(
-        name=labels.name,
+        name=printable(labels.name),
         root=labels.root,
         ids=[id for _, id in kept],
         mos=labels.mos[[row for row, _ in kept]],

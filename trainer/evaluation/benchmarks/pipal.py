@@ -11,7 +11,7 @@ import pandas as pd
 
 from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale
-from trainer.evaluation.benchmarks.files import numbers, read_text, texts
+from trainer.evaluation.benchmarks.files import numbers, read_columns, texts
 
 SCALE = Scale(917, 1836, count=23_200)
 
@@ -21,7 +21,7 @@ def read(folder: Path, root: Path) -> Labels:
     files = sorted(folder.glob("[!.]*.txt"))
     if not files:
         raise UserError(f"{folder} has no *.txt with lines such as A0001_00_00.bmp,1520.06")
-    table = pd.concat([read_text(file, ",", "image", "elo") for file in files], ignore_index=True)
+    table = pd.concat([read_columns(file, ",", "image", "elo") for file in files], ignore_index=True)
     images = texts(table["image"])
     return Labels(
         name="pipal",

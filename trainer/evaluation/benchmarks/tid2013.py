@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.evaluation.benchmarks.benchmark import Labels, Layout, Scale, quality_levels
-from trainer.evaluation.benchmarks.files import numbers, read_text, texts
+from trainer.evaluation.benchmarks.files import numbers, read_columns, texts
 
 SCALE = Scale(0.24, 7.21, count=3000)
 
 
 def read(file: Path, root: Path) -> Labels:
     """Reads `mos_with_names.txt`."""
-    table = read_text(file, r"\s+", "mos", "image")
+    table = read_columns(file, r"\s+", "mos", "image")
     images = texts(table["image"])
     return Labels(
         name="tid2013",

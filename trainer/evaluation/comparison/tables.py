@@ -53,10 +53,10 @@ def averages(comparison: Comparison) -> pd.DataFrame:
 def gain(comparison: Comparison, model: str) -> str:
     """The weighted relative PLCC gain over the baseline with its interval, as text; empty if undefined."""
     found = None if model == comparison.baseline else comparison.gain_percent(model)
-    return "" if found is None else _text(found, comparison.gain_interval(model), "{:+.1f} %")
+    return "" if found is None else _text(found, comparison.gain_interval(model), "{:+z.1f} %")
 
 
-def _text(value: float, interval: Interval | None, form: str = "{:.3f}") -> str:
+def _text(value: float, interval: Interval | None, form: str = "{:z.3f}") -> str:
     reach = f" ({form.format(interval.low)} to {form.format(interval.high)})" if interval else ""
     return form.format(value) + reach
 
@@ -103,20 +103,20 @@ def everything(comparison: Comparison) -> pd.DataFrame:
 def markdown(comparison: Comparison) -> str:
     """GitHub Markdown, three decimals."""
     parts = [
-        scores(comparison).reset_index().to_markdown(index=False, floatfmt=".3f"),
+        scores(comparison).reset_index().to_markdown(index=False, floatfmt="z.3f"),
         f"Weighted by numbers of images, with intervals of {comparison.bootstrap.level:.0%}:",
         averages(comparison).to_markdown(),
     ]
     if comparison.tests:
         parts.append(f"SRCC against {comparison.baseline}, with intervals of {comparison.bootstrap.level:.0%}:")
-        parts.append(tests(comparison).to_markdown(index=False, floatfmt=".3f"))
+        parts.append(tests(comparison).to_markdown(index=False, floatfmt="z.3f"))
     return "\n\n".join(parts) + "\n"
 
 
 def latex(comparison: Comparison) -> str:
     """Two booktabs tables: all benchmarks, with the best model of each metric in bold, and the averages."""
     frame = scores(comparison)
-    shown = frame.style.format(precision=3).format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+    shown = frame.style.format("{:z.3f}").format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     for title in frame.index.unique("metric") if comparison.others else ():
         shown = shown.highlight_max(subset=pd.IndexSlice[[title], :], props="textbf:--rwrap;")
     everywhere = shown.hide(axis="index", names=True).to_latex(hrules=True, multirow_align="naive")
@@ -154,13 +154,13 @@ def _titled(comparison: Comparison) -> Table:
 
 
 def _row(model: str, values: Sequence[float], interval: Interval | None) -> list[str | Text]:
-    shown = f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-"
-    return [Text(f"  {model}"), *(f"{value:.3f}" for value in values), shown]
+    shown = f"{interval.low:z.3f} to {interval.high:z.3f}" if interval else "-"
+    return [Text(f"  {model}"), *(f"{value:z.3f}" for value in values), shown]
 
 
 def _test(comparison: Comparison, model: str, name: str) -> list[str]:
     test = comparison.tests.get((model, name))
-    return [f"{test.difference:+.3f}", f"{comparison.corrected[model, name]:.3f}"] if test else []
+    return [f"{test.difference:+z.3f}", f"{comparison.corrected[model, name]:z.3f}"] if test else []
 
 
 def _gains(comparison: Comparison) -> Iterator[str]:
