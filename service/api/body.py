@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.api.outline import Options, Outline
 from service.api.problems import describe
+from service.api.service import service_of
 from service.errors import InvalidRequest
 
 _MAX_FIELDS = 8
@@ -45,7 +46,7 @@ async def read_body(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     arriving: AsyncGenerator[bytes, None] = request.state.arriving
     if kind == "application/json":
-        body = await _read_json(whole, arriving, _MAX_ITEMS)
+        body = await _read_json(request, whole, arriving, _MAX_ITEMS)
         return body, [image for name in files for image in _listed(getattr(body, name))]
     if kind == "multipart/form-data":
         room = len(files) if most == 1 else most + 1  # one more than a list takes, so that its model reports it
@@ -64,11 +65,11 @@ async def read_body(
 
 async def read_message(request: Request, model: type[Options]) -> Options:
     """Reads an operator's message from JSON. Raises InvalidRequest."""
-    return await _read_json(model, pieces(request), _MAX_OPERATORS_ITEMS)
+    return await _read_json(request, model, pieces(request), _MAX_OPERATORS_ITEMS)
 
 
-async def _read_json(model: type[Options], arriving: AsyncIterator[bytes], items: int) -> Options:
-    outline = Outline(items)
+async def _read_json(request: Request, model: type[Options], arriving: AsyncIterator[bytes], items: int) -> Options:
+    outline = Outline(items, 2 * service_of(request).settings.max_upload_bytes)
     async for piece in arriving:
         outline.feed(piece)
     return outline.message(model)

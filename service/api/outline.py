@@ -29,9 +29,13 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 class Outline:
-    """A JSON body of up to `items` items with stand-ins for its long texts. Raises InvalidRequest as soon as it can."""
+    """A JSON body of up to `items` items with stand-ins for its long texts. Raises InvalidRequest as soon as it can.
 
-    def __init__(self, items: int) -> None:
+    A text is cut off beyond `longest` bytes, more than an image may have: it is refused for its size in any case.
+    """
+
+    def __init__(self, items: int, longest: int) -> None:
+        self._longest = longest
         self._outline = bytearray()
         self._items_left = items
         self._most_bytes = items * _BYTES_AN_ITEM
@@ -99,7 +103,8 @@ class Outline:
             raise InvalidRequest("body: Invalid JSON: a text is not valid.") from None
         if not part.isascii():
             raise InvalidRequest(f"body: a text of more than {_SHORT} bytes may hold ASCII characters only.")
-        self._parts.append(part)
+        if sum(map(len, self._parts)) <= self._longest:
+            self._parts.append(part)
         self._text.clear()
 
     def _end_text(self) -> None:

@@ -186,7 +186,7 @@ SIZES = [1, 2, 3, 7, 100, 10**6]
 def test_a_body_means_the_same_however_it_is_cut(size: int, text: str):
     for written in (json.dumps({"image": text, "seed": 3}), json.dumps({"image": text, "seed": 3}, indent=1)):
         body = written.replace("/", "\\/").encode()
-        outline = Outline(512)
+        outline = Outline(512, MIB)
         for at in range(0, len(body), size):
             outline.feed(body[at : at + size])
         if not text:
@@ -213,7 +213,7 @@ def test_a_body_means_the_same_however_it_is_cut(size: int, text: str):
     ],
 )
 def test_what_is_wrong_is_told(body: bytes, told: str):
-    outline = Outline(512)
+    outline = Outline(512, MIB)
     with pytest.raises(InvalidRequest, match=told):
         outline.feed(body)
         outline.message(ScoreRequest)
@@ -348,3 +348,20 @@ def test_a_slash_too_many_is_nothing_and_leads_nowhere(make_world: Callable[...,
                         assert (answer.status_code, "location" in answer.headers) == (404, False), path
 
     run(story())
+
+
+LARGE = {
+    "one image": Body(SCORE, 19 * MIB, b'{"image": "', b"A", b'"}'),
+    "one image far too large": Body(BATCH, 126 * MIB, IMAGES, b"A", b'"]}'),
+    "many images": Body(BATCH, 0, IMAGES + b'", "'.join([b"A" * (2 * MIB - 4)] * 63), b"A", b'"]}'),
+    "two images": Body("/v1/compare", 9 * MIB, b'{"first": "%b", "second": "' % (b"A" * 9 * MIB), b"A", b'"}'),
+}
+
+
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE.keys())
+def test_no_large_image_holds_the_loop(listening: Listening, holds: list[float], body: Body):
+    with probed(listening) as statuses:
+        status, content = send(listening, body)
+    assert b"invalid_image" in content, status
+    assert set(statuses) == {200}
+    assert max(holds) < MOST_SECONDS
