@@ -29,9 +29,9 @@ def create_app(service: Service) -> FastAPI:
     _add_outer_middleware(app, settings.max_upload_bytes, larger)
     admission = Admission(settings.max_in_flight, settings.max_bodies_mib * 2**20)
     known, one = Depends(authorise), Depends(charge_one)
-    work = [known, Depends(only_in("serve")), Depends(admission), Depends(running)]
-    app.include_router(judge.router, dependencies=[*work, one])
-    app.include_router(batch.router, dependencies=work)
+    work = [known, Depends(only_in("serve")), Depends(admission), one]
+    for judged in (judge.router, batch.router):
+        app.include_router(judged, dependencies=work)
     for listing in (versions.router, versions.info_router):
         app.include_router(listing, dependencies=[known, Depends(running), one])
     app.include_router(page.router)
@@ -51,7 +51,9 @@ def create_operator_app(service: Service) -> FastAPI:
 
 
 def _bare_app(title: str, service: Service) -> FastAPI:
-    app = FastAPIOffline(title=title, description=_DESCRIPTION, redoc_url=None, responses=EVERYWHERE)
+    app = FastAPIOffline(
+        title=title, description=_DESCRIPTION, redoc_url=None, responses=EVERYWHERE, redirect_slashes=False
+    )
     app.state.service = service
     document_problems(app)
     add_problem_handlers(app)

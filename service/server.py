@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -120,6 +121,8 @@ async def _serve(
 async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     """Runs both applications until a signal or the engine's death. Returns the exit code."""
     servers = [_server(app, service.settings) for app in (create_app(service), create_operator_app(service))]
+    gc.collect()
+    gc.freeze()  # what is there for good: to look through it again would hold the loop for tenths of a second
     closing: list[asyncio.Task[None]] = []
 
     def drain() -> None:

@@ -1,50 +1,78 @@
-"""Request bodies of two kinds: multipart/form-data with files, or application/json with base64."""
+"""Request bodies of two kinds: multipart/form-data with files, or application/json with base64.
+
+They are read in small pieces, between which other requests have their turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
+from service.api.outline import Options, Outline
 from service.api.problems import describe
+from service.api.service import service_of
 from service.errors import InvalidRequest
 
 _MAX_FIELDS = 8
 _MAX_FIELD_BYTES = 4096
+_MAX_ITEMS = 512
+_MAX_OPERATORS_ITEMS = 12_000
+"""More than 1,024 prompts with two images each."""
+_PIECE = 64 * 1024
 
-Options = TypeVar("Options", bound=BaseModel)
+
+async def pieces(request: Request) -> AsyncGenerator[bytes, None]:
+    """A body as it arrives, in pieces that take little time each."""
+    async for part in request.stream():
+        for at in range(0, len(part), _PIECE):
+            yield part[at : at + _PIECE]
+            await asyncio.sleep(0)
 
 
 async def read_body(
     request: Request, whole: type[Options], files: Sequence[str], most: int = 1
 ) -> tuple[Options, list[bytes | str]]:
-    """Reads a request's options and its images (bytes, or base64 text).
+    """Reads an admitted request's options and its images (bytes, or base64 text).
 
     `whole` is the model of the JSON body, `files` the names of its image fields; a list of images holds up to `most`.
     Raises InvalidRequest; HTTPException 415 for any other kind of body.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    arriving: AsyncGenerator[bytes, None] = request.state.arriving
     if kind == "application/json":
-        body = parse(whole, await request.body())
+        body = await _read_json(request, whole, arriving, _MAX_ITEMS)
         return body, [image for name in files for image in _listed(getattr(body, name))]
     if kind == "multipart/form-data":
         room = len(files) if most == 1 else most + 1  # one more than a list takes, so that its model reports it
         limits = {"max_files": room, "max_fields": _MAX_FIELDS, "max_part_size": _MAX_FIELD_BYTES}
-        async with request.form(**limits) as form:
+        try:
+            form = await MultiPartParser(request.headers, arriving, **limits).parse()
+        except MultiPartException:
+            raise HTTPException(400) from None
+        try:
             images = {name: await _files(form, name) for name in files}
             return _fields(form, whole, images, most), [image for name in files for image in images[name]]
+        finally:
+            await form.close()
     raise HTTPException(415)
 
 
-def parse(model: type[Options], body: bytes) -> Options:
-    """Reads a message from JSON. Raises InvalidRequest, which names the field but does not repeat its value."""
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidRequest(describe(error)) from None
+async def read_message(request: Request, model: type[Options]) -> Options:
+    """Reads an operator's message from JSON. Raises InvalidRequest."""
+    return await _read_json(request, model, pieces(request), _MAX_OPERATORS_ITEMS)
+
+
+async def _read_json(request: Request, model: type[Options], arriving: AsyncIterator[bytes], items: int) -> Options:
+    outline = Outline(items, 2 * service_of(request).settings.max_upload_bytes)
+    async for piece in arriving:
+        outline.feed(piece)
+    return outline.message(model)
 
 
 def both_forms(whole: type[BaseModel], files: Sequence[str]) -> dict[str, Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from evoquality.contract import Role
+from service.api.body import pieces
 from service.api.service import service_of
 from service.errors import TooBusy, Unauthorized, WrongRole
 from service.observability import metrics
@@ -53,43 +56,72 @@ async def running(request: Request) -> AsyncIterator[None]:
 
 
 async def charge_one(request: Request) -> None:
-    """Charges one request to its key. Needs `authorise` first. Raises RateLimited."""
-    await charge(request, 1)
+    """Charges one request to its key, before its body is read. Needs `authorise` first. Raises RateLimited."""
+    if key := request.state.key:
+        await service_of(request).rates.charge(key, 1)
 
 
-async def charge(request: Request, images: int) -> None:
-    """Charges a request once for each of its images.
+async def charge_others(request: Request, images: int) -> None:
+    """Charges a request, which `charge_one` charged for one of its images, for the others.
 
-    Raises RateLimited; InvalidRequest if the key never allows so many at once.
+    Raises RateLimited; InvalidRequest if the key never allows so many at once. Then the request has cost nothing.
     """
     if key := request.state.key:
-        await service_of(request).rates.charge(key, images)
+        await service_of(request).rates.charge(key, images, paid=1)
 
 
 class Admission:
-    """Counts running public requests and the bytes of their bodies, and refuses those beyond the limits."""
+    """Counts the bytes of public requests' bodies as they arrive, and the requests whose bodies are there.
+
+    A caller, a key or else an address, may hold as many bytes as are left for the others: one alone half of them, two
+    a third each. So no caller can leave nothing to the next.
+    """
 
     def __init__(self, limit: int, max_bytes: int) -> None:
         self._limit = limit
-        self._max_bytes = max_bytes
+        self._bytes_left = max_bytes
+        self._held: Counter[str] = Counter()
         self._count = 0
-        self._bytes = 0
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
+        """Sets the state's `arriving`: the body, at whose end the request has its place. Needs `authorise` first."""
         check_open(request)
+        with ExitStack() as held:
+            request.state.arriving = arriving = self._arriving(request, held)
+            async with aclosing(arriving):
+                yield
+
+    async def _arriving(self, request: Request, held: ExitStack) -> AsyncGenerator[bytes, None]:
+        key = request.state.key
+        caller = key.name if key else request.client.host if request.client else ""
+        arrived = 0
+        held.callback(lambda: self._hold(caller, -arrived))
+        async for piece in pieces(request):
+            if self._held[caller] + len(piece) > self._bytes_left - len(piece):
+                raise TooBusy("The service has as many bytes of bodies as it takes from one caller; try again.")
+            self._hold(caller, len(piece))
+            arrived += len(piece)
+            yield piece
+        held.enter_context(self._place())
+        if key:
+            held.enter_context(service_of(request).rates.running(key))
+
+    def _hold(self, caller: str, size: int) -> None:
+        self._bytes_left -= size
+        self._held[caller] += size
+        if not self._held[caller]:
+            del self._held[caller]
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
         if self._count >= self._limit:
             raise TooBusy("The service has as many requests as it takes; try again.")
-        size: int = request.state.body_bytes
-        if self._bytes + size > self._max_bytes:
-            raise TooBusy("The service has as many bytes of bodies as it takes; try again.")
         self._count += 1
-        self._bytes += size
         metrics.in_flight.set(self._count)
         try:
             yield
         finally:
             self._count -= 1
-            self._bytes -= size
             metrics.in_flight.set(self._count)
 
 

@@ -171,21 +171,23 @@ class Rates:
         self._window = MovingWindowRateLimiter(self._storage)
         self._running: Counter[str] = Counter()
 
-    async def charge(self, key: Key, count: int) -> None:
-        """Charges `count` requests to a key, all or none.
+    async def charge(self, key: Key, count: int, paid: int = 0) -> None:
+        """Charges `count` requests to a key, all or none; `paid` of them are charged already.
 
         Raises RateLimited; InvalidRequest if the key never allows so many at once.
         """
         limit = key.requests_per_minute
-        if limit is None:
+        if limit is None or count == paid:
             return
+        item = RateLimitItemPerMinute(limit)
+        if count <= limit and await self._window.hit(item, key.name, cost=count - paid):
+            return
+        events = self._storage.events.get(item.key_for(key.name), [])  # the latest first
+        del events[:paid]
         if count > limit:
             raise InvalidRequest(f"The request counts {count}; this key has {limit} a minute. Send fewer images.")
-        item = RateLimitItemPerMinute(limit)
-        if not await self._window.hit(item, key.name, cost=count):
-            in_the_way = self._storage.events[item.key_for(key.name)][limit - count]
-            wait = math.ceil(in_the_way.atime + WINDOW_SECONDS - time.time())
-            raise RateLimited(f"This key has {limit} requests a minute.", max(1, wait))
+        wait = math.ceil(events[limit - count].atime + WINDOW_SECONDS - time.time())
+        raise RateLimited(f"This key has {limit} requests a minute.", max(1, wait))
 
     @contextmanager
     def running(self, key: Key) -> Iterator[None]:

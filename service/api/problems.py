@@ -45,8 +45,7 @@ log = logging.getLogger(__name__)
 class BodyLimitMiddleware:
     """Starlette's body limit with larger limits for some paths.
 
-    Answers a body that is declared too large with a problem, where Starlette would answer in plain text. Sets the
-    state's `body_bytes` to the longest that the body may become.
+    Answers a body that is declared too large with a problem, where Starlette would answer in plain text.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int]) -> None:
@@ -56,11 +55,10 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._larger.get(scope.get("path", ""), self._max_bytes)
-        if scope["type"] == "http":
-            size = scope.setdefault("state", {})["body_bytes"] = _body_bytes(scope, limit)
-            if size > limit:
-                await http_problem(Request(scope), HTTPException(413))(scope, receive, send)
-                return
+        declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if declared.isdecimal() and int(declared) > limit:
+            await http_problem(Request(scope), HTTPException(413))(scope, receive, send)
+            return
         await RequestBodyLimitMiddleware(self._app, limit)(scope, receive, send)
 
 
@@ -74,7 +72,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 def describe(errors: list[ErrorDetails] | ValidationError) -> str:
     """Names each wrong field and the reason, without repeating what was sent."""
-    details = errors.errors() if isinstance(errors, ValidationError) else errors
+    details = errors.errors(include_url=False, include_input=False) if isinstance(errors, ValidationError) else errors
     lines = (f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in details)
     return "; ".join(line[:_MAX_LINE] for line in islice(lines, _MAX_LINES))
 
@@ -143,9 +141,3 @@ def _response(request: Request, status: int, code: str, title: str, detail: str,
     problem = _problem(request, status, code, title, detail)
     headers[REQUEST_ID_HEADER] = problem.request_id
     return JSONResponse(problem.model_dump(), status, headers, "application/problem+json")
-
-
-def _body_bytes(scope: Scope, limit: int) -> int:
-    """The body's declared length, or the longest it may have."""
-    declared = Headers(scope=scope).get("content-length", "")
-    return int(declared) if declared.isdecimal() else limit

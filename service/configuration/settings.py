@@ -123,8 +123,9 @@ class Settings(BaseSettings):
     max_batch_bytes: Count = 128 * 2**20
     """Largest body of a public request with many images, in bytes."""
     max_bodies_mib: Count = 1024
-    """Limit for the bodies of all running public requests, in MiB; more are answered 503 with Retry-After. A body of
-    unknown length counts as the longest. Reading base64 takes about twice as much again."""
+    """Limit for the bodies of all public requests, in MiB, counted as they arrive; more are answered 503 with
+    Retry-After. A caller (a key, or else an address) may hold as much as it leaves to others: one alone half of it.
+    Reading base64 takes about twice as much again."""
     max_operator_bytes: Count = 256 * 2**20
     """Largest body of an operator's request, in bytes; a batch of rollouts carries its images."""
     max_image_pixels: Annotated[int, Field(ge=1, le=89_000_000)] = 40_000_000
@@ -150,7 +151,7 @@ class Settings(BaseSettings):
     url_seconds: Seconds = 10.0
     """Time to fetch an image, in seconds."""
     max_in_flight: Count = 256
-    """Public requests accepted at the same time; more are answered 503 with Retry-After."""
+    """Public requests whose bodies have arrived at the same time; more are answered 503 with Retry-After."""
     max_connections: Count = 512
     """Connections to each of the two ports at the same time, idle ones included; more are closed at once."""
 
@@ -196,8 +197,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _room_for_a_body(self) -> Settings:
-        if self.max_bodies_mib * 2**20 < max(self.max_upload_bytes, self.max_batch_bytes):
-            raise ValueError("max_bodies_mib is less than one body: max_upload_bytes and max_batch_bytes are in bytes")
+        if self.max_bodies_mib * 2**20 < 2 * max(self.max_upload_bytes, self.max_batch_bytes):
+            raise ValueError(
+                "max_bodies_mib is less than two bodies; max_upload_bytes and max_batch_bytes are in bytes"
+            )
         return self
 
     @model_validator(mode="after")

@@ -66,14 +66,19 @@ def wants_text(options: Options) -> bool:
     return bool(getattr(options, "reasoning", False))
 
 
+def as_probability(sum_or_product: float) -> float:
+    """The probability that a computed number stands for: rounding may take it past 0 or 1."""
+    return min(1.0, max(0.0, sum_or_product))
+
+
 def in_tenths(weights: Mapping[float, float]) -> dict[float, float]:
     """A distribution over scores as probabilities by tenth, in order. Empty without weights."""
     total = math.fsum(weights.values())
     tenths: dict[float, float] = {}
     for score, weight in weights.items():
         tenth = math.floor(round(score * 1000) / 100) / 10
-        tenths[tenth] = tenths.get(tenth, 0.0) + weight / total
-    return dict(sorted(tenths.items()))
+        tenths[tenth] = tenths.get(tenth, 0.0) + weight
+    return {tenth: as_probability(weight / total) for tenth, weight in sorted(tenths.items())}
 
 
 @dataclass(frozen=True, slots=True)

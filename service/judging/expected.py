@@ -8,8 +8,9 @@ import numpy as np
 from PIL.Image import Image
 
 from evoquality.contract import VersionInfo
+from service.answers import MAX_SCORE, MIN_SCORE
 from service.engine.protocol import END, Engine, Prompt, only_from
-from service.judging.estimates import ScoreEstimate, VoteEstimate
+from service.judging.estimates import ScoreEstimate, VoteEstimate, as_probability
 from service.judging.score_tree import LONGEST, SCORES, TOKENS, FloatArray, ScoreTree
 from service.prompts import PROFILES
 
@@ -38,8 +39,8 @@ class Expected:
         prompt = Prompt("compare", shown, PROFILES[version.profile])
         followed = await self._engine.follow(prompt, [""], (*VOTES, END), steps=1, priority=priority)
         paths = only_from(version.id, followed)
-        first, second = (paths.steps[0][0].probabilities[vote] for vote in VOTES)
-        return VoteEstimate(first, second, max(0.0, 1 - first - second))
+        first, second = (as_probability(paths.steps[0][0].probabilities[vote]) for vote in VOTES)
+        return VoteEstimate(first, second, as_probability(1 - first - second))
 
 
 def _estimate(probabilities: FloatArray) -> ScoreEstimate:
@@ -48,9 +49,9 @@ def _estimate(probabilities: FloatArray) -> ScoreEstimate:
     if readable <= 0:
         return ScoreEstimate(None, None, 1.0, {})
     weights = probabilities / readable
-    mean = float(weights @ SCORES)
-    std = math.sqrt(weights @ (SCORES - mean) ** 2)
-    bars = np.add.reduceat(weights, np.arange(0, len(SCORES), 10))
+    mean = min(MAX_SCORE, max(MIN_SCORE, float(weights @ SCORES)))
+    std = min((MAX_SCORE - MIN_SCORE) / 2, math.sqrt(weights @ (SCORES - mean) ** 2))
+    bars = np.clip(np.add.reduceat(weights, np.arange(0, len(SCORES), 10)), 0.0, 1.0)
     tenths = dict(zip(SCORES[::10].tolist(), bars.tolist(), strict=True))
-    entropy = -float(bars[bars > 0] @ np.log(bars[bars > 0]))
-    return ScoreEstimate(mean, std, max(0.0, 1 - readable), tenths, entropy)
+    entropy = max(0.0, -float(bars[bars > 0] @ np.log(bars[bars > 0])))
+    return ScoreEstimate(mean, std, as_probability(1 - readable), tenths, entropy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from PIL.Image import Image
@@ -37,9 +38,7 @@ class Rollouts:
             generations = await gather(
                 *(self._generate(version, prompt, images, request, adapter) for prompt in request.prompts)
             )
-        return RolloutResponse(
-            results=[_result(generation) for generation in generations], adapter=request.adapter, version=version.id
-        )
+        return await asyncio.to_thread(_response, generations, request.adapter, version.id)
 
     async def _generate(
         self,
@@ -63,6 +62,13 @@ def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]
             raise InvalidRequest(f"prompts.{index}: score takes one image, compare takes two.")
         if not images.keys() >= set(prompt.images):
             raise InvalidRequest(f"prompts.{index}: an image it names is not in the batch.")
+
+
+def _response(generations: Sequence[Generation], adapter: str | None, version: str) -> RolloutResponse:
+    """Takes long enough for a thread: a batch may have 65,536 answers."""
+    return RolloutResponse(
+        results=[_result(generation) for generation in generations], adapter=adapter, version=version
+    )
 
 
 def _result(generation: Generation) -> RolloutResult:

@@ -51,7 +51,7 @@ class Strengths:
 
     def standard_errors(self) -> Floats | None:
         """The standard error of every strength, or None without a dispersion."""
-        return None if self.dispersion is None else np.sqrt(self.dispersion * np.diag(self.covariance))
+        return None if self.dispersion is None else np.sqrt(self.dispersion * np.diag(self.covariance).clip(min=0.0))
 
     def ranks(self, among: Sequence[int]) -> list[int]:
         """Ranks of some images among themselves, from 1. Equally strong images share the better rank."""

@@ -1,6 +1,6 @@
 """`POST /v1/score/batch` and `POST /v1/rank`: many images, judged by one version.
 
-These routes charge a key for each image, so they do it themselves once they have read the body.
+These routes charge a key for each image, so they charge it for the others once they have read the body.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from evoquality.contract import (
     ScoreResponse,
 )
 from service.api.body import both_forms, read_body
-from service.api.dependencies import charge
+from service.api.dependencies import charge_others
+from service.api.encoding import encoded
 from service.api.openapi import problems
 from service.api.problems import problem_of
 from service.api.service import service_of
@@ -57,7 +58,7 @@ UntilAnswered = Annotated[AsyncExitStack, Depends(_until_answered)]
     responses={200: {"content": {NDJSON: {"schema": {"type": "string", "description": "A ScoreBatchItem a line."}}}}},
     openapi_extra=both_forms(ScoreBatchRequest, ("images",)),
 )
-async def score_batch(request: Request, until_answered: UntilAnswered) -> Response | ScoreBatchResponse:
+async def score_batch(request: Request, until_answered: UntilAnswered) -> Response:
     """Scores up to 64 images by one version of the weights; an image that fails does not fail the others.
 
     Past the request's deadline, images without an answer have the problem `deadline_exceeded`.
@@ -66,7 +67,7 @@ async def score_batch(request: Request, until_answered: UntilAnswered) -> Respon
     """
     service = service_of(request)
     options, images = await read_body(request, ScoreBatchRequest, ("images",), MAX_BATCH)
-    await charge(request, len(images))
+    await charge_others(request, len(images))
     pictures = await until_answered.enter_async_context(service.decoder.tried(images))
     batch = await until_answered.enter_async_context(Batch(service.judge, service.decoder, pictures, options))
     version = await batch.version()
@@ -74,7 +75,7 @@ async def score_batch(request: Request, until_answered: UntilAnswered) -> Respon
     if NDJSON in request.headers.get("accept", ""):
         return StreamingResponse(_lines(request, outcomes), media_type=NDJSON)
     items = sorted([_item(request, *outcome) async for outcome in outcomes], key=lambda item: item.index)
-    return ScoreBatchResponse(results=items, model=service.settings.model_name, version=version)
+    return await encoded(ScoreBatchResponse(results=items, model=service.settings.model_name, version=version))
 
 
 @router.post("/rank", openapi_extra=both_forms(RankRequest, ("images",)))
@@ -86,7 +87,7 @@ async def rank_images(request: Request) -> RankResponse:
     """
     service = service_of(request)
     options, images = await read_body(request, RankRequest, ("images",), MAX_RANKED)
-    await charge(request, len(images))
+    await charge_others(request, len(images))
     async with service.decoder.opened(images) as pictures:
         return await rank(service.judge, pictures, options)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from evoquality.contract import (
     AdapterRequest,
@@ -21,8 +21,9 @@ from evoquality.contract import (
     SwapResponse,
     WeightsRequest,
 )
-from service.api.body import json_form, parse
+from service.api.body import json_form, read_message
 from service.api.dependencies import only_in
+from service.api.encoding import encoded
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
@@ -57,7 +58,7 @@ async def rollback(request: Request) -> SwapResponse:
 @router.put("/weights", dependencies=ROLLOUT, openapi_extra=json_form(WeightsRequest))
 async def overwrite(request: Request) -> SwapResponse:
     """Role rollout: replaces the weights by those handed over in `<handover>/<name>`; their version is `name`."""
-    handed = parse(WeightsRequest, await request.body())
+    handed = await read_message(request, WeightsRequest)
     return await service_of(request).swapper.overwrite(handed.name)
 
 
@@ -68,34 +69,36 @@ async def overwrite(request: Request) -> SwapResponse:
 )
 async def record_benchmarks(request: Request, version: str) -> None:
     """Replaces what is known of a version's results on labelled sets; `GET /v1/versions` shows it."""
-    measured = parse(BenchmarksRequest, await request.body())
+    measured = await read_message(request, BenchmarksRequest)
     await asyncio.to_thread(service_of(request).store.record_benchmarks, version, measured)
 
 
-@watched.post("/rollouts", openapi_extra=json_form(RolloutRequest))
-async def rollouts(request: Request) -> RolloutResponse:
+@watched.post("/rollouts", response_model=RolloutResponse, openapi_extra=json_form(RolloutRequest))
+async def rollouts(request: Request) -> Response:
     """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
     service = service_of(request)
-    batch = parse(RolloutRequest, await request.body())
+    batch = await read_message(request, RolloutRequest)
     async with service.decoder.opened(batch.images.values()) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
-        return await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
+        answer = await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
+    return await encoded(answer)
 
 
-@watched.post("/exact-votes", openapi_extra=json_form(ExactVotesRequest))
-async def exact_votes(request: Request) -> ExactVotesResponse:
+@watched.post("/exact-votes", response_model=ExactVotesResponse, openapi_extra=json_form(ExactVotesRequest))
+async def exact_votes(request: Request) -> Response:
     """The probabilities of both votes on many pairs, each in both orders, by one version of the weights."""
     service = service_of(request)
-    batch = parse(ExactVotesRequest, await request.body())
+    batch = await read_message(request, ExactVotesRequest)
     async with service.decoder.opened(batch.images.values()) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
-        return await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
+        answer = await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
+    return await encoded(answer)
 
 
 @router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))
 async def load_adapter(request: Request) -> AdapterResponse:
     """Loads `<store>/adapters/<name>` under a name never used before."""
-    adapter = parse(AdapterRequest, await request.body())
+    adapter = await read_message(request, AdapterRequest)
     return await service_of(request).adapters.load(adapter.name)
 
 
