@@ -42,7 +42,7 @@ async def read_body(
 def parse(model: type[Options], body: bytes) -> Options:
     """Reads a message from JSON. Raises InvalidRequest, which names the field but does not repeat its value."""
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, extra="forbid")
     except ValidationError as error:
         raise InvalidRequest(describe(error)) from None
 

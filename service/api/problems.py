@@ -55,7 +55,7 @@ class BodyLimitMiddleware:
         self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self._larger.get(scope.get("path", ""), self._max_bytes)
+        limit = self._larger.get(scope.get("path", "").removeprefix(scope.get("root_path", "")), self._max_bytes)
         if scope["type"] == "http":
             size = scope.setdefault("state", {})["body_bytes"] = _body_bytes(scope, limit)
             if size > limit:
