@@ -13,12 +13,14 @@ from rich.table import Table
 from evoquality.contract import MAX_RANKED, CompareOptions, RankOptions, RankResponse
 from service.commands.common import (
     LOCAL,
+    TIMEOUT_S,
     AsJson,
     Image,
     Key,
     ModeChoice,
     Seed,
     Temperature,
+    TimeLimit,
     Url,
     Votes,
     ask,
@@ -42,11 +44,12 @@ def compare(
     ] = 0.0,
     url: Url = LOCAL,
     key: Key = None,
+    timeout: TimeLimit = TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Says which of two images looks better, asked in both orders of presentation."""
     options = chosen(CompareOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, margin=margin)
-    answer = ask(url, key, lambda client: client.compare(first, second, options))
+    answer = ask(url, key, lambda client: client.compare(first, second, options), timeout)
     if as_json:
         print(answer.model_dump_json())
         return
@@ -70,6 +73,7 @@ def rank(
     seed: Seed = None,
     url: Url = LOCAL,
     key: Key = None,
+    timeout: TimeLimit = TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Orders 2 to 64 images from the best to the worst, by comparing chosen pairs of them.
@@ -83,7 +87,7 @@ def rank(
     images = images_in(paths, pattern)
     if not 2 <= len(images) <= MAX_RANKED:
         stop(f"{len(images)} images found. Give 2 to {MAX_RANKED}.")
-    answer = ask(url, key, lambda client: client.rank(images, options))
+    answer = ask(url, key, lambda client: client.rank(images, options), timeout)
     if as_json:
         for place in answer.ranking:
             print(json.dumps({"image": str(images[place.index]), **place.model_dump(exclude={"image"})}))

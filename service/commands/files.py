@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,11 @@ def images_in(paths: Sequence[Path], pattern: str | None) -> list[Path]:
     In a folder, `pattern` selects the files; without it, the suffixes of the formats that the service reads. Ends the
     command if there are no files.
     """
-    found = list(dict.fromkeys(file for path in paths for file in _files(path, pattern)))
+    once: dict[str, Path] = {}
+    for path in paths:
+        for file in _files(path, pattern):
+            once.setdefault(os.path.abspath(file), file)
+    found = list(once.values())
     if not found:
         stop(f"No image files found. In folders, names must match {pattern or ', '.join(sorted(SUFFIXES))}.")
     return found

@@ -23,8 +23,8 @@ from service.versions.store import VersionStore
 from service.versions.swap_lock import SwapLock
 
 _MOVED = (
-    "Somebody moved the store's pointer: it names {named}, while {serving} serves here. Promote {named} here or restart "
-    "this service to agree with it; services that share a store are started with --follow."
+    "Somebody moved the store's pointer: it names {named}, while {serving} serves here. Promote {named} here, or "
+    "restart this service, to agree with it. Services that share a store are started with --follow."
 )
 _MOVE_POINTER = (
     "This replica follows the store's pointer: move that (`evoquality versions promote --store`, `rollback --store`)."

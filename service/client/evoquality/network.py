@@ -57,10 +57,15 @@ class Way:
             raise type(error)(f"{error or type(error).__name__},{self.proxied}") from error
 
 
+def without_user(address: str) -> str:
+    """An address, well-formed or not, without user name and password."""
+    return _USER.sub(r"\1", address)
+
+
 def _checked(address: str) -> httpx.URL:
     if url := _parsed(address, {"http", "https"}):
         return url
-    shown = _USER.sub(r"\1", address)
+    shown = without_user(address)
     example = shown if shown and "://" not in shown else "127.0.0.1:8000"
     raise httpx.InvalidURL(f"{shown!r} is not the address of a service. Give one like http://{example}")
 
@@ -94,7 +99,7 @@ def _proxy(url: httpx.URL) -> httpx.Proxy | None:
         reason = "SOCKS needs a package, pip install 'httpx[socks]'"
     else:
         return httpx.Proxy(proxy)
-    shown = _USER.sub(r"\1", setting)
+    shown = without_user(setting)
     raise httpx.InvalidURL(
         f"The environment's proxy {shown!r} ({url.scheme.upper()}_PROXY or ALL_PROXY) cannot be used: {reason}. "
         f"Correct it, or set NO_PROXY={url.host} to do without"
