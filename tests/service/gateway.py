@@ -1,4 +1,4 @@
-"""What stands between a client and a service: a reverse proxy, or a forward proxy, that can be told to answer itself."""
+"""What stands between a client and a service: a reverse or forward proxy that can be told to answer itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 
 @dataclass
 class Gateway:
-    """Passes requests on to `upstream`. `instead` gives a status, headers and body of its own, or None to pass it on."""
+    """Passes requests on to `upstream`. `instead` gives its own status, headers and body, or None to pass on."""
 
     upstream: str
     url: str = ""

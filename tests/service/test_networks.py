@@ -93,10 +93,12 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch):
     assert "secret" not in told.stderr
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000", "//example.com", "ftp://example.com", "", "http://"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "127.0.0.1:8000", "//example.com", "ftp://example.com", "", "http://"]
+)
 def test_an_address_that_is_none_is_said_at_once(url: str):
     for client in (Client, AsyncClient):
-        with pytest.raises(httpx.InvalidURL, match="not the address of a service. Give one like http://"):
+        with pytest.raises(httpx.InvalidURL, match=r"not the address of a service\. Give one like http://"):
             client(url)
     told = evoquality("info", "--url", url)
     assert (told.exit_code, "Give one like http://" in told.stderr) == (2, True)
