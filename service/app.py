@@ -11,6 +11,7 @@ from service.api.cors import OperatorCorsMiddleware, public_cors
 from service.api.dependencies import Admission, authorise, charge_one, check_open, only_in, require_key, running
 from service.api.observe import ObserveMiddleware
 from service.api.openapi import EVERYWHERE, document_problems
+from service.api.prefix import PrefixMiddleware
 from service.api.problems import BodyLimitMiddleware, add_problem_handlers
 from service.api.routes import batch, health, internal, judge, page, versions
 from service.api.service import Service
@@ -69,3 +70,4 @@ def _add_outer_middleware(app: FastAPI, max_bytes: int, larger: Mapping[str, int
     if origins:
         app.add_middleware(public_cors, origins=origins)
     app.add_middleware(ObserveMiddleware)
+    app.add_middleware(PrefixMiddleware)
