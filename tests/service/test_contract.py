@@ -40,7 +40,7 @@ ASK: dict[str, Callable[[Client], Any]] = {
 }
 PROMPTS = {"images": {"a": encode_image(picture(1))}, "prompts": [RolloutPrompt(task="score", images=["a"], samples=2)]}
 PAIRS = {"images": {"a": encode_image(picture(1)), "b": encode_image(picture(2))}, "pairs": [("a", "b")]}
-OPERATE: dict[str, Callable[[Client, World], Any]] = {
+OPERATE: dict[str, Callable[..., Any]] = {
     "/internal/rollouts": lambda client, _: client.rollouts(RolloutRequest(**PROMPTS)),
     "/internal/exact-votes": lambda client, _: client.exact_votes(ExactVotesRequest(**PAIRS)),
     "/internal/adapters": lambda client, _: client.load_adapter("one"),
@@ -76,8 +76,8 @@ def test_todays_client_reads_answers_with_new_fields_at_every_level(listening: L
             for path, ask in ASK.items():
                 assert without_ids(ask(newer)) == without_ids(ask(client)), path
             assert len(list(newer.score_stream([picture(10), b"no image"]))) == 2
-            for ask in OPERATE.values():
-                ask(operator, world)
+            for operate in OPERATE.values():
+                operate(operator, world)
             assert newer.versions().versions[0].benchmarks["koniq"].n == 9
             with pytest.raises(ServiceError) as refused:
                 newer.score(b"no image")
@@ -102,8 +102,8 @@ def test_the_client_of_the_first_release_reads_todays_answers(listening: Listeni
         with Client(public.url) as client, Client(operators.url, KEY) as operator:
             for ask in ASK.values():
                 ask(client)
-            for ask in OPERATE.values():
-                ask(operator, listening.world)
+            for operate in OPERATE.values():
+                operate(operator, listening.world)
     seen = {path.replace(listening.world.second, "{}"): body for path, body in seen.items()}
     assert known.keys() == seen.keys()
     for path, body in seen.items():
@@ -154,7 +154,7 @@ def test_requests_forbid_unknown_fields_at_every_level(path: str, listening: Lis
             assert (refused.status_code, "sampels" in refused.json()["detail"]) == (422, True)
             del place["sampels"]
     with pytest.raises(ValidationError):
-        ScoreOptions(sampels=3)
+        ScoreOptions.model_validate({"sampels": 3})
 
 
 def test_what_newer_versions_wrote_into_a_store_is_read_and_not_lost(world: World):

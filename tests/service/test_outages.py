@@ -169,7 +169,7 @@ def test_a_stream_that_is_cut_off_is_asked_again_for_the_rest(between: Gateway, 
 
 
 def test_what_stays_lost_has_its_problem(between: Gateway, quick):
-    problem = dict.fromkeys(("title", "instance", "request_id"), "")
+    problem: dict[str, object] = dict.fromkeys(("title", "instance", "request_id"), "")
     problem |= {"status": 504, "code": "deadline_exceeded", "detail": "late"}
     item = {"index": 0, "result": None, "problem": problem}
     body = json.dumps({"results": [item], "model": "m", "version": "v"}).encode()

@@ -22,7 +22,7 @@ from service.configuration.settings import Settings
 from tests.service.conftest import KEY, Listening, picture
 from tests.service.test_cli import evoquality
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
 CONFIGURATION = """
 daemon off; pid {folder}/pid; error_log stderr;
 events {{ }}
@@ -37,7 +37,7 @@ http {{
 }}
 """
 STRIPPED, PASSED_ON = "/", ""
-needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx-light")
+needs_nginx = pytest.mark.skipif(not NGINX, reason="nginx is not installed: apt-get install nginx-light")
 
 
 @contextmanager
