@@ -29,6 +29,7 @@ test: install ## Run all tests, the real engine's included
 	@.ci/checkov
 	@$(CHROMIUM)
 	@$(HAPROXY)
+	@.ci/debian nginx-light nginx "the tests of a path prefix"
 	@.ci/debian iproute2 ip "the tests that run the manifests' pods"
 	@$(BIN)/python -m pytest
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from filelock import FileLock, Timeout
 
 from evoquality.contract import VersionInfo
 from service.api.keys import read_keys
@@ -85,8 +86,26 @@ def _run(settings: Settings, vllm_logging: str) -> int:
     _set_engine_environment(settings, vllm_logging)
     addresses = (settings.host, settings.port), (settings.operator_host, settings.operator_port)
     with contextlib.ExitStack() as stack:
+        if settings.moves_pointer:
+            stack.enter_context(_alone_on(store))
         sockets = [stack.enter_context(_bind(*address)) for address in addresses]
         return uvloop.run(_serve(settings, key, store, version, sockets))
+
+
+@contextlib.contextmanager
+def _alone_on(store: VersionStore) -> Iterator[None]:
+    """Warns if another service moves the same store's pointer."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(store.root / "serving.lock", blocking=False))
+        except Timeout:
+            log.warning(
+                "another service without --follow uses the store %s: neither will notice what the other promotes",
+                store.root,
+            )
+        except OSError:
+            pass  # read-only: promotions are refused
+        yield
 
 
 def _writable(folder: Path) -> Path:

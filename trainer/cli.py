@@ -176,6 +176,8 @@ def _ended_in_sentences(work: Callable[[], object]) -> None:
         _stop(error.exit_code, str(error))
     except (of_service.UserError, of_service.ProblemError) as error:
         _stop(UserError.exit_code, str(error))
+    except httpx.InvalidURL as error:
+        _stop(UserError.exit_code, str(error))
     except (ServiceError, httpx.TransportError) as error:
         ended = _from_the_service(error)
         _stop(ended.exit_code, str(ended))
@@ -190,8 +192,13 @@ def _sentence(problem: ErrorDetails) -> str:
 def _from_the_service(error: ServiceError | httpx.TransportError) -> TrainerError:
     """The place in the error tree of a failure that the client reports."""
     if isinstance(error, httpx.TransportError):
-        return Unreachable(f"the service cannot be reached ({error}); is it running, and are its addresses right?")
+        return Unreachable(
+            f"the service cannot be reached ({error}); is it running, and are its addresses right? What is done is "
+            "kept: start it again to go on"
+        )
     problem = error.problem
+    if problem.code == "unreadable_answer":
+        return UserError(problem.detail)
     if problem.status >= 500 or problem.status in {408, 429} or problem.code == "version_conflict":
         return RefusedForNow(f"the service refused a request for now ({error}); start it again")
     return Refused(

@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from trainer.errors import DiskFull, UserError
+
+T = TypeVar("T")
 
 PARTIAL = ".partial"
 _FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
@@ -96,6 +98,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def built(kind: type[T], row: Mapping[str, Any]) -> T:
+    """A dataclass's object from a row of a file. Fields that a newer version wrote are ignored."""
+    return kind(**{name: value for name, value in row.items() if name in kind.__match_args__})  # type: ignore[attr-defined]
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

@@ -11,6 +11,8 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from evoquality import __version__
+from evoquality.contract import VERSION_HEADER
 from service.observability import logs, metrics
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -40,7 +42,8 @@ class ObserveMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identity
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER], headers[VERSION_HEADER] = identity, __version__
             await send(message)
 
         try:

@@ -74,7 +74,7 @@ class Outline:
         if self._inside:
             raise InvalidRequest("body: Invalid JSON: it ends within a text.")
         try:
-            found = model.model_validate_json(bytes(self._outline))
+            found = model.model_validate_json(bytes(self._outline), extra="forbid")
         except ValidationError as error:
             told = describe(error)
             raise InvalidRequest(told.partition(" at line ")[0] if self._aside else told) from None

@@ -54,7 +54,7 @@ class BodyLimitMiddleware:
         self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self._larger.get(scope.get("path", ""), self._max_bytes)
+        limit = self._larger.get(scope.get("path", "").removeprefix(scope.get("root_path", "")), self._max_bytes)
         declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
         if declared.isdecimal() and int(declared) > limit:
             await http_problem(Request(scope), HTTPException(413))(scope, receive, send)

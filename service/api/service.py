@@ -56,7 +56,7 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
     cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, swap_lock, settings.max_lora_rank)
     swapper = Swapper(engine, store, swap_lock, adapters, cache.clear, settings)
-    follower = Follower(store, swap_lock, swapper, settings) if settings.follow else None
+    follower = Follower(store, swap_lock, swapper, settings) if settings.role == "serve" else None
     return Service(
         settings=settings,
         key=key,

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from evoquality import Client, ServiceError
 from evoquality.contract import Mode, Options
+from evoquality.network import without_user
 from service.errors import UserError
 from service.extras import require
 
@@ -23,6 +24,7 @@ out, err = Console(), Console(stderr=True)
 
 Url = Annotated[str, typer.Option(help="Where the service listens.", envvar="EVOQUALITY_URL")]
 Key = Annotated[str | None, typer.Option(help="Your key, if the service wants one.", envvar="EVOQUALITY_KEY")]
+TimeLimit = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for an answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 ModeChoice = Annotated[
     Mode | None, typer.Option(help="The model's own probabilities, or sampled answers. Default: as the service does.")
@@ -34,7 +36,8 @@ Image = Annotated[Path, typer.Argument(help="An image file.", exists=True, dir_o
 Pattern = Annotated[str | None, typer.Option(help="Which files of a folder, in either case, for example '*.jpg'.")]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Enter linked folders, each once.")]
 LOCAL = "http://127.0.0.1:8000"
-UNREACHABLE = "The service cannot be reached. Is `evoquality serve` running, and is the URL right?"
+TIMEOUT_S = 300.0
+LATE = "The service did not answer in time. See its log, or give it longer with --timeout."
 
 T = TypeVar("T")
 Chosen = TypeVar("Chosen", bound=Options)
@@ -49,19 +52,20 @@ def options(model: type[Chosen], **given: Any) -> Chosen:
         stop(f"--{wrong['loc'][0]}: {wrong['msg']}.")
 
 
-def ask(url: str, key: str | None, call: Callable[[Client], T]) -> T:
+def ask(url: str, key: str | None, call: Callable[[Client], T], timeout_s: float, patience_s: float = 0.0) -> T:
     """Asks the service. A refusal ends the command with one sentence."""
     try:
-        with Client(url, key) as client:
+        with Client(url, key, timeout_s, patience_s) as client:
             return call(client)
     except ServiceError as error:
         stop(error.problem.detail)
-    except httpx.InvalidURL:
-        stop(f"{url} is not a URL. Give one like {LOCAL}.")
-    except httpx.TimeoutException:
-        stop("The service did not answer in time.")
-    except httpx.TransportError:
-        stop(UNREACHABLE)
+    except httpx.InvalidURL as error:
+        stop(f"{error}.")
+    except httpx.TransportError as error:
+        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+            stop(LATE)
+        where = without_user(url)
+        stop(f"{where} cannot be reached ({error}). Is `evoquality serve` running, and is the URL right?")
 
 
 def stop(sentence: str) -> NoReturn:

@@ -13,6 +13,7 @@ from rich.table import Table
 from evoquality.contract import MAX_RANKED, CompareOptions, RankOptions, RankResponse
 from service.commands.common import (
     LOCAL,
+    TIMEOUT_S,
     AsJson,
     FollowLinks,
     Image,
@@ -21,6 +22,7 @@ from service.commands.common import (
     Pattern,
     Seed,
     Temperature,
+    TimeLimit,
     Url,
     Votes,
     ask,
@@ -46,11 +48,12 @@ def compare(
     ] = 0.0,
     url: Url = LOCAL,
     key: Key = None,
+    timeout: TimeLimit = TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Says which of two images looks better, asked in both orders of presentation."""
     options = chosen(CompareOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, margin=margin)
-    answer = ask(url, key, lambda client: client.compare(first, second, options))
+    answer = ask(url, key, lambda client: client.compare(first, second, options), timeout)
     if as_json:
         print(answer.model_dump_json())
         return
@@ -75,6 +78,7 @@ def rank(
     seed: Seed = None,
     url: Url = LOCAL,
     key: Key = None,
+    timeout: TimeLimit = TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Orders 2 to 64 images from the best to the worst, by comparing chosen pairs of them.
@@ -85,11 +89,11 @@ def rank(
     options = chosen(
         RankOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, comparisons=comparisons
     )
-    found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links))
+    found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links), timeout)
     images = found.files
     if not 2 <= len(images) <= MAX_RANKED:
         stop(f"{len(images)} images found. Give 2 to {MAX_RANKED}.")
-    answer = ask(url, key, lambda client: client.rank(images, options))
+    answer = ask(url, key, lambda client: client.rank(images, options), timeout)
     if as_json:
         for place in answer.ranking:
             print(json.dumps({"image": printable(images[place.index]), **place.model_dump(exclude={"image"})}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def images_in(client: Client, paths: Sequence[Path], pattern: str | None, follow
     folders = [path for path in paths if path.is_dir()]
     endings = suffixes(client.info().formats) if folders and pattern is None else ()
     wanted = ("**", *PurePath(pattern).parts) if pattern else ()
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     passed: defaultdict[str, Names] = defaultdict(Names)
     for path in paths:
         below = sorted(walk(path, follow_links)) if path in folders else [(path, None)]
@@ -43,9 +44,9 @@ def images_in(client: Client, paths: Sequence[Path], pattern: str | None, follow
             elif reason:
                 passed[reason].add(printable(file))
             else:
-                found[file] = None
+                found.setdefault(os.path.abspath(file), file)
     for reason, names in passed.items():
         err.print(f"Passed over ({reason}): {names}", markup=False, highlight=False, soft_wrap=True)
     if not found:
         stop(f"No image files found. In folders, names must match {pattern or ', '.join(endings)}.")
-    return Images(list(found), passed.keys() <= {_BY_NAME, LINKED, ENTERED, SPECIAL})
+    return Images(list(found.values()), passed.keys() <= {_BY_NAME, LINKED, ENTERED, SPECIAL})

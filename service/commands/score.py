@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,10 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from evoquality import Client, ServiceError
-from evoquality.contract import ScoreOptions, ScoreResponse
+from evoquality.contract import ScoreOptions
+from evoquality.retries import is_outage
 from service.commands import tables
 from service.commands.common import (
+    LATE,
     LOCAL,
+    TIMEOUT_S,
     AsJson,
     FollowLinks,
     Key,
@@ -28,6 +32,7 @@ from service.commands.common import (
     Pattern,
     Seed,
     Temperature,
+    TimeLimit,
     Url,
     ask,
     err,
@@ -37,7 +42,7 @@ from service.commands.common import (
 )
 from service.commands.common import options as chosen
 from service.commands.files import images_in
-from service.commands.journal import Journal, state_of
+from service.commands.journal import Answer, Journal, State, state_of
 from service.files import printable
 
 
@@ -56,26 +61,33 @@ def score(
     seed: Seed = None,
     url: Url = LOCAL,
     key: Key = None,
+    timeout: TimeLimit = TIMEOUT_S,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a service that goes away during the run.")
+    ] = 120.0,
     as_json: AsJson = False,
 ) -> None:
     """Scores images from 1 (very poor) to 5 (excellent).
 
     `evoquality score photos/ --out scores.csv` scores a folder, at any depth. It also keeps every score in
     `scores.csv.journal`. Start the same command again after an interruption, or after you added pictures: it asks only
-    about pictures that are missing, changed, or scored by other weights or options.
+    about pictures that are missing, changed, or scored by other weights or options. Rows of other pictures stay.
 
     Files of other kinds and linked folders are passed over, and counted. Exit codes: 0 if every image has a score; 1 if
     some have none, or a folder cannot be read (they are listed with the reason, and tried again next time); 2 if
-    nothing could be done.
+    nothing could be done, or the service went away; 130 after Ctrl-C.
     """
     options = chosen(ScoreOptions, mode=mode, samples=samples, temperature=temperature, seed=seed)
     if to is not None:
         tables.check(to)
-    found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links))
+    found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links), timeout)
     try:
-        answers = ask(url, key, lambda client: _answers(client, found.files, options, jobs, to))
+        with _how_to_go_on(to, len(found.files)):
+            answers, others = ask(
+                url, key, lambda client: _answers(client, found.files, paths, options, jobs, to), timeout, patience
+            )
         if to is not None:
-            tables.write(to, answers)
+            tables.write(to, others | answers)
     except OSError as error:
         stop(f"--out {to}: {error.strerror}.")
     if to is not None:
@@ -89,28 +101,50 @@ def score(
     raise typer.Exit(0 if found.complete and not failures(answers.items()) else 1)
 
 
+@contextmanager
+def _how_to_go_on(to: Path | None, images: int) -> Iterator[None]:
+    """Says what is kept of a run that ends early."""
+    try:
+        yield
+    except (typer.Exit, KeyboardInterrupt) as end:
+        if to is None and images > 1:
+            err.print("Nothing is kept of a run without --out.")
+        elif to and _journal(to).exists():
+            kept = f"The scores so far are kept in {_journal(to)}. Start the same command again to go on."
+            err.print(escape(kept), highlight=False, soft_wrap=True)
+        if isinstance(end, KeyboardInterrupt):
+            os._exit(_INTERRUPTED)  # threads that still wait for answers would hold the process up
+        raise
+
+
 def _answers(
-    client: Client, images: list[Path], options: ScoreOptions, jobs: int, to: Path | None
-) -> dict[Path, Answer]:
-    """An answer to every image, in their order. With an output, the answers in its journal are not asked for again."""
+    client: Client, images: list[Path], paths: list[Path], options: ScoreOptions, jobs: int, to: Path | None
+) -> tuple[dict[Path, Answer], dict[Path, Answer]]:
+    """An answer to every image, in their order, and the answers to others that the output's journal knows.
+
+    With an output, the answers in its journal are not asked for again.
+    """
     if to is None:
         found: dict[Path, Answer] = {}
-        with progress(len(images), 0) as advance:
+        with progress(client, len(images), 0) as advance:
             for image, _, answer in score_files(client, images, options, jobs):
                 found[image] = answer
                 advance()
-        return {image: found[image] for image in images}
+        return {image: found[image] for image in images}, {}
     version = client.versions().active
-    with Journal(to.with_name(f"{to.name}.journal"), version, options) as journal:
+    with Journal(_journal(to), version, options) as journal:
         found = {image: known for image in images if (known := journal.known(image)) is not None}
         missing = [image for image in images if image not in found]
-        with progress(len(images), len(found)) as advance:
+        with progress(client, len(images), len(found)) as advance:
             for image, state, answer in score_files(client, missing, options, jobs):
                 found[image] = answer
-                if not isinstance(answer, str):
-                    journal.add(image, state, answer)
+                journal.add(image, state, answer)
                 advance()
-    return {image: found[image] for image in images}
+        return {image: found[image] for image in images}, dict(journal.others(images, paths))
+
+
+def _journal(to: Path) -> Path:
+    return to.with_name(f"{to.name}.journal")
 
 
 def _summary(to: Path, answers: dict[Path, Answer]) -> None:
@@ -139,8 +173,8 @@ def _table(answers: dict[Path, Answer]) -> Table:
     return table
 
 
-Answer = ScoreResponse | str
-State = tuple[int, int]
+_SCORING = "Scoring"
+_INTERRUPTED = 130
 _ENDS_THE_RUN = {401, 403}
 
 
@@ -149,7 +183,8 @@ def score_files(
 ) -> Iterator[tuple[Path, State, Answer]]:
     """Yields every file with its state and its score, or one sentence why it has none, as the answers arrive.
 
-    Raises httpx.TransportError if the service cannot be reached, and ServiceError if it refuses the key.
+    Raises httpx.TransportError if the service cannot be reached, and ServiceError if it refuses the key or something in
+    front of it says that it is away.
     """
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -157,16 +192,18 @@ def score_files(
         for done in as_completed(running):
             yield running[done], *done.result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
-def progress(images: int, known: int) -> Iterator[Callable[[], None]]:
-    """Shows a bar with the rate and the remaining time. The yielded function advances it by one image."""
-    columns = TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
+def progress(client: Client, images: int, known: int) -> Iterator[Callable[[], None]]:
+    """Shows a bar with the rate, the remaining time, and why the client waits. The yielded function advances it by one
+    image."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("", total=images, completed=known)
-        yield lambda: bar.advance(task)
+        task = bar.add_task(_SCORING, total=images, completed=known)
+        client.waiting = lambda reason: bar.update(task, description=escape(f"Waiting: {reason}"))
+        yield lambda: bar.update(task, advance=1, description=_SCORING)
 
 
 def failures(answers: Iterable[tuple[Path, Answer]]) -> list[tuple[Path, str]]:
@@ -180,11 +217,11 @@ def _score(client: Client, image: Path, options: ScoreOptions) -> tuple[State, A
         return state, client.score(image, options)
     except OSError:
         return (0, 0), "The file cannot be read."
-    except httpx.TimeoutException:
-        return state, "The service did not answer in time."
-    except ServiceError as error:
-        if error.problem.status in _ENDS_THE_RUN:
+    except (httpx.TransportError, ServiceError) as error:
+        if is_outage(error) or (isinstance(error, ServiceError) and error.problem.status in _ENDS_THE_RUN):
             raise
+        if isinstance(error, httpx.TransportError):
+            return state, LATE
         return state, error.problem.detail
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from evoquality import Client
 from evoquality.contract import SwapResponse
-from service.commands.common import LOCAL, AsJson, Key, Url, ask, need, out, show, stop
+from service.commands.common import LOCAL, TIMEOUT_S, AsJson, Key, TimeLimit, Url, ask, need, out, show, stop
 from service.errors import UserError
 from service.files import read_key
 from service.prompts import ProfileName
@@ -41,9 +41,9 @@ STORES_KEY = Path("store/operator.key")
 
 
 @app.command("list")
-def list_versions(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
+def list_versions(url: Url = LOCAL, key: Key = None, timeout: TimeLimit = TIMEOUT_S, as_json: AsJson = False) -> None:
     """Lists the versions, the active one and the one a rollback leads to."""
-    answer = ask(url, key, Client.versions)
+    answer = ask(url, key, Client.versions, timeout)
     if as_json:
         print(answer.model_dump_json())
         return
@@ -76,6 +76,7 @@ def promote(
     operator_url: OperatorUrl = LOCAL_OPERATORS,
     operator_key: OperatorKey = None,
     key_file: KeyFile = STORES_KEY,
+    timeout: TimeLimit = TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Hot-swaps a version in. A version that fails its checks never serves."""
@@ -85,7 +86,7 @@ def promote(
 
         pointer.show(pointer.promote(store, version), as_json)
         return
-    _show(ask(operator_url, _key(operator_key, key_file), lambda client: client.promote(version)), as_json)
+    _show(ask(operator_url, _key(operator_key, key_file), lambda client: client.promote(version), timeout), as_json)
 
 
 @app.command()
@@ -94,6 +95,7 @@ def rollback(
     operator_url: OperatorUrl = LOCAL_OPERATORS,
     operator_key: OperatorKey = None,
     key_file: KeyFile = STORES_KEY,
+    timeout: TimeLimit = TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Hot-swaps the previous version back in."""
@@ -103,12 +105,12 @@ def rollback(
 
         pointer.show(pointer.rollback(store), as_json)
         return
-    _show(ask(operator_url, _key(operator_key, key_file), Client.rollback), as_json)
+    _show(ask(operator_url, _key(operator_key, key_file), Client.rollback, timeout), as_json)
 
 
-def info(url: Url = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
+def info(url: Url = LOCAL, key: Key = None, timeout: TimeLimit = TIMEOUT_S, as_json: AsJson = False) -> None:
     """Shows the serving version, its modes, and the limits of a request."""
-    answer = ask(url, key, Client.info)
+    answer = ask(url, key, Client.info, timeout)
     if as_json:
         print(answer.model_dump_json())
         return

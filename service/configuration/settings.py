@@ -20,6 +20,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
+AnyOrigin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9.\[\]:-]+)$")]
+Address = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?$")]
+RootPath = Annotated[
+    str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$"), BeforeValidator(lambda given: str(given).rstrip("/"))
+]
 Rank = Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(lambda given: int(given))]
 Host = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*$")]
 
@@ -80,6 +85,11 @@ class Settings(BaseSettings):
     """Address of the public routes."""
     port: Port = 8000
     """Port of the public routes; 0 takes any free one."""
+    root_path: RootPath = ""
+    """Path under which a proxy shows the public routes, for example `/iqa`, whether the proxy passes it on or not."""
+    origins: Annotated[tuple[AnyOrigin, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Origins whose pages may call the public routes from a browser, separated by commas, `*` for all; empty: none. The
+    service's own page needs none."""
     operator_host: str = "127.0.0.1"
     """Address of the operators' and internal routes."""
     operator_port: Port = 8001
@@ -88,7 +98,7 @@ class Settings(BaseSettings):
     """File with the operators' key. Default: `operator.key` in `state`, created at the first start."""
     keys_file: Path | None = None
     """TOML or JSON file with the public routes' keys (see `evoquality keys add`); unset: no key is needed."""
-    page_operator_url: Origin | None = None
+    page_operator_url: Address | None = None
     """URL of the operators' port for browsers that show the page; unset: the page's own host, `operator_port`."""
     operator_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
     """Origins whose pages may promote and roll back, separated by commas; unset: those of this machine (loopback)."""

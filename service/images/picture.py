@@ -28,8 +28,10 @@ _MAX_JPEG_SCANS = 100
 _MAX_SCANNED_PIXELS = 1_000_000_000
 """Pixels times scans: about a second of decoding. An ordinary progressive JPEG has some ten scans."""
 _SRGB = ImageCms.createProfile("sRGB")
-_DATA_URL = re.compile(r"data:[^,;]{0,64}(;[^,;]{1,64}){0,4};base64,", re.IGNORECASE)
-_BASE64 = str.maketrans({"-": "+", "_": "/", **dict.fromkeys(" \t\r\n")})
+_DATA_URL = re.compile(r'\s*data:([^,"]*(?:"[^"]*"[^,"]*)*),', re.IGNORECASE)
+"""With parameters, quoted ones included."""
+_BASE64 = str.maketrans({"-": "+", "_": "/", **dict.fromkeys(" \t\r\n\v\f")})
+_ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}
 _LONGEST_TEXT = 1.5
 """Characters of base64 a byte: 4/3, and room for line breaks."""
 _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_LENGTH, _PHOTOMETRIC = 258, 277, 322, 323, 262
@@ -102,16 +104,20 @@ def from_text(text: str, limits: Limits) -> bytes:
     Both alphabets of RFC 4648 are read, with or without padding and line breaks.
     """
     prefix = _DATA_URL.match(text)
-    if text[:5].lower() == "data:" and not prefix:
+    if text.lstrip()[:5].lower() == "data:" and not (prefix and prefix[1].replace(" ", "").lower().endswith(";base64")):
         raise InvalidImage("A data: URL of an image begins like data:image/png;base64, and goes on in base64.")
     begin = prefix.end() if prefix else 0
     if len(text) - begin > _LONGEST_TEXT * limits.max_bytes + 4:
         raise _too_long(limits)
-    plain = text[begin:].translate(_BASE64).rstrip("=")
+    plain = text[begin:]
+    if prefix and "%" in plain:
+        for escaped, letter in _ESCAPED.items():
+            plain = plain.replace(escaped, letter).replace(escaped.lower(), letter)
+    plain = plain.translate(_BASE64).rstrip("=")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidImage("The image is not valid base64.") from None
+        raise InvalidImage("The image is not valid base64. If it is a URL, it begins with https://.") from None
 
 
 def _check_header(picture: Image.Image, limits: Limits) -> None:

@@ -51,7 +51,7 @@ model_info = Gauge("iqa_model_info", "The version that serves.", ["model", "vers
 behind_seconds = Gauge(
     "iqa_behind_seconds",
     "Seconds for which the store's pointer has named another version than the one that serves, or could not be read; "
-    "0 otherwise, and without `follow`.",
+    "0 otherwise, and in the role rollout.",
 )
 
 

@@ -56,12 +56,13 @@ class Follower:
         return seconds if seconds > 2 * self._settings.follow_seconds else 0.0
 
     async def follow(self) -> None:
-        """Follows until it is cancelled."""
+        """Follows until it is cancelled. A service that does not follow only looks how far it is behind."""
         metrics.behind_seconds.set_function(lambda: self.behind_seconds)
         await self._read()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read_on())
-            group.create_task(self._keep_up())
+            if self._settings.follow:
+                group.create_task(self._keep_up())
 
     async def _read_on(self) -> None:
         while True:
@@ -75,6 +76,8 @@ class Follower:
         if named != self._named:
             self._named = named
             self._moved.set()
+            if not self._settings.follow and named != self._swap_lock.version.id:
+                log.warning("somebody moved the store's pointer: it names %s, which does not serve here", named)
         if named == self._swap_lock.version.id:
             self._level_at = monotonic()
 

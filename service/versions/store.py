@@ -27,7 +27,7 @@ from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evoquality.contract import Benchmark, BenchmarksRequest, VersionInfo
 from service.errors import (
@@ -63,6 +63,8 @@ class Active(BaseModel):
 
 
 class _Adapters(BaseModel):
+    model_config = ConfigDict(extra="allow")  # written back, with what a newer version added
+
     last_id: int = 0
     used: dict[str, int] = {}
 
@@ -218,7 +220,7 @@ class VersionStore:
         """Results by the name of the labelled set; empty if there are none, or none that can be read."""
         try:
             text = (self.root / "benchmarks" / f"{version}.json").read_bytes()
-            return BenchmarksRequest.model_validate_json(text).benchmarks
+            return BenchmarksRequest.model_validate_json(text, extra="ignore").benchmarks
         except FileNotFoundError:
             return {}
         except ValidationError:

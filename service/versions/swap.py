@@ -22,6 +22,10 @@ from service.versions.preflight import check_candidate, check_tensors, handed_ov
 from service.versions.store import VersionStore
 from service.versions.swap_lock import SwapLock
 
+_MOVED = (
+    "Somebody moved the store's pointer: it names {named}, while {serving} serves here. Promote {named} here, or "
+    "restart this service, to agree with it. Services that share a store are started with --follow."
+)
 _MOVE_POINTER = (
     "This replica follows the store's pointer: move that (`evoquality versions promote --store`, `rollback --store`)."
 )
@@ -102,13 +106,18 @@ class Swapper:
         return swap
 
     async def _check_pointer(self, version: str) -> None:
-        """Raises NotActive if a followed pointer names another version, ReadOnlyStore if it cannot be moved."""
+        """Raises NotActive if the pointer names another version and is followed, or was moved by somebody else;
+        ReadOnlyStore if it cannot be moved."""
+        if self._settings.role == "rollout":
+            return
         if self._settings.moves_pointer:
             self._store.check_writable()
-        elif self._settings.follow:
-            active = await asyncio.to_thread(self._store.active)
-            if active is None or active.version != version:
-                raise NotActive(_MOVE_POINTER)
+        active = await asyncio.to_thread(self._store.active)
+        named, serving = active.version if active else None, self._swap_lock.version.id
+        if self._settings.follow and named != version:
+            raise NotActive(_MOVE_POINTER)
+        if named not in {None, version, serving}:
+            raise NotActive(_MOVED.format(named=named, serving=serving))
 
     async def _swap(self, info: VersionInfo, path: Path, *, try_canaries: bool) -> SwapResponse:
         closing = perf_counter()

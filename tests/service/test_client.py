@@ -131,10 +131,10 @@ def test_what_never_began_or_does_no_harm_is_sent_again(call: str, status: int, 
 
 
 def test_refusals_are_final_and_foreign_answers_are_still_problems():
-    client, seen = answering(httpx.Response(502, text="<html>bad gateway</html>"))
+    client, seen = answering(httpx.Response(404, text="<html>not here</html>"))
     with pytest.raises(ServiceError) as refusal:
         client.versions()
-    assert (refusal.value.problem.status, refusal.value.problem.code, len(seen)) == (502, "http_error", 1)
+    assert (refusal.value.problem.status, refusal.value.problem.code, len(seen)) == (404, "http_error", 1)
 
 
 def test_a_stream_gives_every_item_and_its_problems(listening: Listening, run):

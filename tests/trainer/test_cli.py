@@ -165,6 +165,18 @@ def test_every_error_of_the_tree_ends_in_a_sentence_with_its_exit_code(
     assert said == "evoquality-trainer: It went wrong."
 
 
+@pytest.mark.parametrize("address", ["localhost:8000", "http://service.example:8000"])
+def test_an_address_or_a_proxy_that_cannot_be_used_is_a_sentence(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks4://user:secret@proxy.example")
+    asked = ("--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out", "--service", address)
+    code, said = trainer("evaluate", *asked)
+    assert code == 2
+    assert "Give one like http://localhost:8000" in said or "'socks4://proxy.example'" in said
+    assert "secret" not in said and "Traceback" not in said
+
+
 @pytest.mark.parametrize("kind", [of_service.UserError, of_service.UnknownVersion])
 def test_what_the_services_own_modules_refuse_is_a_sentence_too(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 
 from evoquality.contract import InfoResponse
 from tests.service.conftest import Listening, listening, make_listening, picture
+from tests.service.gateway import away, gateway
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.evaluation.evaluate import evaluate, measured
 from trainer.evaluation.predictions import Predictions
@@ -39,6 +42,30 @@ def test_what_is_there_is_not_asked_again(make_listening: Callable[..., Listenin
     again = evaluate(listening.url, [one], drawn, tmp_path / "out", advance=advanced.append)
     assert (asked(listening) - before, sum(advanced)) == (len(LEVELS) - 3, len(LEVELS) - 3)
     assert again == first
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_service_that_goes_away_for_a_while_costs_no_image(
+    status: int, listening: Listening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evoquality.retries._wait", lambda state: 0.01)
+    count = itertools.count()
+    with gateway(listening.url) as between:
+        between.instead = lambda path: away(status)(path) if 3 <= next(count) < 150 else None
+        found = evaluate(between.url, [brightness(tmp_path)], Protocol(), tmp_path / "out")
+    assert next(count) > 150
+    assert (found.refused, found.benchmarks["brightness"].n) == ({}, len(LEVELS))
+
+
+def test_predictions_of_a_newer_version_of_the_trainer_are_read(listening: Listening, tmp_path: Path) -> None:
+    one = brightness(tmp_path)
+    first = evaluate(listening.url, [one], Protocol(), tmp_path / "out")
+    file = tmp_path / "out" / "brightness.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    grown = [{**row, "new": 1, "protocol": {**row["protocol"], "new": 1}} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in grown))
+    again = evaluate(NOBODY, [one], Protocol(), tmp_path / "out")
+    assert (again.benchmarks, again.protocol) == (first.benchmarks, first.protocol)
 
 
 def test_with_everything_there_no_service_is_needed(listening: Listening, tmp_path: Path) -> None:

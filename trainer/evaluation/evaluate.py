@@ -16,6 +16,7 @@ from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.metrics import Metrics, measure
 from trainer.evaluation.predictions import Prediction, Predictions, ask, check_all, scores
+from trainer.files import built
 from trainer.pool.unreadable import NO_ANSWER, remedy, told
 from trainer.reporting.averages import weighted_mean
 from trainer.settings.protocol import Protocol
@@ -108,7 +109,7 @@ def measured(benchmarks: Sequence[Benchmark], protocol: Protocol, folder: Path) 
     }
     metrics = {benchmark.name: _measure(benchmark, found[benchmark.name]) for benchmark in benchmarks}
     first = next(one for row in found.values() for one in row)
-    return Evaluation(first.version, Protocol(**first.protocol), first.settings, metrics, found)
+    return Evaluation(first.version, built(Protocol, first.protocol), first.settings, metrics, found)
 
 
 def _measure(benchmark: Benchmark, predictions: Sequence[Prediction]) -> Metrics:

@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay
 
 from evoquality import AsyncClient, ServiceError
-from evoquality.contract import ScoreOptions, ScoreResponse
 from trainer import termination
 from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
-from trainer.files import append_jsonl, read_jsonl
+from trainer.files import append_jsonl, built, read_jsonl
 from trainer.settings.protocol import Protocol
 
 SETTINGS = ("profile", "dtype", "min_pixels", "max_pixels")
@@ -29,9 +27,8 @@ SETTINGS = ("profile", "dtype", "min_pixels", "max_pixels")
 Advance = Callable[[int], object]
 IN_FLIGHT = 32
 PATIENCE_S = 600.0
-"""Seconds for which an image is retried while the service is busy."""
+"""Seconds to wait for a service that has answered and is now away or busy."""
 _LOOKS_S = 0.2
-_BUSY = {429, 503, 504}
 _PICTURES_OWN = {"invalid_image", "body_too_large"}
 
 
@@ -62,7 +59,7 @@ class Predictions:
         self.file = folder / f"{benchmark}.jsonl"
         self._by_id: dict[str, Prediction] = {}
         for row in read_jsonl(self.file):
-            self._keep(Prediction(**row))
+            self._keep(built(Prediction, row))
 
     def add(self, prediction: Prediction) -> None:
         """Appends a prediction. Raises UserError if its version, protocol or settings differ from the others'."""
@@ -80,8 +77,8 @@ class Predictions:
             return
         if version not in (None, self.first.version):
             raise UserError(self._other(f"version {self.first.version}", f"version {version}"))
-        if not protocol.includes(Protocol(**self.first.protocol)):
-            raise UserError(self._other(f"the protocol '{Protocol(**self.first.protocol)}'", f"'{protocol}'"))
+        if not protocol.includes(built(Protocol, self.first.protocol)):
+            raise UserError(self._other(f"the protocol '{built(Protocol, self.first.protocol)}'", f"'{protocol}'"))
         for name, value in (settings or {}).items():
             if value != self.first.settings[name]:
                 raise UserError(self._other(f"a service with {name} {self.first.settings[name]}", f"one with {value}"))
@@ -95,7 +92,7 @@ class Predictions:
         return [self._by_id[image] for image in ids]
 
     def _keep(self, prediction: Prediction) -> None:
-        self.check(Protocol(**prediction.protocol), prediction.version, prediction.settings)
+        self.check(built(Protocol, prediction.protocol), prediction.version, prediction.settings)
         self._by_id[prediction.id] = prediction
 
     def _other(self, kept: str, asked: str) -> str:
@@ -116,7 +113,7 @@ def check_all(
         predictions.check(protocol, version, settings)
     if first := next((one.first for one in kept if one.first), None):
         for predictions in kept:
-            predictions.check(Protocol(**first.protocol), first.version, first.settings)
+            predictions.check(built(Protocol, first.protocol), first.version, first.settings)
 
 
 def scores(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
@@ -129,8 +126,8 @@ def ask(
     benchmark: Benchmark,
     protocol: Protocol,
     kept: Predictions,
-    *,
     key: str | None = None,
+    patience: float = PATIENCE_S,
     advance: Advance = lambda _: None,
 ) -> None:
     """Scores every image of the benchmark without a prediction. Calls `advance` for each one done.
@@ -144,7 +141,8 @@ def ask(
     """
     if missing := kept.missing(benchmark.ids):
         with termination.held():  # an exception raised in one task would be lost
-            asyncio.run(_ask(AsyncClient(url, key), benchmark.root, iter(missing), protocol, kept, advance))
+            client = AsyncClient(url, key, patience_s=patience)
+            asyncio.run(_ask(client, benchmark.root, iter(missing), protocol, kept, advance))
 
 
 async def _ask(
@@ -159,7 +157,7 @@ async def _ask(
         async def work() -> None:
             for image in missing:
                 try:
-                    answer = await _patiently(client, root / image, settled.options(image))
+                    answer = await client.score(root / image, settled.options(image))
                     found = made(image, answer.score, answer.std, answer.unreadable, None, answer.version)
                 except ServiceError as refusal:
                     if refusal.problem.code not in _PICTURES_OWN:
@@ -179,14 +177,3 @@ async def _unless_ended(work: asyncio.Future[list[None]]) -> None:
         await asyncio.wait([work], timeout=_LOOKS_S)
     if not work.cancelled():
         work.result()
-
-
-async def _patiently(client: AsyncClient, image: Path, options: ScoreOptions) -> ScoreResponse:
-    """Retries while the service is busy. The client honours Retry-After, but gives up after a few attempts."""
-    again = AsyncRetrying(retry=retry_if_exception(_is_busy), stop=stop_after_delay(PATIENCE_S), reraise=True)
-    answer: ScoreResponse = await again(client.score, image, options)
-    return answer
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, ServiceError) and error.problem.status in _BUSY

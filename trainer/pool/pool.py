@@ -19,7 +19,7 @@ from PIL import Image
 
 from service.images.picture import FORMATS, Limits, decode, take_heif
 from trainer.errors import UserError
-from trainer.files import read_jsonl, writing
+from trainer.files import built, read_jsonl, writing
 from trainer.pool.distortions import LEVELS, TYPES, distort
 
 
@@ -80,7 +80,7 @@ class Pool:
     @classmethod
     def load(cls, manifest: Path) -> Pool:
         """Reads the manifest that `build` wrote."""
-        return cls([PoolImage(**row) for row in read_jsonl(manifest)])
+        return cls([built(PoolImage, row) for row in read_jsonl(manifest)])
 
 
 def content_id(data: bytes) -> str:

@@ -39,6 +39,9 @@ class EvaluateSettings(ServiceSettings):
     """Address of the running service's public routes."""
     key: str | None = None
     """Key of the public routes, if they require one."""
+    patience: float = Field(default=600, ge=0)
+    """Seconds to wait for a service that has answered and then goes away or is busy, before the trainer exits with 3.
+    The answers so far are kept."""
     profile: ProfileName = "plain"
     """Format of the checkpoints' answers: `plain` a number, `evoquality` thinks and boxes it, `visualquality-r1` thinks
     and tags it. A model with another format than the rest is named with its own: evoquality:owner/name."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.files import read_jsonl
+from trainer.files import built, read_jsonl
 
 Pair = tuple[str, str]
 By = Literal["samples", "exact"]
@@ -96,4 +96,4 @@ def agreement(votes: Sequence[PairVotes], others: Sequence[PairVotes]) -> float:
 
 def load(path: Path) -> list[PairVotes]:
     """The votes cast so far."""
-    return [PairVotes(**row) for row in read_jsonl(path)]
+    return [built(PairVotes, row) for row in read_jsonl(path)]

@@ -15,12 +15,14 @@ scraped = APIRouter()
 """For Prometheus. It shows all callers' traffic, so it is not on the public port."""
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live(request: Request) -> HealthResponse:
     """The process answers."""
     return HealthResponse(status="live", version=service_of(request).swap_lock.version.id)
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", responses=problems(503))
 async def ready(request: Request) -> HealthResponse:
     """The engine itself answers, through its own queue, with the version that serves."""

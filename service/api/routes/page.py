@@ -28,13 +28,14 @@ files = StaticFiles(directory=_WEB)
 document = (_WEB / "index.html").read_text(encoding="utf-8")
 
 
+@router.head("/")
 @router.get("/")
 async def page(request: Request) -> Response:
     """The page. Its policy allows its own scripts only, and connections to this service only."""
     operators = _operators(request)
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-        f"connect-src 'self' {_LOOPBACK} {operators}; "
+        f"connect-src 'self' {_LOOPBACK} {'/'.join(operators.split('/')[:3])}; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     html = document.replace("{operators}", escape(operators))

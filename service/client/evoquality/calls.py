@@ -6,10 +6,12 @@ Imports neither torch, vLLM nor transformers.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from evoquality.contract import (
     AdapterRequest,
@@ -22,9 +24,9 @@ from evoquality.contract import (
     ExactVotesResponse,
     HealthResponse,
     InfoResponse,
-    Message,
     RankOptions,
     RankResponse,
+    Request,
     RolloutRequest,
     RolloutResponse,
     ScoreBatchResponse,
@@ -35,58 +37,65 @@ from evoquality.contract import (
     WeightsRequest,
 )
 
-ImageSource = bytes | Path
+ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str]
+"""An image file's bytes, its path, or as a str its URL (https: or data:)."""
+
+_LOOK_S = 15.0
+"""For calls that ask nothing of the model."""
+_URL = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request and the type of its answer. `repeatable`: sending it twice does no harm."""
+    """One request and the type of its answer. `repeatable`: sending it twice does no harm. `at_most_s`: the client's
+    time limit, or this if it is less."""
 
     method: str
     path: str
     answer: type[T]
     body: Mapping[str, Any]
     repeatable: bool = True
+    at_most_s: float = float("inf")
 
 
 def score(image: ImageSource, options: ScoreOptions | None = None) -> Call[ScoreResponse]:
     """The quality of one image, from 1 to 5."""
-    body = _form([("image", image)], options or ScoreOptions())
-    return Call("POST", "/v1/score", ScoreResponse, body)
+    return Call("POST", "/v1/score", ScoreResponse, _question(options or ScoreOptions(), image=image))
 
 
 def compare(first: ImageSource, second: ImageSource, options: CompareOptions | None = None) -> Call[CompareResponse]:
     """Compares two images and says which one looks better."""
-    body = _form([("first", first), ("second", second)], options or CompareOptions())
-    return Call("POST", "/v1/compare", CompareResponse, body)
+    return Call(
+        "POST", "/v1/compare", CompareResponse, _question(options or CompareOptions(), first=first, second=second)
+    )
 
 
 def score_batch(images: Sequence[ImageSource], options: ScoreOptions | None = None) -> Call[ScoreBatchResponse]:
-    """The quality of up to 64 images, by one version of the weights."""
-    body = _form((("images", image) for image in images), options or ScoreOptions())
-    return Call("POST", "/v1/score/batch", ScoreBatchResponse, body)
+    """The quality of up to 64 images, by one version of the weights. The clients' method takes any number."""
+    return Call(
+        "POST", "/v1/score/batch", ScoreBatchResponse, _question(options or ScoreOptions(), images=list(images))
+    )
 
 
 def rank(images: Sequence[ImageSource], options: RankOptions | None = None) -> Call[RankResponse]:
     """2 to 64 images in the order of their quality."""
-    body = _form((("images", image) for image in images), options or RankOptions())
-    return Call("POST", "/v1/rank", RankResponse, body)
+    return Call("POST", "/v1/rank", RankResponse, _question(options or RankOptions(), images=list(images)))
 
 
 def info() -> Call[InfoResponse]:
     """The serving version, and the limits of a request."""
-    return Call("GET", "/v1/info", InfoResponse, {})
+    return Call("GET", "/v1/info", InfoResponse, {}, at_most_s=_LOOK_S)
 
 
 def versions() -> Call[VersionsResponse]:
     """Every version, the active one and the one before it."""
-    return Call("GET", "/v1/versions", VersionsResponse, {})
+    return Call("GET", "/v1/versions", VersionsResponse, {}, at_most_s=_LOOK_S)
 
 
 def ready() -> Call[HealthResponse]:
     """Succeeds if the engine answers."""
-    return Call("GET", "/health/ready", HealthResponse, {})
+    return Call("GET", "/health/ready", HealthResponse, {}, at_most_s=_LOOK_S)
 
 
 def promote(version: str) -> Call[SwapResponse]:
@@ -136,14 +145,32 @@ def encode_image(image: ImageSource) -> str:
     return base64.b64encode(_bytes(image)).decode()
 
 
-def _form(images: Iterable[tuple[str, ImageSource]], options: Message) -> dict[str, Any]:
-    fields = {name: str(value) for name, value in options.model_dump(exclude_none=True).items()}
-    return {"files": [(name, ("image", _bytes(image))) for name, image in images], "data": fields}
+def _question(options: Request, **images: ImageSource | list[ImageSource]) -> dict[str, Any]:
+    """A form with the images as files, or JSON if some of them are URLs."""
+    fields = options.model_dump(exclude_none=True)
+    files = [
+        (name, image) for name, given in images.items() for image in (given if isinstance(given, list) else [given])
+    ]
+    if not any(_is_url(image) for _, image in files):
+        data = {name: str(value) for name, value in fields.items()}
+        return {"files": [(name, ("image", _bytes(image))) for name, image in files], "data": data}
+    texts = {
+        name: list(map(_text, given)) if isinstance(given, list) else _text(given) for name, given in images.items()
+    }
+    return {"json": fields | texts}
 
 
-def _json(message: Message) -> dict[str, Any]:
+def _json(message: Request) -> dict[str, Any]:
     return {"content": message.model_dump_json(), "headers": {"Content-Type": "application/json"}}
 
 
+def _is_url(image: ImageSource) -> TypeGuard[str]:
+    return isinstance(image, str) and _URL.match(image) is not None
+
+
+def _text(image: ImageSource) -> str:
+    return image if _is_url(image) else encode_image(image)
+
+
 def _bytes(image: ImageSource) -> bytes:
-    return image if isinstance(image, bytes) else image.read_bytes()
+    return Path(image).read_bytes() if isinstance(image, str | os.PathLike) else bytes(image)

@@ -10,13 +10,14 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
 from tenacity import AsyncRetrying, Retrying
 
-from evoquality import calls
+from evoquality import answers, calls
+from evoquality.batch import Batch
 from evoquality.calls import Call, ImageSource
-from evoquality.contract import HealthResponse, Problem, ScoreBatchItem, ScoreOptions
-from evoquality.retries import ServiceError, patience, policy, retry_after
+from evoquality.contract import HealthResponse, InfoResponse, ScoreBatchItem, ScoreBatchResponse, ScoreOptions
+from evoquality.network import Way
+from evoquality.retries import Lost, patience, policy
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,12 +42,45 @@ def _awaited(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P
     return method
 
 
-class Client:
+class _Base:
+    """What both clients know: the way to the service, and their patience."""
+
+    def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0, patience_s: float = 0.0) -> None:
+        """`timeout_s` is the time for an answer. A service that has answered once is waited for `patience_s` while it
+        is away. Raises httpx.InvalidURL for a URL or a proxy setting that cannot be used.
+        """
+        self.waiting: Callable[[BaseException], object] = lambda reason: None
+        """Hears why a call pauses before it is sent again."""
+        self._way = Way.to(url)
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._has_answered = False
+        self._options: dict[str, Any] = {"base_url": self._way.url, "headers": _authorization(key)}
+
+    def _policy(self, repeatable: bool) -> dict[str, Any]:
+        return policy(repeatable, self._patience_s if self._has_answered else 0.0, self.waiting)
+
+    def _request(self, call: Call[Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
+        headers = {**(headers or {}), **call.body.get("headers", {})}
+        timeout = _timeout(min(self._timeout_s, call.at_most_s))
+        return {"method": call.method, "url": call.path, **call.body, "headers": headers, "timeout": timeout}
+
+    def _answer(self, call: Call[T], response: httpx.Response) -> T:
+        if not response.is_success:
+            raise answers.refusal(response, self._way.proxied)
+        return self._read(call.answer, response.content, response)
+
+    def _read(self, kind: type[T], content: str | bytes, response: httpx.Response) -> T:
+        answer = answers.read(kind, content, response, self._way.proxied)
+        self._has_answered = True
+        return answer
+
+
+class Client(_Base):
     """The blocking client. Raises ServiceError, or httpx.TransportError if there is no answer."""
 
     score = _blocking(calls.score)
     compare = _blocking(calls.compare)
-    score_batch = _blocking(calls.score_batch)
     rank = _blocking(calls.rank)
     info = _blocking(calls.info)
     versions = _blocking(calls.versions)
@@ -60,23 +94,43 @@ class Client:
     rollouts = _blocking(calls.rollouts)
     exact_votes = _blocking(calls.exact_votes)
 
-    def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
-        self._http = httpx.Client(base_url=url, headers=_authorization(key), timeout=_timeout(timeout_s))
+    def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0, patience_s: float = 0.0) -> None:
+        super().__init__(url, key, timeout_s, patience_s)
+        self._http = httpx.Client(transport=self._way.transport(), **self._options)
 
     def send(self, call: Call[T]) -> T:
         """Sends a call, again where that is safe and promising."""
-        return Retrying(**policy(call.repeatable))(self._once, call)
+        return Retrying(**self._policy(call.repeatable))(self._once, call)
+
+    def score_batch(self, images: Sequence[ImageSource], options: ScoreOptions | None = None) -> ScoreBatchResponse:
+        """The quality of any number of images, by one version of the weights."""
+        batch = Batch(images, options)
+        while batch:
+            try:
+                Retrying(**self._policy(True))(lambda: batch.take_all(self._once(batch.call())))
+            except Lost:
+                batch.keep(batch.given_up())
+        return batch.answer() or _empty(self.info())
 
     def score_stream(
         self, images: Sequence[ImageSource], options: ScoreOptions | None = None
     ) -> Iterator[ScoreBatchItem]:
-        """As `score_batch`, each item as soon as it is ready. Once items come, nothing is sent again."""
-        call = calls.score_batch(images, options)
-        response = Retrying(**policy(call.repeatable))(self._open, call)
-        try:
-            yield from map(ScoreBatchItem.model_validate_json, response.iter_lines())
-        finally:
-            response.close()
+        """As `score_batch`, each item as soon as it is ready. An item names its version."""
+        batch = Batch(images, options)
+        while batch:
+            try:
+                for attempt in Retrying(**self._policy(True)):
+                    with attempt:
+                        response = self._open(batch.call())
+                        try:
+                            with self._way.named():
+                                for line in response.iter_lines():
+                                    yield from batch.take(self._read(ScoreBatchItem, line, response))
+                        finally:
+                            response.close()
+                        batch.check()
+            except Lost:
+                yield from batch.given_up()
 
     def wait_ready(self, seconds: float = 300.0) -> HealthResponse:
         """Waits until the service answers. Raises the last failure after `seconds`."""
@@ -87,14 +141,16 @@ class Client:
         self._http.close()
 
     def _once(self, call: Call[T]) -> T:
-        return _answer(call, self._http.request(**_request(call)))
+        with self._way.named():
+            return self._answer(call, self._http.request(**self._request(call)))
 
     def _open(self, call: Call[Any]) -> httpx.Response:
-        response = self._http.send(self._http.build_request(**_request(call, _LINES)), stream=True)
-        if not response.is_success:
-            response.read()
-            raise _refusal(response)
-        return response
+        with self._way.named():
+            response = self._http.send(self._http.build_request(**self._request(call, _LINES)), stream=True)
+            if not response.is_success:
+                response.read()
+                raise answers.refusal(response, self._way.proxied)
+            return response
 
     def __enter__(self) -> Self:
         return self
@@ -103,12 +159,11 @@ class Client:
         self.close()
 
 
-class AsyncClient:
+class AsyncClient(_Base):
     """The asynchronous client, otherwise as `Client`."""
 
     score = _awaited(calls.score)
     compare = _awaited(calls.compare)
-    score_batch = _awaited(calls.score_batch)
     rank = _awaited(calls.rank)
     info = _awaited(calls.info)
     versions = _awaited(calls.versions)
@@ -122,26 +177,51 @@ class AsyncClient:
     rollouts = _awaited(calls.rollouts)
     exact_votes = _awaited(calls.exact_votes)
 
-    def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0) -> None:
-        limits = httpx.Limits(max_connections=None)
-        headers, timeout = _authorization(key), _timeout(timeout_s)
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, limits=limits)
+    def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0, patience_s: float = 0.0) -> None:
+        super().__init__(url, key, timeout_s, patience_s)
+        self._http = httpx.AsyncClient(transport=self._way.async_transport(), **self._options)
 
     async def send(self, call: Call[T]) -> T:
         """Sends a call, again where that is safe and promising."""
-        return await AsyncRetrying(**policy(call.repeatable))(self._once, call)
+        return await AsyncRetrying(**self._policy(call.repeatable))(self._once, call)
+
+    async def score_batch(
+        self, images: Sequence[ImageSource], options: ScoreOptions | None = None
+    ) -> ScoreBatchResponse:
+        """The quality of any number of images, by one version of the weights."""
+        batch = Batch(images, options)
+
+        async def ask() -> None:
+            batch.take_all(await self._once(batch.call()))
+
+        while batch:
+            try:
+                await AsyncRetrying(**self._policy(True))(ask)
+            except Lost:
+                batch.keep(batch.given_up())
+        return batch.answer() or _empty(await self.info())
 
     async def score_stream(
         self, images: Sequence[ImageSource], options: ScoreOptions | None = None
     ) -> AsyncIterator[ScoreBatchItem]:
-        """As `score_batch`, each item as soon as it is ready. Once items come, nothing is sent again."""
-        call = calls.score_batch(images, options)
-        response: httpx.Response = await AsyncRetrying(**policy(call.repeatable))(self._open, call)
-        try:
-            async for line in response.aiter_lines():
-                yield ScoreBatchItem.model_validate_json(line)
-        finally:
-            await response.aclose()
+        """As `score_batch`, each item as soon as it is ready. An item names its version."""
+        batch = Batch(images, options)
+        while batch:
+            try:
+                async for attempt in AsyncRetrying(**self._policy(True)):
+                    with attempt:
+                        response = await self._open(batch.call())
+                        try:
+                            with self._way.named():
+                                async for line in response.aiter_lines():
+                                    for item in batch.take(self._read(ScoreBatchItem, line, response)):
+                                        yield item
+                        finally:
+                            await response.aclose()
+                        batch.check()
+            except Lost:
+                for item in batch.given_up():
+                    yield item
 
     async def wait_ready(self, seconds: float = 300.0) -> HealthResponse:
         """Waits until the service answers. Raises the last failure after `seconds`."""
@@ -152,14 +232,16 @@ class AsyncClient:
         await self._http.aclose()
 
     async def _once(self, call: Call[T]) -> T:
-        return _answer(call, await self._http.request(**_request(call)))
+        with self._way.named():
+            return self._answer(call, await self._http.request(**self._request(call)))
 
     async def _open(self, call: Call[Any]) -> httpx.Response:
-        response = await self._http.send(self._http.build_request(**_request(call, _LINES)), stream=True)
-        if not response.is_success:
-            await response.aread()
-            raise _refusal(response)
-        return response
+        with self._way.named():
+            response = await self._http.send(self._http.build_request(**self._request(call, _LINES)), stream=True)
+            if not response.is_success:
+                await response.aread()
+                raise answers.refusal(response, self._way.proxied)
+            return response
 
     async def __aenter__(self) -> Self:
         return self
@@ -174,33 +256,8 @@ def _timeout(seconds: float) -> httpx.Timeout:
 
 
 def _authorization(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"Authorization": f"Bearer {key}"}
+    return {} if key is None else {"Authorization": f"Bearer {key.strip()}"}
 
 
-def _request(call: Call[Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
-    return {"method": call.method, "url": call.path, "headers": headers, **call.body}
-
-
-def _answer(call: Call[T], response: httpx.Response) -> T:
-    if response.is_success:
-        return TypeAdapter(call.answer).validate_json(response.content or b"null")
-    raise _refusal(response)
-
-
-def _refusal(response: httpx.Response) -> ServiceError:
-    return ServiceError(_problem(response), retry_after(response.headers.get("Retry-After")))
-
-
-def _problem(response: httpx.Response) -> Problem:
-    """The service's problem, or one made of what something between answered."""
-    try:
-        return Problem.model_validate_json(response.content)
-    except ValidationError:
-        return Problem(
-            title=response.reason_phrase,
-            status=response.status_code,
-            detail="The answer is not the service's own.",
-            instance=response.url.path,
-            code="http_error",
-            request_id=response.headers.get("X-Request-Id", ""),
-        )
+def _empty(info: InfoResponse) -> ScoreBatchResponse:
+    return ScoreBatchResponse(results=[], model=info.model, version=info.version)

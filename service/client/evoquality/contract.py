@@ -17,6 +17,8 @@ Mode = Literal["expected", "sampled"]
 Role = Literal["serve", "rollout"]
 
 MAX_BATCH, MAX_RANKED = 64, 64
+VERSION_HEADER = "X-EvoQuality-Version"
+"""In every answer: the version of the service's software."""
 
 EncodedImage = Annotated[
     str, Field(min_length=1, description="Base64, a data: URL, or an https: URL where the service allows its host.")
@@ -32,7 +34,11 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Message(BaseModel):
-    """Base of all messages: unknown fields are an error, not silently dropped."""
+    """Base of answers, and of what is kept in files. Fields that a newer version added are ignored."""
+
+
+class Request(BaseModel):
+    """Base of requests: unknown fields are an error, not silently dropped."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,7 +55,7 @@ class Problem(BaseModel):
     request_id: str
 
 
-class Options(Message):
+class Options(Request):
     """Options of a question to the model.
 
     `expected` reads the model's own probabilities and is repeatable; only profiles that answer without thinking
@@ -267,7 +273,7 @@ class Benchmark(Message):
     srcc: Annotated[float, Field(ge=-1, le=1)]
 
 
-class BenchmarksRequest(Message):
+class BenchmarksRequest(Request):
     """`PUT /internal/versions/{id}/benchmarks`: results by the name of the set; replaces earlier ones."""
 
     benchmarks: dict[Annotated[str, Field(min_length=1, max_length=64)], Benchmark]
@@ -298,7 +304,7 @@ class SwapResponse(Message):
     reload_ms: float = Field(description="Loading the weights and emptying the caches.")
 
 
-class RolloutPrompt(Message):
+class RolloutPrompt(Request):
     """One prompt of a batch: a task over images that the batch carries, asked `samples` times."""
 
     task: Task
@@ -307,7 +313,7 @@ class RolloutPrompt(Message):
     seed: Seed | None = None
 
 
-class RolloutRequest(Message):
+class RolloutRequest(Request):
     """`POST /internal/rollouts`: many prompts, answered by one version (and one adapter) of the weights."""
 
     images: dict[str, Base64Image]
@@ -342,13 +348,13 @@ class RolloutResponse(Message):
     version: str
 
 
-class WeightsRequest(Message):
+class WeightsRequest(Request):
     """`PUT /internal/weights`: the safetensors in `<handover>/<name>`; rollouts then give `name` as their version."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-class ExactVotesRequest(Message):
+class ExactVotesRequest(Request):
     """`POST /internal/exact-votes`: pairs of images that the batch carries, answered by one version of the weights."""
 
     images: dict[str, Base64Image]
@@ -378,7 +384,7 @@ class ExactVotesResponse(Message):
     version: str
 
 
-class AdapterRequest(Message):
+class AdapterRequest(Request):
     """`POST /internal/adapters`: load `<store>/adapters/<name>` under a name never used before."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]

@@ -5,18 +5,20 @@ Imports neither torch, vLLM nor transformers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
-from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay, wait_fixed
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay, stop_all, wait_fixed
 from tenacity import wait_random_exponential as wait_random
 
 from evoquality.contract import Problem
 
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 60.0
+_AWAY = {502, 503, 504}
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -29,22 +31,29 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def policy(repeatable: bool) -> dict[str, Any]:
+class Lost(ServiceError):
+    """Some images of a batch have no answer, for a reason that passes."""
+
+
+def policy(repeatable: bool, seconds: float, waiting: Callable[[BaseException], object]) -> dict[str, Any]:
     """Retries requests that never arrived, and those refused with a Retry-After of up to a minute.
 
-    Repeatable calls are also retried after a lost answer and after 503.
+    Repeatable calls are also retried after a lost answer, after 503, and after what a gateway says while its service is
+    away. There are at least five attempts, and further ones for `seconds`. `waiting` hears the reason of each pause.
     """
 
     def again(error: BaseException) -> bool:
         if isinstance(error, ServiceError):
-            return _invites(error.problem, repeatable) and (error.retry_after_s or 0) <= _LONGEST_WAIT_S
+            invited = isinstance(error, Lost) or _invites(error.problem, repeatable, seconds > 0)
+            return invited and (error.retry_after_s or 0) <= _LONGEST_WAIT_S
         lost = repeatable and not isinstance(error, httpx.TimeoutException)
         return isinstance(error, httpx.TransportError if lost else _NEVER_SENT)
 
     return {
         "retry": retry_if_exception(again),
-        "stop": stop_after_attempt(_ATTEMPTS),
+        "stop": stop_all(stop_after_attempt(_ATTEMPTS), stop_after_delay(seconds)),
         "wait": _wait,
+        "before_sleep": lambda state: waiting(state.outcome.exception()),
         "reraise": True,
     }
 
@@ -54,7 +63,7 @@ def patience(seconds: float) -> dict[str, Any]:
 
     def not_yet(error: BaseException) -> bool:
         if isinstance(error, ServiceError):
-            return error.problem.status == 503
+            return error.problem.status in _AWAY
         return isinstance(error, httpx.TransportError)
 
     return {
@@ -78,11 +87,22 @@ def retry_after(header: str | None) -> float | None:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _invites(problem: Problem, repeatable: bool) -> bool:
-    """True for refusals that a retry may resolve. Not drain_timeout: each retry makes all users wait."""
+def is_outage(error: BaseException) -> bool:
+    """True if nothing is wrong with the request: the service is not there, or something in front of it says so."""
+    if isinstance(error, ServiceError):
+        return error.problem.status in _AWAY and error.problem.code == "http_error"
+    return isinstance(error, _NEVER_SENT) or not isinstance(error, httpx.TimeoutException)
+
+
+def _invites(problem: Problem, repeatable: bool, patient: bool) -> bool:
+    """True for refusals that a retry may resolve. Not drain_timeout: each retry makes all users wait.
+
+    A deadline that passed in the service itself is tried again by the patient alone.
+    """
     if problem.status == 429 or problem.code == "too_busy":
         return True
-    return repeatable and problem.status == 503 and problem.code != "drain_timeout"
+    away = problem.status == 503 or (problem.status in _AWAY and (patient or problem.code == "http_error"))
+    return repeatable and away and problem.code != "drain_timeout"
 
 
 def _wait(state: RetryCallState) -> float:

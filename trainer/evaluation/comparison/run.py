@@ -65,7 +65,7 @@ def evaluated(model: Model, benchmarks: Sequence[Benchmark], stages: Stages) -> 
             for benchmark, there in asked:
                 missing, name = len(there.missing(benchmark.ids)), f"{model.name}: {benchmark.name}"
                 with stages.stage(name, total=missing, unit="images") as advance:
-                    ask(url, benchmark, settings.protocol, there, key=settings.key, advance=advance)
+                    ask(url, benchmark, settings.protocol, there, settings.key, settings.patience, advance)
     return measured(benchmarks, settings.protocol, model.folder)
 
 

@@ -23,7 +23,7 @@ from trainer.errors import UserError
 from trainer.evaluation.benchmarks.benchmark import Benchmark
 from trainer.evaluation.pseudo_labels.accuracy import changes
 from trainer.evaluation.pseudo_labels.figures import beside_truth, without_truth
-from trainer.files import read_json, write_json
+from trainer.files import built, read_json, write_json
 from trainer.leftovers import folder_lock
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.progress import Stages
@@ -74,7 +74,7 @@ def questions(benchmark: Benchmark, file: Path, *, groups: int, size: int, seed:
 
 def kept(file: Path) -> Questions:
     """Reads drawn questions."""
-    return Questions(**read_json(file))
+    return built(Questions, read_json(file))
 
 
 def _drawn(benchmark: Benchmark, count: int, size: int, seed: int) -> Questions:
