@@ -72,7 +72,7 @@ def in_tenths(weights: Mapping[float, float]) -> dict[float, float]:
     tenths: dict[float, float] = {}
     for score, weight in weights.items():
         tenth = math.floor(round(score * 1000) / 100) / 10
-        tenths[tenth] = tenths.get(tenth, 0.0) + weight / total
+        tenths[tenth] = min(1.0, tenths.get(tenth, 0.0) + weight / total)
     return dict(sorted(tenths.items()))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL.Image import Image
 
 from evoquality.contract import VersionInfo
+from service.answers import MAX_SCORE, MIN_SCORE
 from service.engine.protocol import END, Engine, Prompt, only_from
 from service.judging.estimates import ScoreEstimate, VoteEstimate
 from service.judging.score_tree import LONGEST, SCORES, TOKENS, FloatArray, ScoreTree
@@ -47,10 +48,10 @@ def _estimate(probabilities: FloatArray) -> ScoreEstimate:
     readable = float(probabilities.sum())
     if readable <= 0:
         return ScoreEstimate(None, None, 1.0, {})
-    weights = probabilities / readable
-    mean = float(weights @ SCORES)
+    weights = probabilities / readable  # whose sums may exceed 1 by a rounding
+    mean = min(MAX_SCORE, max(MIN_SCORE, float(weights @ SCORES)))
     std = math.sqrt(weights @ (SCORES - mean) ** 2)
-    bars = np.add.reduceat(weights, np.arange(0, len(SCORES), 10))
+    bars = np.minimum(1, np.add.reduceat(weights, np.arange(0, len(SCORES), 10)))
     tenths = dict(zip(SCORES[::10].tolist(), bars.tolist(), strict=True))
-    entropy = -float(bars[bars > 0] @ np.log(bars[bars > 0]))
+    entropy = abs(float(bars[bars > 0] @ np.log(bars[bars > 0])))
     return ScoreEstimate(mean, std, max(0.0, 1 - readable), tenths, entropy)

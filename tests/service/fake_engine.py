@@ -23,6 +23,8 @@ def plain_answer(prompt: Prompt, sampling: Sampling, index: int) -> str:
 class FakeEngine:
     """Keeps the rules of the real one: nothing is answered while paused, and it dies of unknown adapters."""
 
+    arithmetic = "float32 of a fake engine"
+
     def __init__(self, version: str, answer: Answer = plain_answer) -> None:
         self.version = version
         self.answer = answer
