@@ -39,7 +39,7 @@ class Expected:
         prompt = Prompt("compare", shown, PROFILES[version.profile])
         followed = await self._engine.follow(prompt, [""], (*VOTES, END), steps=1, priority=priority)
         paths = only_from(version.id, followed)
-        first, second = (paths.steps[0][0].probabilities[vote] for vote in VOTES)
+        first, second = (min(1.0, paths.steps[0][0].probabilities[vote]) for vote in VOTES)
         return VoteEstimate(first, second, max(0.0, 1 - first - second))
 
 

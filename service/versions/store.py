@@ -160,7 +160,10 @@ class VersionStore:
         return manifest
 
     def manifest(self, version: str) -> Manifest:
-        """The manifest of a version. Raises UnknownVersion, LinkInStore, or VersionError (`bad_manifest`, `hash_mismatch`)."""
+        """The manifest of a version.
+
+        Raises UnknownVersion, LinkInStore, or VersionError (`bad_manifest`, `hash_mismatch`).
+        """
         try:
             manifest = read_json(self.path(version) / MANIFEST, Manifest)
         except FileNotFoundError:
@@ -250,6 +253,7 @@ class VersionStore:
             now, written = moved()
             if not written:
                 write_atomically(self.root / "ACTIVE", now.model_dump_json() + "\n")
+        self._pointer = now
         return now
 
     def _read_pointer(self) -> tuple[Active | None, bool]:

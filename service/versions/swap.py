@@ -87,7 +87,9 @@ class Swapper:
             return await _counted(name, self._overwrite(name))
 
     async def _overwrite(self, name: str) -> SwapResponse:
-        path = handed_over(self._settings.handover or self._store.within("handover"), name)
+        if not self._settings.handover:
+            self._store.within("handover")
+        path = handed_over(self._settings.handover_folder, name)
         await asyncio.to_thread(check_tensors, path, self._form)
         files = await asyncio.to_thread(hashes, path)
         info = self._swap_lock.version.model_copy(
@@ -111,7 +113,7 @@ class Swapper:
     def _check_way_back(self, version: str) -> None:
         """Refuses to try a version if those weights that answer could not be restored; a rollback is always tried."""
         pointer = self._store.pointer() if self._settings.moves_pointer else None
-        if pointer is None or version == pointer.previous:
+        if pointer is None or version in (pointer.version, pointer.previous):
             return
         try:
             check_unchanged(self._loaded, self._files)

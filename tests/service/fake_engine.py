@@ -30,6 +30,8 @@ class FakeEngine:
         self.answer = answer
         self.seconds = 0.0
         self.bad_weights: set[str] = set()
+        self.loaded: list[str] = []
+        self.logprobs: dict[str, float] = {}
         self.adapters: dict[str, Adapter] = {}
         self.asked: list[tuple[Prompt, Sampling, Adapter | None, int]] = []
         self.running = 0
@@ -58,7 +60,7 @@ class FakeEngine:
         finally:
             self.running -= 1
         texts = [self.answer(prompt, sampling, index) for index in range(sampling.n)]
-        logprobs = [-0.5] if sampling.logprobs else []
+        logprobs = [self.logprobs.get(version, -0.5)] if sampling.logprobs else []
         samples = [Sample(text, [1], logprobs, "stop") for text in texts]
         return Generation([1, 2, 3], samples, frozenset({version, self.version}))
 
@@ -82,6 +84,7 @@ class FakeEngine:
 
     async def reload(self, weights: Path, version: str) -> None:
         assert self.paused, "weights replaced under a running engine"
+        self.loaded.append(version)
         if version in self.bad_weights:
             self.version = "half loaded"
             raise RuntimeError("/secret/path cannot be read")

@@ -202,11 +202,6 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
         """None for soft labels: votes that stopped early have a more extreme share than all K."""
         return None if self.labels == "soft" else self.vote_error
 
-    @property
-    def handover_folder(self) -> Path:
-        """The folder of handed-over weights."""
-        return self.handover or self.store / "handover"
-
     @model_validator(mode="after")
     def _has_an_engine_to_overwrite(self) -> EvolveSettings:
         if self.policy == "full" and self.rollout_operator is None:

@@ -90,7 +90,9 @@ def trainer(setting: Setting) -> GRPOTrainer:
     grid = processor.image_processor(rows[0]["image"], return_tensors="pt")["image_grid_thw"]
     assert int(grid.prod()) // 4 == VISUAL_TOKENS
     return GRPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(setting.checkpoint, dtype=torch.float32, trust_remote_code=False),
+        model=AutoModelForImageTextToText.from_pretrained(
+            setting.checkpoint, dtype=torch.float32, trust_remote_code=False
+        ),
         reward_funcs=FidelityReward(setting),
         args=_config(setting),
         train_dataset=Dataset.from_list(rows),
