@@ -1,4 +1,4 @@
-"""A broken entry of the store is named and passed over: it never hides the good ones, and is never an internal error."""
+"""A broken entry of the store is named and passed over: it hides no good one, and is never an internal error."""
 
 from __future__ import annotations
 
