@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from service.api.service import create_service
 from service.errors import EngineDead, VersionError
 from service.versions.canaries import Answer, Answers, Canaries, _alike
 from service.versions.store import VersionStore
-from tests.service.conftest import KEY, World
+from tests.service.conftest import KEY, Listening, World
 from tests.service.fake_engine import FakeEngine, plain_answer
+from tests.service.test_follower import until
 from tests.service.test_swap import score
 
 
@@ -162,6 +165,23 @@ def test_a_promotion_that_has_begun_ends_though_its_client_hangs_up(world: World
         await asyncio.wait((begun,))
 
     run(story())
+    assert world.service.swap_lock.version.id == world.store.active().version == world.second
+
+
+def test_the_operators_route_ends_a_queued_promotion_with_its_client(listening: Listening):
+    world = listening.world
+    held = world.engine.held = asyncio.Event()
+    swapper, port = world.service.swapper, int(listening.operator_url.rpartition(":")[2])
+    with listening.operators as operators, ThreadPoolExecutor(1) as pool:
+        swap = pool.submit(operators.post, f"/internal/versions/{world.second}/promote", timeout=60)
+        until(lambda: world.engine.running > 0)  # its canaries
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            head = f"POST /internal/rollback HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {KEY}\r\n"
+            client.sendall(f"{head}Content-Length: 0\r\n\r\n".encode())
+            until(lambda: bool(swapper._one_at_a_time._waiters))
+        until(lambda: not swapper._one_at_a_time._waiters)
+        held._loop.call_soon_threadsafe(held.set)
+        assert swap.result().status_code == 200
     assert world.service.swap_lock.version.id == world.store.active().version == world.second
 
 

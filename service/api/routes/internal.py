@@ -46,12 +46,14 @@ async def promote(request: Request, version: str) -> SwapResponse:
     A replica that follows the pointer swaps at once, without waiting for its turn, if the pointer names the version;
     a rollout engine leaves the pointer where it is.
     """
+    await request.body()  # from here on it is noticed if the client hangs up
     return await service_of(request).swapper.promote(version)
 
 
 @watched.post("/rollback", dependencies=SERVING)
 async def rollback(request: Request) -> SwapResponse:
     """Hot-swaps the previous version back in; not on a replica that follows the store's pointer."""
+    await request.body()
     return await service_of(request).swapper.rollback()
 
 
