@@ -277,7 +277,7 @@ class VersionStore:
 
     def check_writable(self) -> None:
         """Raises ReadOnlyStore if nothing can be written here."""
-        if not os.access(self.root, os.W_OK):
+        if not _is_writable(self.root):
             raise ReadOnlyStore("The store is read-only here: ask a replica that can write it, or mount it writable.")
 
     def refusal(self, version: str) -> str | None:
@@ -305,12 +305,12 @@ class VersionStore:
         Notes(self.state, "canaries", type(answers), self._tell).write(version, answers)
 
     def sweep(self) -> None:
-        """Removes what killed writers left. Raises OSError, LinkInStore."""
-        for root in {self.root, self.state}:
+        """Removes what killed writers left, where it may. Raises OSError, LinkInStore."""
+        for root in filter(_is_writable, {self.root, self.state}):
             with locked(root):
                 pass
         versions = self.within("versions")
-        if versions.is_dir() and any(versions.glob(".adding-*")):
+        if _is_writable(versions) and any(versions.glob(".adding-*")):
             with suppress(Timeout), _adding(self.root, versions, timeout=0):
                 pass
 
@@ -392,6 +392,10 @@ def _adding(root: Path, versions: Path, timeout: float = -1) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)
 
 
 def _reason(mark: _Mark | Unreadable | None) -> str | None:
