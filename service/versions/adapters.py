@@ -10,8 +10,9 @@ from evoquality.contract import AdapterResponse
 from service.engine.protocol import Adapter, Engine
 from service.errors import UnknownAdapter
 from service.versions.preflight import check_adapter
-from service.versions.store import VersionStore, written
+from service.versions.store import VersionStore
 from service.versions.swap_lock import SwapLock
+from service.versions.writing import written
 
 
 class _Loaded:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from filelock import FileLock
 from pydantic import BaseModel
 
 from service.errors import LinkInStore
 from service.files import Unreadable, read_json, write_atomically
-
-LOCK_SECONDS = 10.0
-"""Time to wait for another process that writes a small file."""
-
-FOLDERS = ("refused", "benchmarks", "canaries")
+from service.versions.writing import locked, without_links
 
 N = TypeVar("N", bound=BaseModel)
 
@@ -62,24 +57,6 @@ class Notes(Generic[N]):
             file = without_links(self._root, self._folder, f"{version}.json")
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, note.model_dump_json() + "\n")
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Lets one process write small files, and removes what killed ones left. Raises OSError, LinkInStore."""
-    with FileLock(without_links(root, "write.lock"), timeout=LOCK_SECONDS):
-        for folder, pattern in ((".", ".ACTIVE-*"), *((folder, ".v*.json-*") for folder in FOLDERS)):
-            for leftover in without_links(root, folder).glob(pattern):
-                leftover.unlink()
-        yield
-
-
-def without_links(root: Path, *parts: str) -> Path:
-    """A path below a resolved folder. Raises LinkInStore if it is a link or leads through one."""
-    path = root.joinpath(*parts)
-    if path.resolve() != path:
-        raise LinkInStore(f"{'/'.join(parts)} is a link or leads through one; put the files themselves there.")
-    return path
 
 
 def children(folder: Path) -> Sequence[str]:

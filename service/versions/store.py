@@ -20,8 +20,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ from service.errors import (
 )
 from service.files import Unreadable, read_json, sync, write_atomically
 from service.versions.contents import MANIFEST, check_unchanged, content_id, hashes, id_of, ignored
-from service.versions.notes import LOCK_SECONDS, N, Notes, children, locked, without_links
+from service.versions.notes import N, Notes, children
+from service.versions.writing import LOCK_SECONDS, adding, locked, without_links
 
 _ID = re.compile(r"v[0-9a-f]{12}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -123,7 +124,7 @@ class VersionStore:
             return self.info(known)
         versions = self.within("versions")
         versions.mkdir(parents=True, exist_ok=True)
-        with _adding(self.root, versions):
+        with adding(self.root, versions):
             if self.path(known).exists():
                 return self.info(known)
             beside = versions / f".adding-{source.name}-{uuid4().hex}"
@@ -311,7 +312,7 @@ class VersionStore:
                 pass
         versions = self.within("versions")
         if _is_writable(versions) and any(versions.glob(".adding-*")):
-            with suppress(Timeout), _adding(self.root, versions, timeout=0):
+            with suppress(Timeout), adding(self.root, versions, timeout=0):
                 pass
 
     def _tell(self, what: str, reason: Exception) -> None:
@@ -362,36 +363,6 @@ class VersionStore:
             known.used[name] = known.last_id
             write_atomically(file, known.model_dump_json() + "\n")
         return known.last_id
-
-
-@contextmanager
-def written() -> Iterator[None]:
-    """Makes a failed write a problem. Raises StoreFailure."""
-    try:
-        yield
-    except OSError as error:
-        reason = "another process keeps it locked" if isinstance(error, Timeout) else error.strerror or "unknown"
-        log.error("the store could not be written: %s", error)
-        raise StoreFailure(f"The store could not be written ({reason}); nothing changed.") from error
-
-
-@contextmanager
-def _adding(root: Path, versions: Path, timeout: float = -1) -> Iterator[None]:
-    """Lets one process add a version, and removes what killed ones left. Raises Timeout."""
-    lock = FileLock(without_links(root, "adding.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if timeout == 0:
-            raise
-        log.info("waiting for another process that adds a version")
-        lock.acquire()
-    try:
-        for leftover in versions.glob(".adding-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        lock.release()
 
 
 def _is_writable(folder: Path) -> bool:

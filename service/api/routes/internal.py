@@ -27,7 +27,7 @@ from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
 from service.concurrency import gather
-from service.versions.store import written
+from service.versions.writing import written
 
 router = APIRouter(
     prefix="/internal",
