@@ -23,6 +23,8 @@ ProblemError                 the base of every problem that a caller can meet: s
 ├── WrongRole           409  a service of this role does not answer such requests
 ├── AdapterNameUsed     409  a name is never used twice
 ├── AdapterRefused      422
+├── LinkInStore         409  a path of the store is a link, or leads through one
+├── StoreFailure        507  the store could not be written
 ├── PointerFailure      507  the store's pointer could not be moved; nothing changed
 ├── DrainTimeout        503  a swap waited too long for running requests; nothing changed
 ├── TooBusy             503  the replica is full
@@ -147,6 +149,14 @@ class AdapterNameUsed(ProblemError):
 
 class AdapterRefused(ProblemError):
     status, code, title = 422, "adapter_refused", "Adapter refused"
+
+
+class LinkInStore(ProblemError):
+    status, code, title = 409, "link_in_store", "A link in the store"
+
+
+class StoreFailure(ProblemError):
+    status, code, title = 507, "store_failure", "The store could not be written"
 
 
 class PointerFailure(ProblemError):

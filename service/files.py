@@ -1,5 +1,5 @@
-"""Text files and file names as people have them, and atomic writes: a reader, or a crash, finds the old file or the
-whole new one."""
+"""Text files and file names as people have them, reads that expect anything, and atomic writes: a reader, or a crash,
+finds the old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
 
 from service.errors import UserError
 
+LARGEST = 16 * 2**20
+"""Bytes of a JSON file; more is not read."""
+M = TypeVar("M", bound=BaseModel)
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # begins like UTF-16's
@@ -59,6 +64,30 @@ def read_key(file: Path) -> str:
     if not (key and key.isascii() and key.isprintable()):
         raise UserError(f"the key file {file} is empty or does not hold a key, which is one line of ASCII characters")
     return key
+
+
+class Unreadable(Exception):
+    """A file that is there but does not hold what it should. The text says why."""
+
+
+def read_json(file: Path, model: type[M]) -> M:
+    """What a JSON file holds. Raises FileNotFoundError; Unreadable for whatever else may lie there."""
+    try:
+        if file.is_symlink() or (file.exists() and not file.is_file()):  # opening a pipe would wait for ever
+            raise Unreadable("it is not a regular file")
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise Unreadable(f"it is longer than {LARGEST} bytes")
+        keeps_all = model.model_config.get("extra") == "allow"
+        return model.model_validate_json(data, extra=None if keeps_all else "ignore")  # newer versions write more
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(file) from None
+    except OSError as error:
+        raise Unreadable(error.strerror or "an error of the disk") from None
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        raise Unreadable(f"{'.'.join(map(str, wrong['loc'])) or 'its content'}: {wrong['msg']}"[:200]) from None
 
 
 @contextmanager

@@ -24,8 +24,7 @@ from service.api.protocol import patient_protocol
 from service.api.service import Service, create_service
 from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings, operator_key
-from service.engine.canary import readable_share
-from service.errors import UserError
+from service.errors import ProblemError, UserError, VersionError
 from service.images.picture import take_heif
 from service.observability import metrics
 from service.observability.logs import logging_to_stderr
@@ -83,6 +82,9 @@ def _run(settings: Settings, vllm_logging: str) -> int:
         take_heif()
     store = VersionStore(settings.store, state)
     version = first_version(store, settings)
+    if not settings.follow:
+        with contextlib.suppress(OSError, ProblemError):  # a later write says why it cannot be written
+            store.sweep()
     _set_engine_environment(settings, vllm_logging)
     addresses = (settings.host, settings.port), (settings.operator_host, settings.operator_port)
     with contextlib.ExitStack() as stack:
@@ -127,12 +129,19 @@ async def _serve(
         profile = PROFILES[version.profile]
         await asyncio.to_thread(strengths.load)
         await engine.warm_up(version.id, profile)
-        share = await readable_share(engine, profile)
+        service = create_service(settings, key, engine, store, version)
+        try:
+            share = await service.swapper.canaries.ask(version)
+        except VersionError as refusal:
+            raise UserError(
+                f"the version {version.id} cannot serve ({refusal}): restore the store, or remove canaries/"
+                f"{version.id}.json in {settings.state_folder} if the machine changed on purpose"
+            ) from refusal
         if share < settings.canary_min_readable:
             log.warning("version %s answers only %.0f %% of the canaries readably", version.id, share * 100)
         metrics.set_version(settings.model_name, version.id)
         metrics.canary_readable.set(share)
-        return await answer(create_service(settings, key, engine, store, version), sockets)
+        return await answer(service, sockets)
     finally:
         engine.shutdown()
 

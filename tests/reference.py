@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -12,7 +11,6 @@ from typing import Any, cast
 from fastapi import FastAPI
 from prometheus_client.metrics import MetricWrapperBase
 
-from evoquality.contract import VersionInfo
 from service.api.openapi import all_errors
 from service.api.problems import HTTP_CODES, HTTP_DETAILS
 from service.api.service import create_service
@@ -23,6 +21,7 @@ from service.configuration.sources import OTHERS, variable
 from service.engine.protocol import Engine
 from service.observability import metrics
 from service.versions.store import VersionStore
+from tests.service.conftest import checkpoint
 
 SERVICE = Path(__file__).parents[1] / "service"
 _HOW_TO_SET = """\
@@ -35,11 +34,10 @@ Kubernetes set `enableServiceLinks: false`, or a Service named `evoquality` puts
 def documents() -> dict[str, str]:
     """The text of every generated file, by its name in `service/`."""
     with TemporaryDirectory() as folder:
-        version = VersionInfo(
-            id="v000000000000", parent=None, created=datetime.now(UTC), profile="plain", origin="", metrics={}
-        )
+        store = VersionStore(Path(folder) / "store")
+        version = store.add(checkpoint(Path(folder) / "source", 1), parent=None, profile="plain", origin="")
         no_engine = cast(Engine, None)  # never asked
-        service = create_service(Settings.model_construct(), "", no_engine, VersionStore(Path(folder)), version)
+        service = create_service(Settings.model_construct(), "", no_engine, store, version)
         public, operators = create_app(service), create_operator_app(service)
     return {
         "openapi.json": _as_json(public),

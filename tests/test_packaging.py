@@ -31,7 +31,7 @@ TRAINER = "from trainer.__main__ import main; main()"
 
 def test_the_exported_names_are_those_that_are_public():
     public = {name for name in vars(evoquality) if not name.startswith("_")}
-    modules = {"calls", "client", "contract", "retries", "annotations", "version"}
+    modules = {"annotations", "answers", "batch", "calls", "client", "contract", "network", "retries"}
     assert set(evoquality.__all__) - {"__version__"} == public - modules
     assert evoquality.__version__ == version("evoquality-service")
 

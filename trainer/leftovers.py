@@ -68,9 +68,9 @@ def clear(run: Path, store: VersionStore, workers: Workers) -> None:
     for part in (*run.glob(f".*{PARTIAL}"), *run.glob(f"round-*/**/.*{PARTIAL}")):
         part.unlink()
     mark = run_id(run)
-    for adapter in (store.root / "adapters").glob(f"{mark}-*"):
+    for adapter in store.within("adapters").glob(f"{mark}-*"):
         workers.remove_adapter(adapter.name)
         shutil.rmtree(adapter, ignore_errors=True)
     for folder in (".", "adapters", "versions"):
-        for unfinished in (store.root / folder).glob(f".*{mark}-*"):
+        for unfinished in store.within(folder).glob(f".*{mark}-*"):
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import cast
 
 from fastapi import Request
@@ -47,6 +48,7 @@ class Service:
     rates: Rates
     readiness: Readiness
     follower: Follower | None
+    listing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def create_service(settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo) -> Service:

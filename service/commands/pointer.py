@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from evoquality.contract import VersionInfo
 from service.commands.common import err, out, stop
 from service.errors import ProblemError, UserError
 from service.versions.importing import import_checkpoint
-from service.versions.preflight import check_candidate
+from service.versions.preflight import Form, check_candidate, form
 from service.versions.store import Active, VersionStore
 
 P = ParamSpec("P")
@@ -48,9 +49,8 @@ def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
 
 @_refused_in_a_sentence
 def promote(folder: Path, version: str) -> Active:
-    """Points at a version after checking that it can replace the active one."""
-    store = _existing(folder)
-    return _move(store, version, _to_replace(store) or store.path(version))
+    """Points at a version after checking that it can replace what serves."""
+    return _move(_existing(folder), version)
 
 
 def _existing(folder: Path) -> VersionStore:
@@ -59,24 +59,25 @@ def _existing(folder: Path) -> VersionStore:
     return VersionStore(folder)
 
 
-def _to_replace(store: VersionStore) -> Path | None:
-    """The active version's folder; None if its files are gone, which is a reason to promote another."""
-    active = store.active()
-    path = active and store.path(active.version)
-    return path if path and any(path.glob("*.safetensors")) else None
+def _serving(store: VersionStore) -> Form | None:
+    """The form of what serves: the active version, or the one before, on which replicas stay if that is broken."""
+    pointer = store.pointer()
+    for version in (pointer.version, pointer.previous) if pointer else ():
+        with suppress(ProblemError):
+            return form(store.path(store.verify(version or "").id))
+    return None
 
 
 @_refused_in_a_sentence
 def rollback(folder: Path) -> Active:
-    """Points at the previous version. It is not compared with the active one, which may be broken."""
+    """Points at the previous version, under the same conditions as a promotion."""
     store = _existing(folder)
-    version = store.previous()
-    return _move(store, version, store.path(version))
+    return _move(store, store.previous())
 
 
-def _move(store: VersionStore, version: str, replaced: Path) -> Active:
+def _move(store: VersionStore, version: str) -> Active:
     err.print(f"Checking the files of {version}.")
-    check_candidate(store, version, replaced)
+    check_candidate(store, version, _serving(store) or form(store.path(version)))
     return store.activate(version)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PIL import Image, ImageFilter
 
 from service.answers import read_scores
 from service.concurrency import gather
-from service.engine.protocol import Engine, Prompt, Sampling
+from service.engine.protocol import Engine, Prompt, Sample, Sampling
 from service.prompts import Profile
 
 _SIDE = 112
@@ -25,9 +27,14 @@ def canary_images() -> list[Image.Image]:
     return [sharp, blurred, dark, flipped]
 
 
-async def readable_share(engine: Engine, profile: Profile) -> float:
-    """Share of the canary pictures that get a readable score at temperature 0."""
+async def ask_canaries(engine: Engine, profile: Profile) -> list[Sample]:
+    """The likeliest answer to each canary picture, with log-probabilities."""
     prompts = [Prompt("score", (image,), profile) for image in canary_images()]
-    answers = await gather(*(engine.generate(prompt, Sampling(1, temperature=0.0)) for prompt in prompts))
-    texts = [answer.samples[0].text for answer in answers]
-    return len(read_scores(texts, profile)) / len(texts)
+    sampling = Sampling(1, temperature=0.0, logprobs=True)
+    answers = await gather(*(engine.generate(prompt, sampling) for prompt in prompts))
+    return [answer.samples[0] for answer in answers]
+
+
+def readable_share(samples: Sequence[Sample], profile: Profile) -> float:
+    """Share of the answers with a readable score."""
+    return len(read_scores([sample.text for sample in samples], profile)) / len(samples)

@@ -97,6 +97,10 @@ class Engine(Protocol):
     Every method raises EngineDead once the engine has died.
     """
 
+    @property
+    def arithmetic(self) -> str:
+        """The data type first, then whatever else answers depend on beside the weights."""
+
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
     ) -> Generation:

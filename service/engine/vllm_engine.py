@@ -16,6 +16,7 @@ import torch
 from transformers import AutoProcessor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from vllm import SamplingParams
+from vllm import __version__ as vllm_version
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
@@ -62,8 +63,12 @@ class VllmEngine:
         except Exception as failure:
             log.error("the engine did not start", exc_info=failure)
             raise EngineFailure("the engine did not start; the log above says why") from failure
-        self._processor = AutoProcessor.from_pretrained(weights)
+        self._processor = AutoProcessor.from_pretrained(weights, trust_remote_code=False)
         self._budget = _pixel_budget(self._processor.image_processor, settings)
+        dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
+        device = f"{settings.tensor_parallel_size} x {current_platform.get_device_name()}"
+        pixels = f"{settings.min_pixels} to {settings.max_pixels} pixels"
+        self.arithmetic = f"{dtype} on {device}, vllm {vllm_version}, {pixels}"
         self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
         self._numbers = itertools.count()
 
@@ -219,6 +224,7 @@ def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
     pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
     return AsyncEngineArgs(
         model=str(weights),
+        trust_remote_code=False,
         served_model_name=settings.model_name,
         dtype=settings.dtype,
         max_model_len=settings.max_model_len,
@@ -289,7 +295,7 @@ def _steps(answer: CompletionOutput, ids: Mapping[str, int]) -> list[Step]:
     steps = []
     for taken, begin, end in zip(answer.token_ids, flat.start_indices, flat.end_indices, strict=True):
         known = dict(zip(flat.token_ids[begin:end], flat.logprobs[begin:end], strict=True))
-        probabilities = {token: math.exp(known[identity]) for token, identity in ids.items()}
+        probabilities = {token: min(1.0, math.exp(known[identity])) for token, identity in ids.items()}
         steps.append(Step(names.get(taken, UNNAMED), probabilities))
     return steps
 

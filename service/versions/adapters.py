@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -13,6 +12,7 @@ from service.errors import UnknownAdapter
 from service.versions.preflight import check_adapter
 from service.versions.store import VersionStore
 from service.versions.swap_lock import SwapLock
+from service.versions.writing import written
 
 
 class _Loaded:
@@ -36,11 +36,14 @@ class Adapters:
     async def load(self, name: str) -> AdapterResponse:
         """Loads `<store>/adapters/<name>`.
 
-        Raises UnknownAdapter, AdapterNameUsed, AdapterRefused. A refused adapter's name counts as used.
+        Raises UnknownAdapter, AdapterNameUsed, AdapterRefused, LinkInStore, StoreFailure. A refused adapter's name
+        counts as used.
         """
         path = self._store.adapter_path(name)
         await asyncio.to_thread(check_adapter, path, self._max_rank)
-        adapter = Adapter(name, self._store.new_adapter_id(name), path.resolve())
+        with written():
+            number = await asyncio.to_thread(self._store.new_adapter_id, name)
+        adapter = Adapter(name, number, path)
         async with self._swap_lock.shared():
             await self._engine.load_adapter(adapter)
             self._loaded[name] = _Loaded(adapter)
@@ -77,7 +80,7 @@ class Adapters:
         await loaded.unused.wait()
         async with self._swap_lock.shared():
             await self._engine.unload_adapter(loaded.adapter)
-        await asyncio.to_thread(shutil.rmtree, loaded.adapter.path, ignore_errors=True)
+        await asyncio.to_thread(self._store.delete_adapter, name)
 
     def forget_all(self) -> None:
         """Forgets all adapters after a swap: the engine dropped them, and they belong to other weights."""

@@ -45,7 +45,7 @@ def _active(store: VersionStore, settings: Settings) -> VersionInfo:
         if settings.checkpoint is None:
             raise UserError(f"the store {settings.store} has no active version: give a checkpoint")
         info = import_checkpoint(store, settings.checkpoint, settings.profile)
-        active = store.activate(info.id)
+        active = store.activate(info.id, if_none=True)
     store.verify(active.version)
     return store.info(active.version)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from evoquality.contract import VersionInfo
 from service.errors import UserError, VersionError
-from service.versions.store import VersionStore, content_id
+from service.versions.preflight import check_tensors, form
+from service.versions.store import VersionStore
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,7 @@ def import_checkpoint(store: VersionStore, given: str, profile: str) -> VersionI
     info = _of_commit(store, given) or _read(store, given, profile)
     if info.profile != profile:
         raise UserError(f"the store has this checkpoint as {info.id} already, with the profile {info.profile}")
-    if store.active() is None:
-        store.activate(info.id)
+    store.activate(info.id, if_none=True)
     return info
 
 
@@ -42,10 +42,7 @@ def _of_commit(store: VersionStore, given: str) -> VersionInfo | None:
 def _read(store: VersionStore, given: str, profile: str) -> VersionInfo:
     checkpoint = find_checkpoint(given)
     log.info("reading %s", given)
-    known = content_id(checkpoint.path)
-    if store.path(known).is_dir():
-        return store.info(known)
-    log.info("copying %s into the store", given)
+    check_tensors(checkpoint.path, form(checkpoint.path))  # what cannot be loaded again may not be the first either
     return store.add(checkpoint.path, parent=None, profile=profile, origin=checkpoint.origin)
 
 

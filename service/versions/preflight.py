@@ -16,16 +16,16 @@ import numpy as np
 
 from evoquality.contract import VersionInfo
 from service.errors import AdapterRefused, UnknownWeights, VersionError
+from service.versions.contents import counts
+from service.versions.meaning import meaning
 from service.versions.store import VersionStore
 
-_INERT_KEYS = {"transformers_version", "_name_or_path"}
 _LAYOUTS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2"}
 _EXPONENTS = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0x7F80}
 _CHUNK = 1 << 22
 _LORA_NAME = re.compile(r"\.lora_([AB])\.weight$")
 _INDEX = "model.safetensors.index.json"
 _HANDOVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_SKIPPED = {"manifest.json", "README.md", _INDEX}
 
 
 class Tensor(NamedTuple):
@@ -38,19 +38,33 @@ class Tensor(NamedTuple):
     end: int
 
 
+class Form(NamedTuple):
+    """What must be alike for one checkpoint to replace another in a running engine, in either direction."""
+
+    tensors: Mapping[str, Tensor]
+    meaning: Mapping[str, str]
+
+
+def form(folder: Path) -> Form:
+    """Reads a checkpoint's headers and small files. Raises VersionError (`unreadable_weights`, `unreadable_file`)."""
+    try:
+        return Form(read_headers(folder), meaning(folder))
+    except (OSError, RecursionError):
+        raise VersionError("unreadable_file", "a file beside the weights cannot be read") from None
+
+
 def check_servable(store: VersionStore, version: str) -> VersionInfo:
     """Verifies every file of a version, and that it was not refused.
 
     Raises UnknownVersion, or VersionError (`refused`, and as `VersionStore.verify` does).
     """
-    info = store.info(version)
+    store.verify(version)
     if reason := store.refusal(version):
         raise VersionError("refused", f"{reason}. Remove its mark in the store's folder `refused` to allow it")
-    store.verify(version)
-    return info
+    return store.info(version)
 
 
-def check_candidate(store: VersionStore, version: str, running: Path) -> VersionInfo:
+def check_candidate(store: VersionStore, version: str, running: Form) -> VersionInfo:
     """Refuses a version that must not serve, or that cannot replace `running`. Takes seconds for each gigabyte.
 
     Raises as `check_servable` and `check_weights` do.
@@ -60,24 +74,29 @@ def check_candidate(store: VersionStore, version: str, running: Path) -> Version
     return info
 
 
-def check_weights(candidate: Path, reference: Path) -> None:
-    """Refuses a candidate whose weights could not replace those of `reference` in a running engine.
+def check_weights(candidate: Path, running: Form) -> None:
+    """Refuses a candidate whose weights could not replace those of a running engine.
 
-    Raises VersionError: `missing_directory`, `different_files`, and as `check_tensors` does.
+    Raises VersionError: `missing_directory`, `different_files`, and as `form` and `check_tensors` do.
     """
     if not candidate.is_dir():
         raise VersionError("missing_directory", "the version has no directory")
-    check_tensors(candidate, reference)
-    _check_other_files(candidate, reference)
+    check_tensors(candidate, running)
+    new, old = form(candidate).meaning, running.meaning
+    if different := sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name)):
+        raise VersionError(
+            "different_files",
+            f"{different[0]} does not mean what the running version's means; a swap replaces weights only",
+        )
 
 
-def check_tensors(candidate: Path, reference: Path) -> None:
-    """Refuses tensors that are not finite, or not those of `reference` by name, shape and type.
+def check_tensors(candidate: Path, running: Form) -> None:
+    """Refuses tensors that are not finite, or not those of the running engine by name, shape and type.
 
     Raises VersionError: `unreadable_weights`, `missing_tensor`, `extra_tensor`, `wrong_shape`, `wrong_dtype`,
     `not_finite`, `bad_index`.
     """
-    new, old = read_headers(candidate), read_headers(reference)
+    new, old = read_headers(candidate), running.tensors
     if missing := sorted(old.keys() - new.keys()):
         raise VersionError("missing_tensor", f"{len(missing)} missing, the first is {missing[0]}")
     if extra := sorted(new.keys() - old.keys()):
@@ -98,6 +117,8 @@ def check_adapter(adapter: Path, max_rank: int) -> None:
 
     `adapter` is a PEFT directory; its tensors must be finite LoRA pairs of one rank of at most `max_rank`.
     """
+    if any(file.is_symlink() for file in adapter.rglob("*")):
+        raise AdapterRefused("An adapter may not hold links; put the files themselves into its directory.")
     try:
         rank = int(json.loads((adapter / "adapter_config.json").read_bytes())["r"])
         tensors = read_headers(adapter)
@@ -133,7 +154,7 @@ def handed_over(folder: Path, name: str) -> Path:
 
 def read_headers(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the folder's safetensors files. Raises VersionError (`unreadable_weights`)."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.glob("*.safetensors") if counts(file.name))
     if not files:
         raise VersionError("unreadable_weights", "there is no safetensors file")
     return dict(entry for file in files for entry in _header(file))
@@ -181,29 +202,3 @@ def _check_index(candidate: Path, tensors: Mapping[str, Tensor]) -> None:
         named = {}
     if named != {name: tensor.file.name for name, tensor in tensors.items()}:
         raise VersionError("bad_index", f"{_INDEX} does not name the tensors of the files")
-
-
-def _check_other_files(candidate: Path, reference: Path) -> None:
-    """A swap replaces weights only: tokenizer, processor and architecture must be the engine's own."""
-    for file in reference.iterdir():
-        if file.name in _SKIPPED or file.suffix == ".safetensors" or file.name.startswith("."):
-            continue
-        if not (candidate / file.name).is_file():
-            raise VersionError("different_files", f"{file.name} is missing")
-        if _meaning(candidate / file.name) != _meaning(file):
-            raise VersionError("different_files", f"{file.name} differs from the running version's")
-
-
-def _meaning(file: Path) -> object:
-    """A file's content. JSON is compared without the keys that a save rewrites and nothing reads."""
-    content = file.read_bytes()
-    if file.suffix != ".json":
-        return content
-    try:
-        return json.loads(content, object_hook=_without_inert_keys)
-    except ValueError:
-        return content
-
-
-def _without_inert_keys(item: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if key not in _INERT_KEYS}

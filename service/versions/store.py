@@ -5,54 +5,66 @@
     <store>/adapters/<name>/    the policy under training, one directory per adapter version
     <store>/refused/<id>.json   why a version must not serve; remove the file to allow it again
     <store>/benchmarks/<id>.json  results of a version on labelled sets
+    <state>/canaries/<id>.json  what a version answered to the canaries when it first served here
     <state>/adapters.json       adapter names used so far and the last integer id; `state` is the store unless each
                                 replica has its own folder
 
-Imports neither torch, vLLM nor transformers.
+No path of the store may be a link or lead through one: what is deleted or written here lies here. A broken file is
+named in the log and passed over. Imports neither torch, vLLM nor transformers.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import math
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, FiniteFloat, field_validator
 
-from evoquality.contract import Benchmark, BenchmarksRequest, VersionInfo
+from evoquality.contract import BenchmarksRequest, ListedVersion, VersionInfo
 from service.errors import (
     AdapterNameUsed,
     InvalidRequest,
+    LinkInStore,
+    ProblemError,
     ReadOnlyStore,
+    StoreFailure,
     UnknownAdapter,
     UnknownVersion,
     UserError,
     VersionError,
 )
-from service.files import sync, write_atomically
+from service.files import Unreadable, read_json, sync, write_atomically
+from service.versions.contents import MANIFEST, check_unchanged, content_id, hashes, id_of, ignored
+from service.versions.notes import N, Notes, children
+from service.versions.writing import LOCK_SECONDS, adding, locked, without_links
 
-MANIFEST = "manifest.json"
-_NOT_COPIED = (MANIFEST, ".*", "*.tmp")
 _ID = re.compile(r"v[0-9a-f]{12}")
-log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+log = logging.getLogger(__name__)
 
 
 class Manifest(VersionInfo):
     """`manifest.json`: the public facts about a version, the sha256 of its files, and the settings that made it."""
 
+    metrics: dict[str, FiniteFloat]
     files: dict[str, str]
     config: dict[str, Any]
+
+    @field_validator("created")
+    @classmethod
+    def _in_a_zone(cls, created: datetime) -> datetime:
+        return created if created.tzinfo else created.replace(tzinfo=UTC)
 
 
 class Active(BaseModel):
@@ -60,6 +72,10 @@ class Active(BaseModel):
 
     version: str
     previous: str | None = None
+
+
+class _Mark(BaseModel):
+    reason: str
 
 
 class _Adapters(BaseModel):
@@ -75,7 +91,16 @@ class VersionStore:
     def __init__(self, root: Path, state: Path | None = None) -> None:
         self.root = root.resolve()
         self.state = state.resolve() if state else self.root
-        self._listed: dict[str, VersionInfo] = {}
+        self._known: dict[str, VersionInfo] = {}
+        self._listed: dict[str, ListedVersion] = {}
+        self._told: set[str] = set()
+        self._pointer: Active | None = None
+        self._marks = Notes(self.root, "refused", _Mark, self._tell)
+        self._results = Notes(self.root, "benchmarks", BenchmarksRequest, self._tell)
+
+    def within(self, *parts: str) -> Path:
+        """A path of the store, existing or not. Raises LinkInStore if it is a link or leads through one."""
+        return without_links(self.root, *parts)
 
     def add(
         self,
@@ -89,57 +114,68 @@ class VersionStore:
     ) -> VersionInfo:
         """Copies the checkpoint in `source` into the store and returns its identity.
 
-        Adding the same content twice gives the same version, with its first manifest. Raises VersionError
-        (`missing_directory`, `no_weights`).
+        Adding the same content twice gives the same version, with its first manifest. Copies one checkpoint at a time.
+        Raises VersionError (`missing_directory`, `no_weights`, `unreadable_file`), LinkInStore.
         """
         if not source.is_dir():
             raise VersionError("missing_directory", "there is no checkpoint directory to add")
         if not any(source.glob("*.safetensors")):
             raise VersionError("no_weights", "the checkpoint has no safetensors file")
-        (self.root / "versions").mkdir(parents=True, exist_ok=True)
-        beside = self.root / "versions" / f".adding-{source.name}-{uuid4().hex}"
-        try:
-            ignore = shutil.ignore_patterns(*_NOT_COPIED)
-            shutil.copytree(source, beside, copy_function=shutil.copyfile, ignore=ignore)
-            files = _hashes(beside)
-            manifest = Manifest(
-                id=_content_id(files),
-                parent=parent,
-                created=datetime.now(UTC),
-                profile=profile,
-                origin=origin,
-                metrics=dict(metrics or {}),
-                files=files,
-                config=dict(config or {}),
-            )
-            if not self.path(manifest.id).exists():
+        known = content_id(source)
+        if self.path(known).exists():
+            return self.info(known)
+        versions = self.within("versions")
+        versions.mkdir(parents=True, exist_ok=True)
+        with adding(self.root, versions):
+            if self.path(known).exists():
+                return self.info(known)
+            beside = versions / f".adding-{source.name}-{uuid4().hex}"
+            try:
+                shutil.copytree(source, beside, copy_function=shutil.copyfile, ignore=ignored)
+                files = hashes(beside)
+                manifest = Manifest(
+                    id=id_of(files),
+                    parent=parent,
+                    created=datetime.now(UTC),
+                    profile=profile,
+                    origin=origin,
+                    metrics={name: value for name, value in (metrics or {}).items() if math.isfinite(value)},
+                    files=files,
+                    config=dict(config or {}),
+                )
                 (beside / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
                 _sync_tree(beside)
                 os.replace(beside, self.path(manifest.id))
-                sync(self.root / "versions")
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+                sync(versions)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
         return self.info(manifest.id)
 
     def verify(self, version: str) -> Manifest:
         """Checks every file against the manifest and the id.
 
-        Raises UnknownVersion, or VersionError (`hash_mismatch`, `bad_manifest`).
+        Raises UnknownVersion, LinkInStore, or VersionError (`hash_mismatch`, `unreadable_file`, `bad_manifest`).
         """
         manifest = self.manifest(version)
-        actual = _hashes(self.path(version))
-        if actual != manifest.files or _content_id(actual) != version or manifest.id != version:
-            raise VersionError("hash_mismatch", "the files are not those the manifest names")
+        check_unchanged(self.path(version), manifest.files)
+        if id_of(manifest.files) != version:
+            raise VersionError("hash_mismatch", f"{MANIFEST} belongs to another version")
         return manifest
 
     def manifest(self, version: str) -> Manifest:
-        """The manifest of a version. Raises UnknownVersion, or VersionError (`bad_manifest`)."""
+        """The manifest of a version.
+
+        Raises UnknownVersion, LinkInStore, or VersionError (`bad_manifest`, `hash_mismatch`).
+        """
         try:
-            return Manifest.model_validate_json((self.path(version) / MANIFEST).read_bytes())
-        except OSError:
+            manifest = read_json(self.path(version) / MANIFEST, Manifest)
+        except FileNotFoundError:
             raise UnknownVersion("The store has no such version.") from None
-        except ValidationError:
-            raise VersionError("bad_manifest", "the manifest cannot be read") from None
+        except Unreadable as reason:
+            raise VersionError("bad_manifest", f"the manifest cannot be read: {reason}") from None
+        if manifest.id != version:
+            raise VersionError("hash_mismatch", f"{MANIFEST} names another version")
+        return manifest
 
     def info(self, version: str) -> VersionInfo:
         """The public facts about a version. Raises as `manifest`."""
@@ -149,47 +185,91 @@ class VersionStore:
     def list(self) -> Sequence[VersionInfo]:
         """All readable versions, oldest first. Manifests never change, so each is read once."""
         found = []
-        for folder in (self.root / "versions").glob("v*"):
-            try:
-                if folder.name not in self._listed:
-                    self._listed[folder.name] = self.info(folder.name)
-            except (UnknownVersion, VersionError):
+        for name in children(self.root / "versions"):
+            if not _ID.fullmatch(name):
                 continue
-            found.append(self._listed[folder.name])
+            try:
+                if name not in self._known:
+                    self._known[name] = self.info(name)
+                found.append(self._known[name])
+            except ProblemError as problem:
+                self._tell(f"version {name}", problem)
         return sorted(found, key=lambda info: (info.created, info.id))
 
+    def listed(self) -> Sequence[ListedVersion]:
+        """All readable versions with their marks and results. Reads again only what has changed; one call at a time."""
+        marks, results = self._marks.all(), self._results.all()
+        return [self._shown(info, marks.get(info.id), results.get(info.id)) for info in self.list()]
+
+    def _shown(
+        self, info: VersionInfo, mark: _Mark | Unreadable | None, results: BenchmarksRequest | Unreadable | None
+    ) -> ListedVersion:
+        refused = _reason(mark)
+        benchmarks = results.benchmarks if isinstance(results, BenchmarksRequest) else {}
+        shown = self._listed.get(info.id)
+        if shown is None or (shown.refused, shown.benchmarks) != (refused, benchmarks):
+            shown = ListedVersion(**info.model_dump(), benchmarks=benchmarks, refused=refused)
+            self._listed[info.id] = shown
+        return shown
+
     def path(self, version: str) -> Path:
-        """The directory of a version, existing or not. Raises UnknownVersion if it cannot be an id."""
+        """The directory of a version, existing or not. Raises UnknownVersion if it cannot be an id, LinkInStore."""
         if not _ID.fullmatch(version):
             raise UnknownVersion("The store has no such version.")
-        return self.root / "versions" / version
+        return self.within("versions", version)
 
     def active(self) -> Active | None:
-        """The pointer, or None in a new store. Raises OSError; UserError if it holds something else."""
+        """The pointer, or None in a new store. Raises UserError if it holds something else."""
         try:
-            return Active.model_validate_json((self.root / "ACTIVE").read_bytes())
+            self._pointer = read_json(self.root / "ACTIVE", Active)
         except FileNotFoundError:
             return None
-        except ValidationError:
-            raise UserError(f"the pointer {self.root / 'ACTIVE'} cannot be read") from None
+        except Unreadable as reason:
+            raise UserError(
+                f"the pointer {self.root / 'ACTIVE'} cannot be read ({reason}): promote a version, which writes it anew"
+            ) from None
+        return self._pointer
 
-    def activate(self, version: str) -> Active:
-        """Points ACTIVE at `version` and keeps the one before. Checks only that the version exists.
+    def pointer(self) -> Active | None:
+        """As `active`, but of a broken pointer the last value that was read here, or None."""
+        return self._read_pointer()[0]
 
-        Raises UnknownVersion, ReadOnlyStore.
+    def activate(self, version: str, *, if_none: bool = False) -> Active:
+        """Points ACTIVE at `version` and keeps the one before; with `if_none` only in a store without a pointer.
+
+        Checks only that the version exists. Raises UnknownVersion, LinkInStore, ReadOnlyStore, OSError.
         """
         self.manifest(version)
-        before = self.active()
-        if before and before.version == version:
-            return before
+
+        def moved() -> tuple[Active, bool]:
+            """The pointer as it is to be, and whether it is written already."""
+            before, whole = self._read_pointer()
+            if before and (if_none or before.version == version):
+                return before, whole
+            return Active(version=version, previous=before.version if before else None), False
+
+        now, written = moved()
+        if written:
+            return now
         self.check_writable()
-        now = Active(version=version, previous=before.version if before else None)
-        write_atomically(self.root / "ACTIVE", now.model_dump_json() + "\n")
+        with locked(self.root):
+            now, written = moved()
+            if not written:
+                write_atomically(self.root / "ACTIVE", now.model_dump_json() + "\n")
+        self._pointer = now
         return now
+
+    def _read_pointer(self) -> tuple[Active | None, bool]:
+        """The pointer, or of a broken one the last value that was read here; and whether it is whole."""
+        try:
+            return self.active(), True
+        except UserError as broken:
+            self._tell("the pointer", broken)
+            return self._pointer, False
 
     def previous(self) -> str:
         """The version to which a rollback leads. Raises UnknownVersion if there is none."""
-        active = self.active()
+        active = self.pointer()
         if active is None or active.previous is None:
             raise UnknownVersion("There is no previous version to go back to.")
         return active.previous
@@ -200,64 +280,85 @@ class VersionStore:
 
     def check_writable(self) -> None:
         """Raises ReadOnlyStore if nothing can be written here."""
-        if not os.access(self.root, os.W_OK):
+        if not _is_writable(self.root):
             raise ReadOnlyStore("The store is read-only here: ask a replica that can write it, or mount it writable.")
 
     def refusal(self, version: str) -> str | None:
         """The reason why a version must not serve; None if it may."""
-        try:
-            return str(json.loads((self.root / "refused" / f"{version}.json").read_bytes())["reason"])
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            return "its mark cannot be read"
+        return _reason(self._marks.of(version))
 
     def refuse(self, version: str, reason: str) -> None:
-        """Marks a version as one that must not serve. Raises UnknownVersion."""
-        self._annotate("refused", version, json.dumps({"reason": reason}))
-
-    def benchmarks(self, version: str) -> dict[str, Benchmark]:
-        """Results by the name of the labelled set; empty if there are none, or none that can be read."""
-        try:
-            text = (self.root / "benchmarks" / f"{version}.json").read_bytes()
-            return BenchmarksRequest.model_validate_json(text, extra="ignore").benchmarks
-        except FileNotFoundError:
-            return {}
-        except ValidationError:
-            log.warning("the benchmarks of version %s cannot be read", version)
-            return {}
+        """Marks a version as one that must not serve. Raises UnknownVersion, LinkInStore, OSError."""
+        self.manifest(version)
+        self._marks.write(version, _Mark(reason=reason))
 
     def record_benchmarks(self, version: str, measured: BenchmarksRequest) -> None:
-        """Replaces the results of a version. Raises UnknownVersion, ReadOnlyStore."""
+        """Replaces the results of a version. Raises UnknownVersion, LinkInStore, ReadOnlyStore, OSError."""
         self.check_writable()
-        self._annotate("benchmarks", version, measured.model_dump_json())
-
-    def _annotate(self, folder: str, version: str, text: str) -> None:
-        """Writes a file about a version beside it: the version itself never changes."""
         self.manifest(version)
-        (self.root / folder).mkdir(exist_ok=True)
-        write_atomically(self.root / folder / f"{version}.json", text + "\n")
+        self._results.write(version, measured)
+
+    def canaries(self, version: str, model: type[N]) -> N | None:
+        """What a version answered to the canaries when it first served here; None if that is not known."""
+        found = Notes(self.state, "canaries", model, self._tell).of(version)
+        return None if isinstance(found, Unreadable) else found
+
+    def record_canaries(self, version: str, answers: BaseModel) -> None:
+        """Keeps what a version answers to the canaries. Raises OSError, LinkInStore."""
+        Notes(self.state, "canaries", type(answers), self._tell).write(version, answers)
+
+    def sweep(self) -> None:
+        """Removes what killed writers left, where it may. Raises OSError, LinkInStore."""
+        for root in filter(_is_writable, {self.root, self.state}):
+            with locked(root):
+                pass
+        versions = self.within("versions")
+        if _is_writable(versions) and any(versions.glob(".adding-*")):
+            with suppress(Timeout), adding(self.root, versions, timeout=0):
+                pass
+
+    def _tell(self, what: str, reason: Exception) -> None:
+        """Names a broken entry in the log, once."""
+        if (told := f"{what} is passed over: {reason}") not in self._told:
+            self._told.add(told)
+            log.warning("%s", told)
 
     def adapter_path(self, name: str) -> Path:
-        """The directory of an adapter. Raises UnknownAdapter if it is missing or cannot be a name."""
+        """The directory of an adapter. Raises UnknownAdapter if it is missing or cannot be a name; LinkInStore."""
         if not _NAME.fullmatch(name):
             raise UnknownAdapter("There is no such adapter.")
-        path = self.root / "adapters" / name
+        path = self.within("adapters", name)
         if not path.is_dir():
             raise UnknownAdapter("There is no such adapter directory in the store.")
         return path
 
+    def delete_adapter(self, name: str) -> None:
+        """Deletes an adapter's directory, unless it is gone, is a link by now, or the store is read-only."""
+        with suppress(UnknownAdapter, LinkInStore):
+            shutil.rmtree(self.adapter_path(name), ignore_errors=True)
+
     def new_adapter_id(self, name: str) -> int:
         """A new integer id, written to disk before it is returned.
 
-        Raises AdapterNameUsed if `name` ever had one: the engine would silently serve the old adapter.
+        Raises AdapterNameUsed if `name` ever had one: the engine would silently serve the old adapter. StoreFailure if
+        the ids given so far cannot be read; OSError.
         """
         if not _NAME.fullmatch(name):
             raise InvalidRequest("An adapter cannot have this name.")
         self.state.mkdir(parents=True, exist_ok=True)
-        file = self.state / "adapters.json"
-        with FileLock(self.state / "adapters.lock"):  # replicas may share the folder
-            known = _Adapters.model_validate_json(file.read_bytes()) if file.exists() else _Adapters()
+        file = without_links(self.state, "adapters.json")
+        with FileLock(without_links(self.state, "adapters.lock"), timeout=LOCK_SECONDS):
+            for leftover in self.state.glob(f".{file.name}-*"):
+                leftover.unlink()
+            try:
+                known = read_json(file, _Adapters)
+            except FileNotFoundError:
+                known = _Adapters()
+            except Unreadable as reason:
+                raise StoreFailure(
+                    f"The ids of adapters given so far cannot be read from {file.name} ({reason}): restore it, or "
+                    "remove it and restart every service that shares its folder."
+                ) from None
             if name in known.used:
                 raise AdapterNameUsed("This adapter name was used before; take a new one.")
             known.last_id += 1
@@ -266,28 +367,14 @@ class VersionStore:
         return known.last_id
 
 
-def content_id(source: Path) -> str:
-    """The id of the version that `VersionStore.add` makes of a checkpoint directory."""
-    return _content_id(_hashes(source, _NOT_COPIED))
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)
 
 
-def _hashes(folder: Path, ignored: Sequence[str] = (MANIFEST,)) -> dict[str, str]:
-    """The sha256 of every file below `folder` by relative name, except files that match an `ignored` pattern."""
-
-    def counts(path: Path) -> bool:
-        parts = path.relative_to(folder).parts
-        return path.is_file() and not any(fnmatch(part, pattern) for part in parts for pattern in ignored)
-
-    files = sorted(path for path in folder.rglob("*") if counts(path))
-    digests = {}
-    for file in files:
-        with file.open("rb") as stream:
-            digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digests
-
-
-def _content_id(files: Mapping[str, str]) -> str:
-    return "v" + hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:12]
+def _reason(mark: _Mark | Unreadable | None) -> str | None:
+    if isinstance(mark, Unreadable):
+        return f"its mark cannot be read ({mark})"
+    return mark.reason if mark else None
 
 
 def _sync_tree(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -12,13 +12,13 @@ from typing import Any
 
 from evoquality.contract import SwapResponse, VersionInfo
 from service.configuration.settings import Settings
-from service.engine.canary import readable_share
 from service.engine.protocol import Engine
 from service.errors import EngineDead, NotActive, PointerFailure, ProblemError, UserError, VersionError
 from service.observability import metrics
-from service.prompts import PROFILES
 from service.versions.adapters import Adapters
-from service.versions.preflight import check_candidate, check_tensors, handed_over
+from service.versions.canaries import Canaries
+from service.versions.contents import check_unchanged, hashes
+from service.versions.preflight import check_candidate, check_tensors, form, handed_over
 from service.versions.store import VersionStore
 from service.versions.swap_lock import SwapLock
 
@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class Swapper:
-    """Changes the serving version, one swap at a time."""
+    """Changes the serving version, one swap at a time.
+
+    What serves is known by the hashes of its files, and by its form at the start: the files may change on the disk.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,11 @@ class Swapper:
         self._adapters = adapters
         self._forget_answers = forget_answers
         self._settings = settings
-        self._loaded = self._base = store.path(swap_lock.version.id)
+        self.canaries = Canaries(engine, store)
+        self._loaded = store.path(swap_lock.version.id)
+        self._files: Mapping[str, str] = store.manifest(swap_lock.version.id).files
+        self._form = form(self._loaded)
+        self._knows_canaries = True
         self._one_at_a_time = asyncio.Lock()
 
     async def promote(self, version: str) -> SwapResponse:
@@ -69,7 +76,7 @@ class Swapper:
         async with self._one_at_a_time:
             if self._settings.follow:
                 raise NotActive(_MOVE_POINTER)
-            return await self._promote(self._store.previous())
+            return await self._promote(await asyncio.to_thread(self._store.previous))
 
     async def overwrite(self, name: str) -> SwapResponse:
         """Loads the weights that the trainer handed over under `name`, which becomes the version.
@@ -84,26 +91,42 @@ class Swapper:
             return await _counted(name, self._overwrite(name))
 
     async def _overwrite(self, name: str) -> SwapResponse:
+        if not self._settings.handover:
+            self._store.within("handover")
         path = handed_over(self._settings.handover_folder, name)
-        await asyncio.to_thread(check_tensors, path, self._base)
+        await asyncio.to_thread(check_tensors, path, self._form)
+        files = await asyncio.to_thread(hashes, path)
         info = self._swap_lock.version.model_copy(
             update={"id": name, "created": datetime.now(UTC), "origin": "handed over", "metrics": {}}
         )
-        return await self._swap(info, path, try_canaries=False)
+        return await _to_its_end(self._swap(info, path, files, try_canaries=False))
 
     async def _promote(self, version: str) -> SwapResponse:
         await self._check_pointer(version)
         if version == self._swap_lock.version.id:
-            return _unchanged(version, self._publish(version))
+            return _unchanged(version, await asyncio.to_thread(self._publish, version))
         return await _counted(version, self._promote_another(version))
 
     async def _promote_another(self, version: str) -> SwapResponse:
-        info = await asyncio.to_thread(check_candidate, self._store, version, self._base)
+        info = await asyncio.to_thread(check_candidate, self._store, version, self._form)
+        await asyncio.to_thread(self._check_way_back, version)
         await self._check_pointer(version)  # it may have moved while the files were read
-        path = self._store.path(version)
-        swap = await self._swap(info, path, try_canaries=True)
-        self._base = path
-        return swap
+        files = self._store.manifest(version).files
+        return await _to_its_end(self._swap(info, self._store.path(version), files, try_canaries=True))
+
+    def _check_way_back(self, version: str) -> None:
+        """Refuses to try a version if those weights that answer could not be restored; a rollback is always tried."""
+        pointer = self._store.pointer() if self._settings.moves_pointer else None
+        if pointer is None or version in (pointer.version, pointer.previous):
+            return
+        try:
+            check_unchanged(self._loaded, self._files)
+        except VersionError as damage:
+            raise VersionError(
+                "no_way_back",
+                f"the serving version could not be restored if this one failed ({damage.detail}): mend its files, or "
+                "roll back",
+            ) from None
 
     async def _check_pointer(self, version: str) -> None:
         """Raises NotActive if the pointer names another version and is followed, or was moved by somebody else;
@@ -112,20 +135,22 @@ class Swapper:
             return
         if self._settings.moves_pointer:
             self._store.check_writable()
-        active = await asyncio.to_thread(self._store.active)
+        active = await asyncio.to_thread(self._store.pointer)
         named, serving = active.version if active else None, self._swap_lock.version.id
         if self._settings.follow and named != version:
             raise NotActive(_MOVE_POINTER)
         if named not in {None, version, serving}:
             raise NotActive(_MOVED.format(named=named, serving=serving))
 
-    async def _swap(self, info: VersionInfo, path: Path, *, try_canaries: bool) -> SwapResponse:
+    async def _swap(
+        self, info: VersionInfo, path: Path, files: Mapping[str, str], *, try_canaries: bool
+    ) -> SwapResponse:
         closing = perf_counter()
         async with self._swap_lock.exclusive(self._settings.drain_seconds):
             drained = perf_counter()
             reloaded, before = await self._load_or_restore(info, path, try_canaries)
             previous = before or self._swap_lock.version.id
-            self._loaded = path
+            self._loaded, self._files, self._knows_canaries = path, files, try_canaries
             self._adapters.forget_all()
             self._forget_answers()
             self._swap_lock.version = info
@@ -164,7 +189,7 @@ class Swapper:
             await self._engine.resume()
             if try_canaries:
                 await self._check_canaries(info)
-            return reloaded, self._publish(info.id)
+            return reloaded, await asyncio.to_thread(self._publish, info.id)
         except EngineDead:
             raise
         except BaseException as failure:
@@ -176,17 +201,20 @@ class Swapper:
             raise
 
     async def _check_canaries(self, info: VersionInfo) -> None:
-        share = await readable_share(self._engine, PROFILES[info.profile])
+        share = await self.canaries.ask(info)
         if share < self._settings.canary_min_readable:
             raise VersionError("unreadable_canaries", f"only {share:.0%} of the canary answers were readable")
         metrics.canary_readable.set(share)
 
     async def _restore(self) -> None:
-        """Loads the previous weights again. If that fails too, shuts the engine down."""
+        """Loads the previous weights again. If they are no longer the same, shuts the engine down."""
         try:
+            await asyncio.to_thread(check_unchanged, self._loaded, self._files)
             await self._engine.pause()
             await self._engine.reload(self._loaded, self._swap_lock.version.id)
             await self._engine.resume()
+            if self._knows_canaries:
+                await self.canaries.ask(self._swap_lock.version)
             self._adapters.forget_all()
         except Exception as failure:
             log.exception("the previous weights could not be restored")
@@ -208,6 +236,16 @@ async def _counted(version: str, swap: Coroutine[Any, Any, SwapResponse]) -> Swa
     metrics.swap_blackout_seconds.observe(response.blackout_ms / 1000)
     log.info("swapped to %s; new requests waited for %.0f ms", version, response.blackout_ms)
     return response
+
+
+async def _to_its_end(swap: Coroutine[Any, Any, SwapResponse]) -> SwapResponse:
+    """Awaits a swap that has begun to its end, even if the caller is cancelled meanwhile."""
+    work = asyncio.ensure_future(swap)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait((work,))
+        raise
 
 
 def _unchanged(version: str, previous: str | None) -> SwapResponse:

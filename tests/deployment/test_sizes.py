@@ -32,7 +32,7 @@ CHECKPOINT = Path("trainer/demo/checkpoint")
 
 @pytest.fixture(scope="module")
 def embedded() -> PreTrainedModel:
-    return weightless(AutoConfig.from_pretrained(CHECKPOINT))
+    return weightless(AutoConfig.from_pretrained(CHECKPOINT, trust_remote_code=False))
 
 
 def test_parameters_are_those_in_the_embedded_checkpoints_file(embedded: PreTrainedModel) -> None:
@@ -51,7 +51,7 @@ def test_the_published_models_have_the_parameters_that_their_hub_pages_show() ->
 
 
 def test_an_adapter_has_the_parameters_of_pefts(embedded: PreTrainedModel) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT)
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, trust_remote_code=False)
     adapted = get_peft_model(model, LoraConfig(r=8, target_modules=LANGUAGE_LINEAR))
     trained, _ = adapted.get_nb_trainable_parameters()
     assert adapter_parameters(embedded, 8) == trained
@@ -63,7 +63,7 @@ def test_full_fine_tuning_trains_as_many_as_the_trainer_does(embedded: PreTraine
 
 
 def test_keys_and_values_take_what_the_model_caches() -> None:
-    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=torch.bfloat16)
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=torch.bfloat16, trust_remote_code=False)
     cache = model(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
     kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert kept == 5 * token_bytes(model.config)

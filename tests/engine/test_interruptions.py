@@ -182,7 +182,7 @@ def test_a_promoted_version_that_is_not_what_the_gate_saw_is_rolled_back(
     copied: TinyRound, first: str, tmp_path: Path
 ) -> None:
     store = copied.service.store
-    encode = AutoTokenizer.from_pretrained(store.path(first)).encode
+    encode = AutoTokenizer.from_pretrained(store.path(first), trust_remote_code=False).encode
 
     def change(tensors: Tensors) -> None:
         """As readable as before, but who said 2 says 4."""

@@ -23,11 +23,15 @@ def plain_answer(prompt: Prompt, sampling: Sampling, index: int) -> str:
 class FakeEngine:
     """Keeps the rules of the real one: nothing is answered while paused, and it dies of unknown adapters."""
 
+    arithmetic = "float32 of a fake engine"
+
     def __init__(self, version: str, answer: Answer = plain_answer) -> None:
         self.version = version
         self.answer = answer
         self.seconds = 0.0
         self.bad_weights: set[str] = set()
+        self.loaded: list[str] = []
+        self.logprobs: dict[str, float] = {}
         self.adapters: dict[str, Adapter] = {}
         self.asked: list[tuple[Prompt, Sampling, Adapter | None, int]] = []
         self.running = 0
@@ -56,7 +60,7 @@ class FakeEngine:
         finally:
             self.running -= 1
         texts = [self.answer(prompt, sampling, index) for index in range(sampling.n)]
-        logprobs = [-0.5] if sampling.logprobs else []
+        logprobs = [self.logprobs.get(version, -0.5)] if sampling.logprobs else []
         samples = [Sample(text, [1], logprobs, "stop") for text in texts]
         return Generation([1, 2, 3], samples, frozenset({version, self.version}))
 
@@ -80,6 +84,7 @@ class FakeEngine:
 
     async def reload(self, weights: Path, version: str) -> None:
         assert self.paused, "weights replaced under a running engine"
+        self.loaded.append(version)
         if version in self.bad_weights:
             self.version = "half loaded"
             raise RuntimeError("/secret/path cannot be read")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from typer.testing import CliRunner
 
 from evoquality.contract import VersionInfo
 from service.cli import app
+from service.versions.importing import import_checkpoint
 from service.versions.store import VersionStore
 from tests.full_disk import small_files
 from tests.service.conftest import checkpoint
@@ -148,3 +152,28 @@ def test_what_is_not_there_is_told(store: VersionStore, two: tuple[str, str], tm
     assert "no previous version" in refused(store, "rollback")
     assert "no checkpoint directory" in refused(store, "import", tmp_path / "nowhere")
     assert "no checkpoint directory" in refused(store, "import", store.info(two[0]).origin)
+
+
+def test_imports_of_one_checkpoint_at_the_same_time_give_one_version(store: VersionStore, tmp_path: Path):
+    source = checkpoint(tmp_path / "a", 1)
+    command = [sys.executable, "-m", "service.cli", "versions", "import", str(source), "--store", str(store.root)]
+    imports = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(4)]
+    told = [one.communicate(timeout=300)[0] for one in imports]
+    assert [one.returncode for one in imports] == [0] * 4, told
+    [version] = store.list()
+    assert store.verify(version.id).id == store.active().version
+    assert [path.name for path in (store.root / "versions").iterdir()] == [version.id]
+
+
+def test_of_different_first_imports_at_the_same_time_one_is_active(store: VersionStore, tmp_path: Path):
+    sources = [checkpoint(tmp_path / str(seed), seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda source: import_checkpoint(VersionStore(store.root), str(source), "plain"), sources))
+    assert len(store.list()) == 4
+    assert store.active().previous is None
+
+
+def test_a_checkpoint_that_could_not_be_loaded_again_is_not_imported(store: VersionStore, tmp_path: Path):
+    source = checkpoint(tmp_path / "a", 1)
+    (source / "model.safetensors.index.json").write_text('{"weight_map": {"a.weight": "model.safetensors"}}')
+    assert "bad_index" in refused(store, "import", source)

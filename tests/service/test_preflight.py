@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from service.errors import AdapterRefused, VersionError
-from service.versions.preflight import Tensor, check_adapter, check_weights, is_finite
+from service.versions.preflight import Tensor, check_adapter, check_weights, form, is_finite
 from tests.service.conftest import adapter, checkpoint
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -29,7 +29,7 @@ def candidate(tmp_path: Path) -> Path:
 
 
 def test_other_values_in_the_same_tensors_pass(candidate: Path, reference: Path):
-    check_weights(candidate, reference)
+    check_weights(candidate, form(reference))
 
 
 def _remove(tensors: Tensors) -> None:
@@ -72,7 +72,7 @@ def test_damaged_tensors_are_refused(candidate: Path, reference: Path, damage: C
     damage(tensors)
     save_file(tensors, candidate / "model.safetensors")
     with pytest.raises(VersionError) as refusal:
-        check_weights(candidate, reference)
+        check_weights(candidate, form(reference))
     assert refusal.value.reason == reason
 
 
@@ -80,38 +80,38 @@ def test_damaged_tensors_are_refused(candidate: Path, reference: Path, damage: C
 def test_what_is_no_safetensors_file_is_refused(candidate: Path, reference: Path, content: bytes):
     (candidate / "model.safetensors").write_bytes(content)
     with pytest.raises(VersionError, match="unreadable_weights"):
-        check_weights(candidate, reference)
+        check_weights(candidate, form(reference))
 
 
 def test_a_cut_file_is_refused(candidate: Path, reference: Path):
     data = (candidate / "model.safetensors").read_bytes()
     (candidate / "model.safetensors").write_bytes(data[:-4])
     with pytest.raises(VersionError, match="unreadable_weights"):
-        check_weights(candidate, reference)
+        check_weights(candidate, form(reference))
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path, reference: Path):
     with pytest.raises(VersionError, match="missing_directory"):
-        check_weights(tmp_path / "nowhere", reference)
+        check_weights(tmp_path / "nowhere", form(reference))
 
 
 def test_another_configuration_cannot_be_swapped_in(candidate: Path, reference: Path):
     (candidate / "config.json").write_text(json.dumps({"model_type": "other"}))
     with pytest.raises(VersionError, match="different_files"):
-        check_weights(candidate, reference)
+        check_weights(candidate, form(reference))
     (candidate / "config.json").unlink()
     with pytest.raises(VersionError, match="different_files"):
-        check_weights(candidate, reference)
+        check_weights(candidate, form(reference))
 
 
 def test_an_index_that_leaves_tensors_out_is_refused(candidate: Path, reference: Path):
     index = candidate / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a.weight": "model.safetensors"}}))
     with pytest.raises(VersionError, match="bad_index"):
-        check_weights(candidate, reference)
+        check_weights(candidate, form(reference))
     whole = {"a.weight": "model.safetensors", "b.bias": "model.safetensors"}
     index.write_text(json.dumps({"weight_map": whole}))
-    check_weights(candidate, reference)
+    check_weights(candidate, form(reference))
 
 
 @pytest.mark.parametrize(

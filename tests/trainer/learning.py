@@ -81,7 +81,7 @@ def rollout(image: Image.Image, random: np.random.Generator, checkpoint: Path) -
 
 @cache
 def processor_of(checkpoint: Path) -> ProcessorMixin:
-    return AutoProcessor.from_pretrained(checkpoint)
+    return AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
 
 
 if __name__ == "__main__":

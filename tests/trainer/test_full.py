@@ -40,7 +40,7 @@ def of_first(model: torch.nn.Module, checkpoint: Path) -> Tensor:
 
 def test_the_reference_stays_the_checkpoint_while_the_policy_moves(policy: FullPolicy, checkpoint: Path) -> None:
     current, reference = policy.with_reference(PICTURES, ANSWERS)
-    base = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    base = AutoModelForImageTextToText.from_pretrained(checkpoint, trust_remote_code=False)
     torch.testing.assert_close(reference.chosen[0, 0], of_first(base, checkpoint), atol=1e-5, rtol=0)
     torch.testing.assert_close(current.chosen[0, 0], of_first(policy.network.model, checkpoint), atol=1e-5, rtol=0)
     assert (current.chosen - reference.chosen).abs().max() > 1e-2
@@ -62,18 +62,18 @@ def test_the_vision_tower_is_trained_if_asked_for(checkpoint: Path) -> None:
 def test_what_is_handed_over_could_replace_the_checkpoints_weights(
     policy: FullPolicy, checkpoint: Path, tmp_path: Path
 ) -> None:
-    from service.versions.preflight import check_tensors
+    from service.versions.preflight import check_tensors, form
 
     policy.hand_over(tmp_path / "weights")
-    check_tensors(tmp_path / "weights", checkpoint)
+    check_tensors(tmp_path / "weights", form(checkpoint))
     policy.save_checkpoint(tmp_path / "saved")
-    saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "saved")
+    saved = AutoModelForImageTextToText.from_pretrained(tmp_path / "saved", trust_remote_code=False)
     current, _ = policy.with_reference(PICTURES, ANSWERS, reference=False)
     torch.testing.assert_close(current.chosen[0, 0], of_first(saved, tmp_path / "saved"), atol=1e-5, rtol=0)
 
 
 def test_weights_are_written_in_the_checkpoints_own_type(checkpoint: Path, tmp_path: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.bfloat16, trust_remote_code=False)
     half = tmp_path / "half"
     half.mkdir()
     for file in checkpoint.iterdir():

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from evoquality import Client
-from service.versions.store import VersionStore, content_id
+from service.versions.contents import content_id
+from service.versions.store import VersionStore
 from tests.service.conftest import KEY, Listening, checkpoint, listening, make_listening
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.errors import Occupied, UserError

@@ -95,7 +95,7 @@ class TorchEngine:
 
     def __post_init__(self) -> None:
         self.policy = policy(self.checkpoint)
-        self.tokenizer = AutoProcessor.from_pretrained(self.checkpoint).tokenizer
+        self.tokenizer = AutoProcessor.from_pretrained(self.checkpoint, trust_remote_code=False).tokenizer
 
     def load_adapter(self, name: str) -> None:
         set_peft_model_state_dict(self.policy._peft, load_file(self.adapters / name / "adapter_model.safetensors"))

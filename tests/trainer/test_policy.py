@@ -44,7 +44,7 @@ def test_the_reference_is_the_checkpoint_itself(policy: LoraPolicy, checkpoint: 
     prompt = policy.network.encode([image])[0]
     with torch.no_grad(), policy.reference():
         found = policy.network.logprobs([prompt], [ANSWERS[:1]]).chosen[0]
-    base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
+    base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto", trust_remote_code=False)
     expected = plain_logprobs(base, checkpoint, image, ANSWERS[0])
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
     assert (policy.network.logprobs([prompt], [ANSWERS[:1]]).chosen[0] - found).abs().max() > 1e-3
@@ -56,7 +56,7 @@ def test_the_merged_checkpoint_answers_as_the_adapter_does(
     with torch.no_grad():
         found = policy.network.logprobs([policy.network.encode([image])[0]], [ANSWERS[:1]]).chosen[0]
     policy.save_checkpoint(tmp_path)
-    merged = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto")
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto", trust_remote_code=False)
     torch.testing.assert_close(found[0], plain_logprobs(merged, tmp_path, image, ANSWERS[0]), atol=1e-5, rtol=0)
 
 

@@ -80,10 +80,10 @@ def test_the_adapters_gradients_equal_the_plain_forwards(policy: LoraPolicy, che
 
 
 def test_all_weights_gradients_equal_the_plain_forwards(checkpoint: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, trust_remote_code=False)
     stock = copy.deepcopy(model)
     logprobs = AnswerLogprobs(model.model.language_model, model.lm_head)
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
     prompts = encode_scores(model.model, processor, PLAIN, PICTURES, gradient=True)
     found = torch.autograd.grad(weighted(unpadded(logprobs(prompts, ANSWERS).chosen)), list(model.parameters()))
     expected = torch.autograd.grad(weighted(plain(stock, checkpoint)), list(stock.parameters()))

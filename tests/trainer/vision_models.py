@@ -52,7 +52,7 @@ def picture(seed: int, height: int, width: int) -> Image.Image:
 
 def plain_logprobs(model: torch.nn.Module, checkpoint: Path, shown: Image.Image, answer: list[int]) -> Tensor:
     """(T,) One row, one answer, the model's own forward: no shared prefix, no cache."""
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
     text = processor.apply_chat_template(chat_messages("score", PLAIN), add_generation_prompt=True, tokenize=False)
     encoded = processor(text=[text], images=[shown], return_tensors="pt")
     length = encoded["input_ids"].shape[1]

@@ -15,7 +15,8 @@ from httpx import TransportError
 
 from evoquality import Client
 from service.prompts import PROFILES
-from service.versions.store import VersionStore, content_id
+from service.versions.contents import content_id
+from service.versions.store import VersionStore
 from trainer.errors import UserError
 from trainer.progress import Stages
 from trainer.serving import serving

@@ -202,11 +202,6 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
         """None for soft labels: votes that stopped early have a more extreme share than all K."""
         return None if self.labels == "soft" else self.vote_error
 
-    @property
-    def handover_folder(self) -> Path:
-        """The folder of handed-over weights."""
-        return self.handover or self.store / "handover"
-
     @model_validator(mode="after")
     def _pool_exists(self) -> EvolveSettings:
         drawn = any(self.run.glob("round-*/pool.jsonl"))  # a round needs nothing of the pool after that

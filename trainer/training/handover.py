@@ -45,7 +45,7 @@ class AdapterHandover(Handover):
 
     def __init__(self, workers: Workers, store: VersionStore, version: str, mark: str) -> None:
         super().__init__(workers, mark)
-        self._adapters = store.root / "adapters"
+        self._adapters = store.within("adapters")
         self._version = version
 
     @contextmanager
@@ -88,7 +88,8 @@ def handover(
         return
     engines = [url.strip() for url in settings.rollout_operator.split(",")]
     with Workers(engines, settings.operator_key(), store, settings.patience, say, overwritten=True) as rollout:
-        yield WeightsHandover(rollout, settings.handover_folder, run_id(settings.run))
+        folder = settings.handover or store.within("handover")
+        yield WeightsHandover(rollout, folder, run_id(settings.run))
 
 
 def _written(policy: Sampled, folder: Path, label: str) -> Path:

@@ -79,7 +79,7 @@ class Network(nn.Module):
 
 def load_model(checkpoint: Path, dtype: torch.dtype | str) -> PreTrainedModel:
     """The checkpoint's model, on the CPU; `dtype` "auto" is the checkpoint's own."""
-    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
+    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, trust_remote_code=False)
 
 
 def encode_scores(
@@ -122,7 +122,7 @@ def _with_pictures(model: PreTrainedModel, ids: Tensor, pixels: Tensor, grids: T
 
 
 def _processor(checkpoint: Path, pixels: Pixels) -> ProcessorMixin:
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
     images = processor.image_processor
     smallest, largest = pixels.get("min_pixels"), pixels.get("max_pixels")
     if smallest or largest:

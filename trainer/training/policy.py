@@ -23,7 +23,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from evoquality.contract import InfoResponse
 from service.prompts import Profile
-from service.versions.store import MANIFEST
+from service.versions.contents import MANIFEST
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs
@@ -246,4 +246,4 @@ def _freeze_tower(model: PreTrainedModel) -> None:
 
 def _dtype(checkpoint: Path) -> torch.dtype:
     """The type of the checkpoint's weights, and so of an engine that loaded it."""
-    return AutoConfig.from_pretrained(checkpoint).dtype or torch.float32
+    return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).dtype or torch.float32

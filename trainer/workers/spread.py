@@ -55,7 +55,7 @@ class AsyncWorkers:
         *,
         overwritten: bool = False,
     ) -> None:
-        adapters = store.root / "adapters"
+        adapters = store.within("adapters")
         self._replicas = [Replica(url, AsyncClient(url, key), adapters, overwritten) for url in urls]
         self._patience = Patience(patience, say)
         self._store = store

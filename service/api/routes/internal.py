@@ -28,6 +28,7 @@ from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
 from service.concurrency import gather
+from service.versions.writing import written
 
 router = APIRouter(
     prefix="/internal",
@@ -35,27 +36,29 @@ router = APIRouter(
     responses=problems(401, 404, 409, 422, 503, 507),
 )
 watched = APIRouter(route_class=WatchedRoute)
-"""Routes whose work is cancelled when the client hangs up. A swap is not: once begun, it ends."""
+"""Routes whose work is cancelled when the client hangs up. A swap is, too, while it waits; once begun, it ends."""
 SERVING, ROLLOUT = [Depends(only_in("serve"))], [Depends(only_in("rollout"))]
 
 
-@router.post("/versions/{version}/promote")
+@watched.post("/versions/{version}/promote")
 async def promote(request: Request, version: str) -> SwapResponse:
     """Checks a version of the store and hot-swaps it in; refused versions never serve. The store's pointer moves along.
 
     A replica that follows the pointer swaps at once, without waiting for its turn, if the pointer names the version;
     a rollout engine leaves the pointer where it is.
     """
+    await request.body()  # from here on it is noticed if the client hangs up
     return await service_of(request).swapper.promote(version)
 
 
-@router.post("/rollback", dependencies=SERVING)
+@watched.post("/rollback", dependencies=SERVING)
 async def rollback(request: Request) -> SwapResponse:
     """Hot-swaps the previous version back in; not on a replica that follows the store's pointer."""
+    await request.body()
     return await service_of(request).swapper.rollback()
 
 
-@router.put("/weights", dependencies=ROLLOUT, openapi_extra=json_form(WeightsRequest))
+@watched.put("/weights", dependencies=ROLLOUT, openapi_extra=json_form(WeightsRequest))
 async def overwrite(request: Request) -> SwapResponse:
     """Role rollout: replaces the weights by those handed over in `<handover>/<name>`; their version is `name`."""
     handed = await read_message(request, WeightsRequest)
@@ -70,7 +73,8 @@ async def overwrite(request: Request) -> SwapResponse:
 async def record_benchmarks(request: Request, version: str) -> None:
     """Replaces what is known of a version's results on labelled sets; `GET /v1/versions` shows it."""
     measured = await read_message(request, BenchmarksRequest)
-    await asyncio.to_thread(service_of(request).store.record_benchmarks, version, measured)
+    with written():
+        await asyncio.to_thread(service_of(request).store.record_benchmarks, version, measured)
 
 
 @watched.post("/rollouts", response_model=RolloutResponse, openapi_extra=json_form(RolloutRequest))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
-from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, ListedVersion, Mode, VersionsResponse
+from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, Mode, VersionsResponse
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.prompts import PROFILES
@@ -17,28 +17,19 @@ info_router = APIRouter(prefix="/v1", tags=["versions"])
 """On both ports: the trainer has the operators' key, but may lack a caller's."""
 
 
-@router.get("/versions", responses=problems(401, 429))
-async def versions(request: Request) -> VersionsResponse:
-    """Every version in the store, the active one and the one before it."""
+@router.get("/versions", responses=problems(401, 429), response_model=VersionsResponse)
+async def versions(request: Request) -> Response:
+    """Every version in the store that can be read, the active one and the one before it."""
     service = service_of(request)
-    known = await asyncio.to_thread(_listed, service.store)
-    active = await asyncio.to_thread(service.store.active)
-    return VersionsResponse(
-        active=service.swap_lock.version.id,
-        previous=active.previous if active else None,
-        versions=known,
-    )
+    async with service.listing:  # threads that wait for one another would keep others waiting
+        content = await asyncio.to_thread(_listing, service.store, service.swap_lock.version.id)
+    return Response(content, media_type="application/json")
 
 
-def _listed(store: VersionStore) -> list[ListedVersion]:
-    return [
-        ListedVersion(
-            **info.model_dump(),
-            benchmarks=store.benchmarks(info.id),
-            refused=store.refusal(info.id),
-        )
-        for info in store.list()
-    ]
+def _listing(store: VersionStore, active: str) -> bytes:
+    pointer = store.pointer()
+    previous = pointer.previous if pointer else None
+    return VersionsResponse(active=active, previous=previous, versions=list(store.listed())).model_dump_json().encode()
 
 
 @info_router.get("/info", responses=problems(401, 429))

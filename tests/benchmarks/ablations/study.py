@@ -47,8 +47,8 @@ def make_supervised(directory: Path, *, contents: range = CONTENTS, steps: int =
     """
     kinds = [kind for name in DOMAIN for kind in SETS[name]]
     pictures = make_pictures("train", contents, os.cpu_count() or 1, kinds)
-    processor = Qwen2_5_VLProcessor.from_pretrained(CHECKPOINT)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype="float32")
+    processor = Qwen2_5_VLProcessor.from_pretrained(CHECKPOINT, trust_remote_code=False)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype="float32", trust_remote_code=False)
     with Progress() as progress:
         tune(
             model,

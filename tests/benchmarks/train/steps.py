@@ -116,7 +116,7 @@ def large(folder: Path) -> Path:
 
 def readable(checkpoint: Path, folder: Path) -> Path:
     """A copy trained to answer pictures of 448 px with scores that fall with the level of distortion."""
-    rng, tokenizer = np.random.default_rng(0), AutoTokenizer.from_pretrained(checkpoint)
+    rng, tokenizer = np.random.default_rng(0), AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     policy = LoraPolicy(checkpoint, PROFILE, rank=64, seed=0)
     optimizer = torch.optim.AdamW(policy.trainable(), lr=1e-3)
     lessons: list[tuple[Prompt, int]] = [

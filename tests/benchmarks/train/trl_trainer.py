@@ -86,11 +86,13 @@ def trainer(setting: Setting) -> GRPOTrainer:
         for group in setting.groups
         for image in group
     ]
-    processor = AutoProcessor.from_pretrained(setting.checkpoint, padding_side="left")
+    processor = AutoProcessor.from_pretrained(setting.checkpoint, padding_side="left", trust_remote_code=False)
     grid = processor.image_processor(rows[0]["image"], return_tensors="pt")["image_grid_thw"]
     assert int(grid.prod()) // 4 == VISUAL_TOKENS
     return GRPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(setting.checkpoint, dtype=torch.float32),
+        model=AutoModelForImageTextToText.from_pretrained(
+            setting.checkpoint, dtype=torch.float32, trust_remote_code=False
+        ),
         reward_funcs=FidelityReward(setting),
         args=_config(setting),
         train_dataset=Dataset.from_list(rows),
