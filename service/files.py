@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+PARTIAL = ".partial"
+"""Names of files that a kill left half written end so."""
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
@@ -15,7 +18,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
     A block that fails leaves `file` as it was. Raises OSError.
     """
-    beside = file.with_name(f".{file.name}-{uuid4().hex}")
+    beside = file.with_name(f".{file.name}-{uuid4().hex}{PARTIAL}")
     try:
         yield beside
         sync(beside)

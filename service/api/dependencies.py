@@ -78,10 +78,10 @@ class Admission:
     async def __call__(self, request: Request) -> AsyncIterator[None]:
         check_open(request)
         if self._count >= self._limit:
-            raise TooBusy("The service has as many requests as it takes; try again.")
+            raise TooBusy("The service is at its limit of requests (max_in_flight); retry after Retry-After.")
         size: int = request.state.body_bytes
         if self._bytes + size > self._max_bytes:
-            raise TooBusy("The service has as many bytes of bodies as it takes; try again.")
+            raise TooBusy("The running requests' bodies fill the limit (max_bodies_mib); retry after Retry-After.")
         self._count += 1
         self._bytes += size
         metrics.in_flight.set(self._count)

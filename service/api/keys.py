@@ -99,7 +99,7 @@ class Keys:
         try:
             self._keys = read_keys(self._file)
         except UserError as error:
-            log.error("the keys stay as they were: %s", error)
+            log.error("the keys file was not reloaded, the earlier keys stay valid: %s", error)
         else:
             log.info("read %d keys", len(self._keys))
 
@@ -180,18 +180,20 @@ class Rates:
         if limit is None:
             return
         if count > limit:
-            raise InvalidRequest(f"The request counts {count}; this key has {limit} a minute. Send fewer images.")
+            raise InvalidRequest(
+                f"The request holds {count} images, but this key may send {limit} a minute; send fewer."
+            )
         item = RateLimitItemPerMinute(limit)
         if not await self._window.hit(item, key.name, cost=count):
             in_the_way = self._storage.events[item.key_for(key.name)][limit - count]
             wait = math.ceil(in_the_way.atime + WINDOW_SECONDS - time.time())
-            raise RateLimited(f"This key has {limit} requests a minute.", max(1, wait))
+            raise RateLimited(f"This key's limit is {limit} requests a minute.", max(1, wait))
 
     @contextmanager
     def running(self, key: Key) -> Iterator[None]:
         """Counts a running request until the block ends. Raises RateLimited beyond the key's `max_in_flight`."""
         if key.max_in_flight is not None and self._running[key.name] >= key.max_in_flight:
-            raise RateLimited(f"This key has {key.max_in_flight} requests at the same time.", 1)
+            raise RateLimited(f"This key's limit is {key.max_in_flight} requests at once.", 1)
         self._running[key.name] += 1
         try:
             yield

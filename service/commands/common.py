@@ -54,6 +54,8 @@ def ask(url: str, key: str | None, call: Callable[[Client], T]) -> T:
         stop(error.problem.detail)
     except httpx.InvalidURL:
         stop(f"{url} is not a URL. Give one like {LOCAL}.")
+    except UnicodeEncodeError:  # of the header with the key
+        stop("The key holds characters outside ASCII, which no key has. Give it as `evoquality keys add` showed it.")
     except httpx.TimeoutException:
         stop("The service did not answer in time.")
     except httpx.TransportError:
@@ -74,6 +76,6 @@ def need(extra: str, what: str) -> None:
         stop(f"{missing}.")
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def number(value: float | None) -> str:
     """A number for a table; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.2f}"

@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _room_for_a_body(self) -> Settings:
         if self.max_bodies_mib * 2**20 < max(self.max_upload_bytes, self.max_batch_bytes):
-            raise ValueError("max_bodies_mib is less than one body: max_upload_bytes and max_batch_bytes are in bytes")
+            raise ValueError("max_bodies_mib must be at least max_upload_bytes and max_batch_bytes, which are in bytes")
         return self
 
     @model_validator(mode="after")

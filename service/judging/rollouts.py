@@ -62,7 +62,7 @@ def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]
         if len(prompt.images) != (1 if prompt.task == "score" else 2):
             raise InvalidRequest(f"prompts.{index}: score takes one image, compare takes two.")
         if not images.keys() >= set(prompt.images):
-            raise InvalidRequest(f"prompts.{index}: an image it names is not in the batch.")
+            raise InvalidRequest(f"prompts.{index} names an image that `images` does not contain.")
 
 
 def _result(generation: Generation) -> RolloutResult:

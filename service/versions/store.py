@@ -251,7 +251,9 @@ class VersionStore:
         Raises AdapterNameUsed if `name` ever had one: the engine would silently serve the old adapter.
         """
         if not _NAME.fullmatch(name):
-            raise InvalidRequest("An adapter cannot have this name.")
+            raise InvalidRequest(
+                "Adapter names hold up to 100 letters, digits, `.`, `_`, `-`, and begin with a letter or digit."
+            )
         self.state.mkdir(parents=True, exist_ok=True)
         file = self.state / "adapters.json"
         with FileLock(self.state / "adapters.lock"):  # replicas may share the folder

@@ -158,7 +158,7 @@ def test_a_signal_ends_an_evaluation_with_what_is_there_kept(
     listening, one = make_listening(), brightness(tmp_path, levels=range(256))
     listening.world.engine.seconds = 0.2
     command = [
-        sys.executable, "-m", "trainer.cli", "evaluate", "--benchmarks", str(one.root), "--service", listening.url,
+        sys.executable, "-m", "trainer", "evaluate", "--benchmarks", str(one.root), "--service", listening.url,
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

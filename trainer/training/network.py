@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from service.prompts import Profile, chat_messages
@@ -23,8 +23,8 @@ Pixels = Mapping[str, int | None]
 """`min_pixels` and `max_pixels` of the image processor; None: the checkpoint's own."""
 
 
-class Network(nn.Module):
-    """A Qwen2.5-VL over a checkpoint's weights.
+class PolicyNetwork(nn.Module):
+    """A Qwen2.5-VL over a checkpoint's weights. None of the methods that FSDP2 hooks (`sharding.place`) calls another.
 
     Args:
         model: with its language head.
@@ -75,11 +75,6 @@ class Network(nn.Module):
 
     def _encode(self, pictures: Sequence[Image.Image]) -> list[Prompt]:
         return encode_scores(self.model.model, self._processor, self._profile, pictures, gradient=self.vision_gradient)
-
-
-def load_model(checkpoint: Path, dtype: torch.dtype | str) -> PreTrainedModel:
-    """The checkpoint's model, on the CPU; `dtype` "auto" is the checkpoint's own."""
-    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
 
 
 def encode_scores(

@@ -18,7 +18,7 @@ from trainer import termination
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings.evolve import EvolveSettings
-from trainer.termination import Terminated, held
+from trainer.termination import Terminated, signals_deferred
 from trainer.training import collapse
 from trainer.training.handover import Handover
 from trainer.training.learner import Learner, Shown
@@ -64,7 +64,7 @@ class OnlineStage:
                     if step:
                         self._save(step, ahead)
                     raise
-                with held():
+                with signals_deferred():
                     norm = self.learner.step(1 - step / len(plan))
                     ahead, seconds = following, time.monotonic() - began
                     metrics = {"step": step, **metrics, "gradient_norm": norm, "step_seconds": seconds}

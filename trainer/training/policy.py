@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import set_peft_model_state_dict
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from evoquality.contract import InfoResponse
 from service.prompts import Profile
@@ -27,7 +27,7 @@ from service.versions.store import MANIFEST
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs
-from trainer.training.network import Network, Pixels, load_model
+from trainer.training.network import Pixels, PolicyNetwork
 
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Adapters go on the language model only: vLLM does not serve those of the vision tower faithfully."""
@@ -39,7 +39,7 @@ class Policy(ABC):
     """A Qwen2.5-VL under training and the frozen model it began as. Under torchrun each process holds a part of both;
     methods that gather the parts must be called on all ranks, and only rank 0 writes."""
 
-    def __init__(self, network: Network, checkpoint: Path, device: str) -> None:
+    def __init__(self, network: PolicyNetwork, checkpoint: Path, device: str) -> None:
         self.network = network
         self.device = device
         self._checkpoint = checkpoint
@@ -58,9 +58,9 @@ class Policy(ABC):
             Those under the policy, with gradients, and if `reference` those under the frozen model it began as.
         """
 
-    @abstractmethod
     def hand_over(self, directory: Path) -> None:
         """Writes the files that the engine loads to sample rollouts."""
+        self.save_weights(directory)
 
     @abstractmethod
     def save_weights(self, directory: Path) -> None:
@@ -105,9 +105,9 @@ class LoraPolicy(Policy):
     ) -> None:
         torch.manual_seed(seed)
         self._config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LANGUAGE_LINEAR, bias="none")
-        base = load_model(checkpoint, dtype)
+        base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
         self._peft = self._adapted(base)
-        network = Network(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
+        network = PolicyNetwork(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
         if recompute:
             network.recompute_activations()
         network.place(device, dtype)
@@ -136,7 +136,7 @@ class LoraPolicy(Policy):
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self._peft, trained_only=True)
         if distributed.is_main():
-            merged = self._adapted(load_model(self._checkpoint, "auto"))
+            merged = self._adapted(AutoModelForImageTextToText.from_pretrained(self._checkpoint, dtype="auto"))
             set_peft_model_state_dict(merged, state)
             merged.merge_and_unload().save_pretrained(directory)
 
@@ -162,10 +162,10 @@ class FullPolicy(Policy):
         recompute: bool = False,
         pixels: Pixels | None = None,
     ) -> None:
-        model = load_model(checkpoint, torch.float32)
+        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
         if not train_vision:
             _freeze_tower(model)
-        network = Network(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
+        network = PolicyNetwork(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
         if recompute:
             network.recompute_activations()
         network.place(device, dtype)
@@ -173,7 +173,7 @@ class FullPolicy(Policy):
         self._load_reference = partial(_frozen, checkpoint, profile, dtype, reference_device or device, pixels)
 
     @cached_property
-    def _reference(self) -> Network:
+    def _reference(self) -> PolicyNetwork:
         """Loaded on first use: without a KL penalty never."""
         return self._load_reference()
 
@@ -186,10 +186,6 @@ class FullPolicy(Policy):
         with torch.no_grad():
             frozen = self._reference(pictures, answers)
         return current, frozen._replace(chosen=frozen.chosen.to(self.device))
-
-    def hand_over(self, directory: Path) -> None:
-        """Writes all weights as safetensors."""
-        self.save_weights(directory)
 
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self.network.model, trained_only=False)
@@ -231,9 +227,11 @@ def load_policy(
     )
 
 
-def _frozen(checkpoint: Path, profile: Profile, dtype: torch.dtype, device: str, pixels: Pixels | None) -> Network:
-    model = load_model(checkpoint, dtype).requires_grad_(False)
-    network = Network(model, checkpoint, profile, vision_gradient=False, pixels=pixels)
+def _frozen(
+    checkpoint: Path, profile: Profile, dtype: torch.dtype, device: str, pixels: Pixels | None
+) -> PolicyNetwork:
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype).requires_grad_(False)
+    network = PolicyNetwork(model, checkpoint, profile, vision_gradient=False, pixels=pixels)
     network.place(device, dtype)
     return network
 
