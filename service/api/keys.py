@@ -132,16 +132,12 @@ def add_key(file: Path, name: str, requests_per_minute: int | None, max_in_fligh
     known = read_keys(file) if file.exists() else []
     try:
         key = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, max_in_flight=max_in_flight)
-        KeysFile(keys=[*known, key])
+        all_keys = KeysFile(keys=[*known, key])
     except ValidationError as error:
         raise UserError(f"the key {name!r} cannot be added: {error.errors()[0]['msg']}") from None
-    text = _json([*known, key]) if file.suffix == ".json" else _appended(file, key)
-    write_atomically(file, text, mode=0o600)
+    as_json = all_keys.model_dump_json(indent=2, exclude_none=True) + "\n"
+    write_atomically(file, as_json if file.suffix == ".json" else _appended(file, key), mode=0o600)
     return secret
-
-
-def _json(keys: list[Key]) -> str:
-    return KeysFile(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n"
 
 
 def _appended(file: Path, key: Key) -> str:

@@ -68,13 +68,5 @@ def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]
 def _result(generation: Generation) -> RolloutResult:
     return RolloutResult(
         prompt_token_ids=generation.prompt_token_ids,
-        completions=[
-            Completion(
-                text=sample.text,
-                token_ids=sample.token_ids,
-                logprobs=sample.logprobs,
-                finish_reason=sample.finish_reason,
-            )
-            for sample in generation.samples
-        ],
+        completions=[Completion.model_validate(sample, from_attributes=True) for sample in generation.samples],
     )

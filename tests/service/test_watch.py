@@ -107,7 +107,7 @@ def test_a_deadline_that_is_no_number_is_told(world: World, run, asked: str):
     assert world.engine.asked == []
 
 
-def test_a_gate_closed_longer_than_the_deadline_asks_to_come_back(make_world, run):
+def test_a_swap_lock_closed_longer_than_the_deadline_asks_to_come_back(make_world, run):
     world = make_world(request_seconds=SHORT)
 
     async def story() -> httpx.Response:

@@ -67,7 +67,7 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
             warming, miniature = (Round(number, small, workers, stages, Trackers([], stages.say)) for number in (1, 2))
             warming.rehearse()
             miniature.rehearse()
-        return _rates(small, miniature, store, copied=_copied(sources))
+        return _rates(small, miniature, store, copied=next((entry.file is None for entry in sources), False))
 
 
 def _small(settings: EvolveSettings, sources: Sources, folder: Path) -> EvolveSettings:
@@ -83,10 +83,6 @@ def _small(settings: EvolveSettings, sources: Sources, folder: Path) -> EvolveSe
         if wanted == 0:
             break
     return settings.model_copy(update={"pool": folder / "pool", "run": folder / "run", "base": None, **_FEW})
-
-
-def _copied(sources: Sources) -> bool:
-    return next((entry.file is None for entry in sources), False)
 
 
 def _rates(small: EvolveSettings, miniature: Round, store: VersionStore, *, copied: bool) -> Rates:

@@ -45,7 +45,8 @@ def filled(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATES))
-    page.filters |= {"signed": "{:+.1f} %".format, "percent": _percent, "count": _count, "duration": duration}
+    page.filters |= {"signed": "{:+.1f} %".format, "duration": duration}
+    page.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "count": lambda value: f"{round(value):,}"}
     return page.get_template(template).render(values)
 
 
@@ -65,14 +66,6 @@ def thumbnail(picture: Image.Image) -> str:
     small.thumbnail((_SIDE, _SIDE))
     small.save(file, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _count(value: float) -> str:
-    return f"{round(value):,}"
 
 
 def _audited(folder: Path, votes: Sequence[PairVotes]) -> dict[str, list[PairVotes]]:

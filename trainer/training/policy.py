@@ -39,7 +39,12 @@ class Policy(ABC):
     """A Qwen2.5-VL under training and the frozen model it began as. Under torchrun each process holds a part of both;
     methods that gather the parts must be called on all ranks, and only rank 0 writes."""
 
-    def __init__(self, network: PolicyNetwork, checkpoint: Path, device: str) -> None:
+    def __init__(
+        self, network: PolicyNetwork, checkpoint: Path, device: str, dtype: torch.dtype, *, recompute: bool
+    ) -> None:
+        if recompute:
+            network.recompute_activations()
+        network.place(device, dtype)
         self.network = network
         self.device = device
         self._checkpoint = checkpoint
@@ -108,10 +113,7 @@ class LoraPolicy(Policy):
         base = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
         self._peft = self._adapted(base)
         network = PolicyNetwork(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
-        if recompute:
-            network.recompute_activations()
-        network.place(device, dtype)
-        super().__init__(network, checkpoint, device)
+        super().__init__(network, checkpoint, device, dtype, recompute=recompute)
 
     def reference(self) -> AbstractContextManager[None]:
         """Turns the adapter off for the block: the model that the round started from."""
@@ -166,10 +168,7 @@ class FullPolicy(Policy):
         if not train_vision:
             _freeze_tower(model)
         network = PolicyNetwork(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
-        if recompute:
-            network.recompute_activations()
-        network.place(device, dtype)
-        super().__init__(network, checkpoint, device)
+        super().__init__(network, checkpoint, device, dtype, recompute=recompute)
         self._load_reference = partial(_frozen, checkpoint, profile, dtype, reference_device or device, pixels)
 
     @cached_property
@@ -190,7 +189,7 @@ class FullPolicy(Policy):
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self.network.model, trained_only=False)
         if distributed.is_main():
-            dtype = _dtype(self._checkpoint)
+            dtype = AutoConfig.from_pretrained(self._checkpoint).dtype or torch.float32  # as an engine loads it
             state = {name: tensor.to(dtype) for name, tensor in state.items()}
             self.network.model.save_pretrained(directory, state_dict=state)
 
@@ -203,28 +202,12 @@ def load_policy(
     threads = max(1, len(os.sched_getaffinity(0)) // 2 // distributed.local_world_size())
     torch.set_num_threads(settings.threads or threads)
     pixels = {"min_pixels": engine.min_pixels, "max_pixels": engine.max_pixels}
-    dtype = getattr(torch, settings.dtype)
     if settings.policy == "full":
-        return FullPolicy(
-            checkpoint,
-            profile,
-            train_vision=settings.train_vision,
-            device=settings.device,
-            reference_device=settings.reference_device,
-            dtype=dtype,
-            recompute=settings.gradient_checkpointing,
-            pixels=pixels,
-        )
-    return LoraPolicy(
-        checkpoint,
-        profile,
-        rank=settings.rank,
-        seed=seed,
-        device=settings.device,
-        dtype=dtype,
-        recompute=settings.gradient_checkpointing,
-        pixels=pixels,
-    )
+        made = partial(FullPolicy, train_vision=settings.train_vision, reference_device=settings.reference_device)
+    else:
+        made = partial(LoraPolicy, rank=settings.rank, seed=seed)
+    dtype, recompute = getattr(torch, settings.dtype), settings.gradient_checkpointing
+    return made(checkpoint, profile, device=settings.device, dtype=dtype, recompute=recompute, pixels=pixels)
 
 
 def _frozen(
@@ -240,8 +223,3 @@ def _freeze_tower(model: PreTrainedModel) -> None:
     """Freezes the vision tower but for the merger, which leads into the language model."""
     model.model.visual.requires_grad_(False)
     model.model.visual.merger.requires_grad_(True)
-
-
-def _dtype(checkpoint: Path) -> torch.dtype:
-    """The type of the checkpoint's weights, and so of an engine that loaded it."""
-    return AutoConfig.from_pretrained(checkpoint).dtype or torch.float32
