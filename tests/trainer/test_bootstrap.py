@@ -153,7 +153,7 @@ def two_versions(n: int, gain: float, seed: int = 0) -> tuple[Array, Array, Arra
 
 def meng(first: Array, second: Array, truth: Array) -> float:
     """Two-sided p of the difference of two correlations with one variable (Meng, Rosenthal & Rubin 1992, eq. 1-3)."""
-    r1, r2, between = spearman(first, truth), spearman(second, truth), spearman(first, second)
+    r1, r2, between = pearson(first, truth), pearson(second, truth), pearson(first, second)
     mean_square = (r1**2 + r2**2) / 2
     f = min(1.0, (1 - between) / (2 * (1 - mean_square)))
     h = (1 - f * mean_square) / (1 - mean_square)
@@ -164,13 +164,14 @@ def meng(first: Array, second: Array, truth: Array) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_p_is_that_of_the_formula_where_the_formula_holds(seed: int) -> None:
     versions = two_versions(800, 0.02, seed)
-    assert paired_test(*versions).p == pytest.approx(meng(*versions), abs=0.06)
+    assert paired_test(*versions, metric="plcc").p == pytest.approx(meng(*versions), abs=0.06)
 
 
-def test_a_clear_gain_is_found_with_its_interval() -> None:
+@pytest.mark.parametrize(("metric", "correlation"), [("plcc", pearson), ("srcc", spearman)])
+def test_a_clear_gain_is_found_with_its_interval(metric: str, correlation) -> None:
     first, second, truth = two_versions(400, 0.2)
-    found = paired_test(first, second, truth)
-    assert found.difference == pytest.approx(spearman(second, truth) - spearman(first, truth))
+    found = paired_test(first, second, truth, metric=metric)
+    assert found.difference == pytest.approx(correlation(second, truth) - correlation(first, truth))
     assert 0 < found.interval.low < found.difference < found.interval.high
     assert found.p == pytest.approx(2 / 2001)
     assert found.n == 400
@@ -190,7 +191,7 @@ def test_equal_predictions_do_not_differ() -> None:
 
 
 def test_where_nothing_differs_one_test_of_twenty_says_otherwise() -> None:
-    p = [paired_test(*two_versions(100, 0, seed), resamples=200).p for seed in range(150)]
+    p = [paired_test(*two_versions(100, 0, seed), metric="plcc", resamples=200).p for seed in range(150)]
     assert 0.01 <= np.mean(np.array(p) <= 0.05) <= 0.1
 
 
@@ -206,7 +207,9 @@ def test_luck_shared_by_a_references_images_is_no_difference() -> None:
     references = [str(number // 10) for number in range(300)]
 
     def wrong(references: list[str] | None) -> float:
-        tests = [paired_test(*shared_luck(seed), references=references, resamples=200) for seed in range(60)]
+        tests = [
+            paired_test(*shared_luck(seed), metric="plcc", references=references, resamples=200) for seed in range(60)
+        ]
         return float(np.mean([test.p <= 0.05 for test in tests]))
 
     assert wrong(references) <= 0.12 < wrong(None)

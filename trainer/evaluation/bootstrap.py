@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +13,12 @@ from scipy.stats import DegenerateDataWarning, bootstrap
 from statsmodels.stats.multitest import multipletests
 
 from trainer.errors import UserError
-from trainer.evaluation.metrics import Array, FitWarning, Metrics, measure, require_variation, spearman
+from trainer.evaluation.metrics import Array, FitWarning, Metrics, measure, pearson, require_variation, spearman
 
 Rows = NDArray[np.int64]
 NAMES = [field.name for field in fields(Metrics) if field.name != "n"]
 LEVEL, RESAMPLES = 0.95, 1000
+_CORRELATIONS = {"plcc": pearson, "srcc": spearman}
 Key = TypeVar("Key")
 
 
@@ -141,7 +142,7 @@ def describe(references: Sequence[str] | None, *, resamples: int = RESAMPLES, le
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Second minus first version's SRCC, on the images with readable predictions of both."""
+    """Second minus first version's correlation, on the images with readable predictions of both."""
 
     difference: float
     interval: Interval
@@ -155,12 +156,13 @@ def paired_test(
     second: Array,
     truth: Array,
     *,
+    metric: Literal["plcc", "srcc"] = "srcc",
     references: Sequence[str] | None = None,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> PairedTest:
-    """Bootstrap test of the difference in SRCC between two (N,) predictions of the same images.
+    """Bootstrap test of the difference between two (N,) predictions of the same images.
 
     Both versions are measured on the same resamples of images, or of references where there are (N,) of them. The
     p-value is that of the percentile interval that just reaches zero (Efron & Tibshirani 1993, section 15.4), counting
@@ -177,9 +179,10 @@ def paired_test(
     kept = None if references is None else [name for name, known in zip(references, both, strict=True) if known]
     require_variation(first, truth)
     require_variation(second, truth)
+    correlation = _CORRELATIONS[metric]
 
     def difference(rows: Rows) -> float:
-        return spearman(second[rows], truth[rows]) - spearman(first[rows], truth[rows])
+        return correlation(second[rows], truth[rows]) - correlation(first[rows], truth[rows])
 
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant resample
         found = resample(difference, len(truth), kept, resamples=resamples, seed=seed)
