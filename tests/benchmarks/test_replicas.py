@@ -48,7 +48,7 @@ def batch(*scores: ScoreResponse) -> str:
 
 
 def asked(status: int, body: str) -> tuple[Answer, int]:
-    """What a caller makes of an answer, and how often it asked for it."""
+    """A caller's reading of an answer, and how often it asked for it."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -18,7 +18,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `make replicas` finds, with turns of three seconds."""
+    """The findings of `make replicas`, with turns of three seconds."""
     return Scenario(
         tmp_path_factory.mktemp("replicas"), follow_seconds=0.5, spread_seconds=3, stages=Stages()
     ).run_all()

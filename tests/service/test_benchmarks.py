@@ -1,4 +1,4 @@
-"""What was measured of a version: recorded by operators, shown to everybody."""
+"""Measurements of a version: recorded by operators, shown to everybody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is generated from the code is current, complete, and readable without a network."""
+"""The documents generated from the code are current, complete, and readable without a network."""
 
 from __future__ import annotations
 

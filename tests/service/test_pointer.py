@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from evoquality.contract import VersionInfo
 from service.cli import app
@@ -39,7 +38,7 @@ def two(store: VersionStore, tmp_path: Path) -> tuple[str, str]:
 
 
 def refused(store: VersionStore, *command: object) -> str:
-    """What a command says that moves nothing."""
+    """The words of a command that moves nothing."""
     before = store.active()
     done = versions(*command, "--store", store.root)
     assert done.exit_code == 2

@@ -42,7 +42,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["evoquality-trainer", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             app()
-        return end.value.code, capsys.readouterr().err.replace("\n", "")
+        return int(end.value.code or 0), capsys.readouterr().err.replace("\n", "")
 
     return call
 

@@ -43,7 +43,7 @@ HEALTHY = {"entropy": 0.6, "score_spread": 0.4, "constant": 0.0, "unreadable": 0
 
 
 class Whole(NamedTuple):
-    """What a whole training leaves."""
+    """The results of a whole training."""
 
     state: dict[str, torch.Tensor]
     metrics: list[dict[str, float]]

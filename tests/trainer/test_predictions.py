@@ -35,7 +35,8 @@ def test_what_is_there_is_not_asked_again(make_listening: Callable[..., Listenin
     file = tmp_path / "out" / "brightness.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:3]) + lines[3][:20])  # killed in the midst of a line
-    before, advanced = asked(listening), []
+    before = asked(listening)
+    advanced: list[int] = []
     again = evaluate(listening.url, [one], drawn, tmp_path / "out", advance=advanced.append)
     assert (asked(listening) - before, sum(advanced)) == (len(LEVELS) - 3, len(LEVELS) - 3)
     assert again == first

@@ -202,6 +202,7 @@ def load_policy(
     threads = max(1, len(os.sched_getaffinity(0)) // 2 // distributed.local_world_size())
     torch.set_num_threads(settings.threads or threads)
     pixels = {"min_pixels": engine.min_pixels, "max_pixels": engine.max_pixels}
+    made: partial[Policy]
     if settings.policy == "full":
         made = partial(FullPolicy, train_vision=settings.train_vision, reference_device=settings.reference_device)
     else:

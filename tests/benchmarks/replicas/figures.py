@@ -103,7 +103,7 @@ class Unloadable:
 def of_change(
     change: Change, events: Iterable[Event], swaps: Iterable[Blackout], answers: Iterable[Answer]
 ) -> dict[str, Any]:
-    """How the replicas followed one change: seconds since the pointer's move, and their blackouts."""
+    """The replicas' behaviour at one change: seconds since the pointer's move, and their blackouts."""
     serving = _since(change.moved, change.ended, change.version, events)
     blackouts = [
         swap for swap in swaps if swap.version == change.version and change.moved <= swap.opened < change.ended
