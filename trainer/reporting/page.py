@@ -17,7 +17,7 @@ from PIL import Image
 from service.errors import InvalidImage
 from trainer.errors import UserError
 from trainer.files import read_json
-from trainer.pool.pool import Pool, PoolImage
+from trainer.pool.pool import Pool
 from trainer.progress import duration
 from trainer.reporting import plots
 from trainer.reporting.vote_table import cells
@@ -99,9 +99,6 @@ def _pair(vote: PairVotes, pool: Pool) -> dict[str, Any] | None:
     except (UserError, OSError, InvalidImage):
         return None
     share = vote.first_votes / (vote.first_votes + vote.second_votes)
-    names = [_name(pool.by_id[image]) for image in (vote.first, vote.second)]
+    images = [pool.by_id[image] for image in (vote.first, vote.second)]
+    names = [f"{image.kind.replace('_', ' ')} {image.level}" if image.kind else "original" for image in images]
     return {"pictures": pictures, "names": names, "shares": [share, 1 - share]}
-
-
-def _name(image: PoolImage) -> str:
-    return f"{image.kind.replace('_', ' ')} {image.level}" if image.kind else "original"

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evoquality.contract import RolloutResult
 from service.prompts import Profile
 from trainer import termination
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
@@ -23,7 +23,7 @@ from trainer.training import collapse
 from trainer.training.handover import Handover
 from trainer.training.learner import Learner, Shown
 from trainer.training.reward import Target, advantages
-from trainer.training.rollouts import SampledGroup, Sampler, Served, sample_scores, to_scores
+from trainer.training.rollouts import SampledGroup, Sampler, sample_scores, to_scores
 from trainer.voting.groups import Group
 
 
@@ -99,17 +99,9 @@ class OnlineStage:
     def _begin(self, plan: list[Group], step: int, sampler: Sampler) -> Future[SampledGroup]:
         """Begins to sample a step's rollouts from the policy as it is now."""
         serving = self.handover.served(self.learner, f"s{step:05d}")
-        return sampler.begin(serving, lambda served: self._roll_out(plan[step], step, served))
-
-    def _roll_out(self, group: Group, step: int, served: Served) -> list[RolloutResult]:
-        return sample_scores(
-            self.handover.workers,
-            self.pool,
-            group,
-            served,
-            samples=self.settings.samples,
-            seed=self.seed * 7919 + step * 104_729,
-        )
+        k, seed = self.settings.samples, self.seed * 7919 + step * 104_729
+        sample = partial(sample_scores, self.handover.workers, self.pool, plan[step], samples=k, seed=seed)
+        return sampler.begin(serving, sample)
 
     def _collect(self, sampling: Future[SampledGroup], group: Group) -> SampledGroup:
         """Waits for rollouts, and compares engine with torch on the first image while the policy is still the same."""

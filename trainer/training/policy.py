@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
@@ -202,7 +202,7 @@ def load_policy(
     threads = max(1, len(os.sched_getaffinity(0)) // 2 // distributed.local_world_size())
     torch.set_num_threads(settings.threads or threads)
     pixels = {"min_pixels": engine.min_pixels, "max_pixels": engine.max_pixels}
-    made: partial[Policy]
+    made: Callable[..., Policy]
     if settings.policy == "full":
         made = partial(FullPolicy, train_vision=settings.train_vision, reference_device=settings.reference_device)
     else:
