@@ -48,7 +48,7 @@ format: install ## Format the code
 
 openapi: reference ## Write the OpenAPI documents, service/openapi*.json, from the code
 
-reference: install ## Write service/REFERENCE.md and the OpenAPI documents from the code
+reference: install ## Write service/REFERENCE.md, the OpenAPI documents and the trainer's exit codes from the code
 	@$(BIN)/python -m tests.reference
 
 alerts: install ## Write the cluster's alert rules from docker/monitoring/alerts.yaml
@@ -59,7 +59,6 @@ leaderboard: install ## Copy the last demo's figures into tests/benchmarks/resul
 
 tables: install ## Write the tables of all READMEs, and the plot of the demo, from tests/benchmarks/results
 	@$(BIN)/python -m tests.benchmarks.tables
-	@$(BIN)/python -m trainer.exit_codes
 
 bench: bench-serve bench-train ## All benchmarks: ratios against named baselines (20 minutes)
 

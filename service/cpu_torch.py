@@ -62,7 +62,7 @@ _REMEDIES = {"torchvision": declare_missing_operators, "transformers": hide_unlo
 
 
 def _loads(package: str, libraries: str) -> bool:
-    """Whether torch can load the package's native libraries; true if the package is not installed."""
+    """True if torch can load the package's native libraries, or the package is not installed."""
     import ctypes
     from pathlib import Path
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from service.errors import UserError
 
+PARTIAL = ".partial"
+"""Names of files that a kill left half written end so."""
 LARGEST = 16 * 2**20
 """Bytes of a JSON file; more is not read."""
 M = TypeVar("M", bound=BaseModel)
@@ -96,7 +98,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
     A block that fails leaves `file` as it was. Raises OSError.
     """
-    beside = file.with_name(f".{file.name}-{uuid4().hex}")
+    beside = file.with_name(f".{file.name}-{uuid4().hex}{PARTIAL}")
     try:
         yield beside
         sync(beside)

@@ -31,7 +31,7 @@ from service.observability.logs import logging_to_stderr
 from service.observability.tracing import start_tracing
 from service.prompts import PROFILES
 from service.ranking import strengths
-from service.versions.first import first_version
+from service.versions.first import check_beginning, first_version
 from service.versions.store import VersionStore
 
 WATCH_SECONDS = 0.5
@@ -74,13 +74,14 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 def _run(settings: Settings, vllm_logging: str) -> int:
     start_tracing(settings.otlp_endpoint, settings.model_name)
-    state = _writable(settings.state_folder)
-    key = operator_key(settings.key_file)
     if settings.keys_file:
         read_keys(settings.keys_file)  # reports a wrong file before the slow start
+    store = VersionStore(settings.store, settings.state_folder)
+    check_beginning(store, settings)
+    _make_writable(settings.state_folder)
+    key = operator_key(settings.key_file)
     if settings.heif:
         take_heif()
-    store = VersionStore(settings.store, state)
     version = first_version(store, settings)
     if not settings.follow:
         with contextlib.suppress(OSError, ProblemError):  # a later write says why it cannot be written
@@ -110,13 +111,12 @@ def _alone_on(store: VersionStore) -> Iterator[None]:
         yield
 
 
-def _writable(folder: Path) -> Path:
-    """The folder that this replica writes to, created if missing. Raises UserError if it cannot be written."""
+def _make_writable(folder: Path) -> None:
+    """Creates the folder that this replica writes to, if missing. Raises UserError if it cannot be written."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder} cannot be written: give --state a folder that only this replica writes to")
-    return folder
 
 
 async def _serve(

@@ -27,7 +27,7 @@ LEAKS = re.compile(
     r"Traceback|File \"|/usr/|/home/|/tmp/|/work/|site-packages|\.py\b|0x[0-9a-f]{6,}|BytesIO|"
     r"[A-Z][A-Za-z]*(Error|Exception|Warning)\b|pydantic|PIL|vllm|127\.0\.0\.1"
 )
-"""What an answer's own words never hold: paths, addresses, exceptions, the names of libraries."""
+"""An answer's own words never hold these: paths, addresses, exceptions, the names of libraries."""
 
 
 class Attack(NamedTuple):
@@ -44,7 +44,7 @@ def attacks() -> list[Attack]:
 
 
 def leak(answer: Any) -> str | None:
-    """What an answer tells that it should not; its `instance` only repeats the caller's own words."""
+    """The parts of an answer that it should not tell; its `instance` only repeats the caller's own words."""
     said = {**answer, "instance": None} if isinstance(answer, dict) else answer
     found = LEAKS.search(json.dumps(said))
     return found and found[0]
@@ -146,7 +146,7 @@ def tile_bomb(side: int) -> bytes:
 
 
 def _large() -> Iterator[bytes]:
-    """What shows if it stays in the memory: a megabyte each, as a file or once it is decoded."""
+    """Contents that show if they stay in the memory: a megabyte each, as a file or once it is decoded."""
     dice = random.Random(2)
     for _ in range(12):
         yield dice.randbytes(2**20)

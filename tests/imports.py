@@ -1,4 +1,4 @@
-"""What a module loads, found out in a process of its own."""
+"""The modules that a module loads, found out in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the dashboard and the alert rules ask Prometheus for, as it can be checked against real metrics."""
+"""The queries of the dashboard and the alert rules, to be checked against real metrics."""
 
 from __future__ import annotations
 

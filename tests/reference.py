@@ -1,4 +1,5 @@
-"""Generates REFERENCE.md and the OpenAPI documents from the code: `python -m tests.reference`."""
+"""Generates REFERENCE.md, the OpenAPI documents and the table of exit codes in trainer/README.md from the code:
+`python -m tests.reference`."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ from service.engine.protocol import Engine
 from service.observability import metrics
 from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
+from trainer.exit_codes import exit_codes
 
-SERVICE = Path(__file__).parents[1] / "service"
+ROOT = Path(__file__).parents[1]
 _HOW_TO_SET = """\
 A setting is a flag of `evoquality serve` (`--max-in-flight`), an environment variable, or a key of the TOML file that
 `--config` or `EVOQUALITY_CONFIG` names (`max_in_flight = 64`); the first of these that has it gives it. Variables of
@@ -32,7 +34,7 @@ Kubernetes set `enableServiceLinks: false`, or a Service named `evoquality` puts
 
 
 def documents() -> dict[str, str]:
-    """The text of every generated file, by its name in `service/`."""
+    """The text of every generated file, by its path."""
     with TemporaryDirectory() as folder:
         store = VersionStore(Path(folder) / "store")
         version = store.add(checkpoint(Path(folder) / "source", 1), parent=None, profile="plain", origin="")
@@ -40,10 +42,19 @@ def documents() -> dict[str, str]:
         service = create_service(Settings.model_construct(), "", no_engine, store, version)
         public, operators = create_app(service), create_operator_app(service)
     return {
-        "openapi.json": _as_json(public),
-        "openapi-operators.json": _as_json(operators),
-        "REFERENCE.md": "\n".join(_reference({"Public routes": public, "Operators' routes": operators})) + "\n",
+        "service/openapi.json": _as_json(public),
+        "service/openapi-operators.json": _as_json(operators),
+        "service/REFERENCE.md": "\n".join(_reference({"Public routes": public, "Operators' routes": operators})) + "\n",
+        "trainer/README.md": _with_exit_codes((ROOT / "trainer/README.md").read_text()),
     }
+
+
+def _with_exit_codes(readme: str) -> str:
+    """The README with the table of exit codes between its two marks."""
+    before, after = readme.split("<!-- exit-codes -->")[0], readme.split("<!-- /exit-codes -->")[1]
+    rows = [(str(row.code), row.meaning, "yes" if row.restart else "no") for row in exit_codes()]
+    table = _table(("Exit code", "Meaning", "Start it again?"), [("0", "done", ""), *rows])
+    return "\n".join((f"{before}<!-- exit-codes -->", *table, f"<!-- /exit-codes -->{after}"))
 
 
 def _as_json(app: FastAPI) -> str:
@@ -111,7 +122,7 @@ def _row(cells: Iterable[Any]) -> str:
 def write() -> None:
     """Writes every generated file anew."""
     for name, text in documents().items():
-        (SERVICE / name).write_text(text)
+        (ROOT / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a contributor relies on: hosted CI and pre-commit run what `.ci/run` runs."""
+"""A contributor can rely on this: hosted CI and pre-commit run what `.ci/run` runs."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ sys.argv = {arguments}
 SERVER = {"fastapi", "filelock", "limits", "numpy", "pebble", "pydantic_settings", "uvicorn", "vllm", "torch"}
 EVOQUALITY = "from service.cli import app; app()"
 TRAINER = "from trainer.__main__ import main; main()"
+TORCHRUN = "from trainer.torchrun import run; run()"
 
 
 def test_the_exported_names_are_those_that_are_public():
@@ -87,6 +88,9 @@ def test_the_client_is_imported_beside_a_users_own_service(users_folder: Path, e
         (TRAINER, "evaluate --benchmarks x --out S", SERVER, "evaluate needs the extra `trainer`"),
         (TRAINER, "audit --benchmarks x --out S", {"scipy"}, "audit needs the extra `trainer`"),
         (TRAINER, "report --run S", {"pandas"}, "report needs the extra `trainer`"),
+        (TRAINER, "--help", {"pandas"}, "evoquality-trainer needs the extra `trainer`"),
+        (TRAINER, "reprot --run S", {"pandas"}, "evoquality-trainer needs the extra `trainer`"),
+        (TORCHRUN, "-m trainer -- report --run S", {"torch"}, "trainer.torchrun needs the extra `trainer`"),
     ],
 )
 def test_a_missing_extra_is_named_in_one_sentence_before_anything_is_made(

@@ -9,18 +9,25 @@ from service.errors import UserError
 from service.extras import require
 from trainer import termination
 
+_COMMANDS = ("evolve", "evaluate", "audit", "report")
+
 
 def main() -> None:
     """See `trainer.cli`."""
-    termination.listen()
-    try:
-        require("trainer", next(iter(sys.argv[1:]), "evoquality-trainer"))
-    except UserError as missing:
-        print(f"evoquality-trainer: {missing}", file=sys.stderr)
-        sys.exit(2)
+    begin(next((word for word in sys.argv[1:2] if word in _COMMANDS), "evoquality-trainer"))
     from trainer.cli import app
 
     app()
+
+
+def begin(program: str) -> None:
+    """Listens for signals, and ends a program with one sentence and exit code 2 if the extra `trainer` is missing."""
+    termination.listen()
+    try:
+        require("trainer", program)
+    except UserError as missing:
+        print(f"evoquality-trainer: {missing}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 from rich.console import Console
 
 from evoquality import ServiceError
-from service import errors as of_service
+from service.errors import ReadOnlyStore, UnknownVersion, VersionError
+from service.errors import UserError as ServicesUserError
 from service.extras import require
 from service.terminal import any_terminal
 from trainer import termination
@@ -127,13 +128,21 @@ class Trainer(BaseSettings):
     """EvoQuality's trainer: lets a served image quality model improve itself on unlabelled images."""
 
     model_config = SettingsConfigDict(
-        cli_prog_name="evoquality-trainer", cli_kebab_case=True, cli_hide_none_type=True, env_prefix="\0"
+        cli_prog_name="evoquality-trainer",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        env_prefix="\0",
+        use_attribute_docstrings=True,
     )
 
     evolve: CliSubCommand[Evolve]
+    """Run evolution rounds against a running service."""
     evaluate: CliSubCommand[Evaluate]
+    """Measure models on labelled benchmarks and compare them."""
     audit: CliSubCommand[Audit]
+    """Measure the quality of a service's votes on labelled images."""
     report: CliSubCommand[Report]
+    """Write the report of a run again."""
 
 
 def app() -> None:
@@ -158,7 +167,7 @@ def parsed(settings: type[T]) -> T:
 def in_sentences(work: Callable[[], object]) -> None:
     """Runs `work` until it is done or a signal comes, and exits with a sentence and the code of a TrainerError.
 
-    What the service's own modules refuse here, such as a store or a key file, a person must mend too.
+    What the service's own modules refuse here, a key file or the version store, a person must mend too.
 
     Any other exception propagates: Python shows its traceback and exits with 1.
     """
@@ -174,7 +183,7 @@ def _ended_in_sentences(work: Callable[[], object]) -> None:
         _stop(end.exit_code, f"ended by {end.signal}; start it again to go on")
     except TrainerError as error:
         _stop(error.exit_code, str(error))
-    except (of_service.UserError, of_service.ProblemError) as error:
+    except (ServicesUserError, UnknownVersion, VersionError, ReadOnlyStore) as error:
         _stop(UserError.exit_code, str(error))
     except httpx.InvalidURL as error:
         _stop(UserError.exit_code, str(error))
@@ -185,8 +194,11 @@ def _ended_in_sentences(work: Callable[[], object]) -> None:
 
 def _sentence(problem: ErrorDetails) -> str:
     """The wrong flag and the reason. `loc` is (subcommand, field), or (subcommand,) for several fields at once."""
-    flag = f"--{problem['loc'][-1]}: ".replace("_", "-") if len(problem["loc"]) > 1 else ""
-    return flag + problem["msg"].removeprefix("Value error, ")
+    reason = problem["msg"].removeprefix("Value error, ")
+    if len(problem["loc"]) == 1:
+        return reason
+    flag = f"--{problem['loc'][1]}".replace("_", "-")
+    return f"{flag} is required" if problem["type"] == "missing" else f"{flag}: {reason}"
 
 
 def _from_the_service(error: ServiceError | httpx.TransportError) -> TrainerError:
@@ -201,16 +213,10 @@ def _from_the_service(error: ServiceError | httpx.TransportError) -> TrainerErro
         return UserError(problem.detail)
     if problem.status >= 500 or problem.status in {408, 429} or problem.code == "version_conflict":
         return RefusedForNow(f"the service refused a request for now ({error}); start it again")
-    return Refused(
-        f"the service refused a request ({error}) and will refuse it again; change what it names before you start again"
-    )
+    return Refused(f"the service refused a request ({error}) and will refuse it again; correct that first")
 
 
 def _stop(code: int, sentence: str) -> NoReturn:
     console = Console(stderr=True, soft_wrap=True, markup=False)  # a sentence may name an extra in brackets
     console.print(f"evoquality-trainer: {sentence}", style="red", highlight=False)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    app()

@@ -15,13 +15,17 @@ TrainerError           exit  start again
 ├── Collapsed           44   no     training collapsed
 └── NothingToLearn      45   no     neither votes nor answers say what is better
 
-The message is one sentence: the problem, its cause, and what to do. All other exceptions are bugs of the trainer's or
-failures of the machine: they keep their traceback, and the trainer exits with 1.
+The message is one sentence: the problem, its cause, and what to do. `trainer.cli` ends so for others too: with 2 for
+the service's UserError and for what the version store refuses, with 2 or 3 for the client's ServiceError, with 3 for
+httpx.TransportError. All the rest are bugs of the trainer's or failures of the machine: they keep their traceback, and
+the trainer exits with 1.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from service import errors as of_service
 
 
 class TrainerError(Exception):
@@ -33,7 +37,7 @@ class TrainerError(Exception):
     """The row of the exit code table."""
 
 
-class UserError(TrainerError, ValueError):
+class UserError(TrainerError, of_service.UserError, ValueError):
     """Input that a person must mend. A ValueError too, so that a validator of the settings may raise it."""
 
     exit_code = 2

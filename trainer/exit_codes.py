@@ -1,17 +1,10 @@
-"""The table of exit codes, made from the error tree for `evolve --help` and `trainer/README.md`.
-
-`python -m trainer.exit_codes` writes it into the README between `<!-- exit-codes -->` and `<!-- /exit-codes -->`.
-"""
+"""The exit codes, made from the error tree for `evolve --help` and the table in `trainer/README.md`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainer.errors import TrainerError
-
-README = Path(__file__).with_name("README.md")
-_BEGIN, _END = "<!-- exit-codes -->\n", "<!-- /exit-codes -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +30,6 @@ def exit_codes() -> list[ExitCode]:
     return sorted([*own.values(), *others], key=lambda row: row.code)
 
 
-def markdown() -> str:
-    """The table for the README."""
-    rows = [f"| {row.code} | {row.meaning} | {'yes' if row.restart else 'no'} |\n" for row in exit_codes()]
-    return "| Exit code | Meaning | Start it again? |\n|---|---|---|\n| 0 | done | |\n" + "".join(rows)
-
-
 def help_text() -> str:
     """The paragraphs for `evolve --help`."""
     listed = {
@@ -55,16 +42,3 @@ def help_text() -> str:
         f"Exit codes after which a supervisor should start it again:\n{listed[True]}\n\n"
         f"Exit codes after which a person must decide:\n{listed[False]}\n"
     )
-
-
-def main() -> None:
-    """Writes the table into the README."""
-    before, begun, rest = README.read_text(encoding="utf-8").partition(_BEGIN)
-    _, ended, after = rest.partition(_END)
-    if not begun or not ended:
-        raise SystemExit(f"{README} has no place for the table: add the lines {_BEGIN.strip()} and {_END}")
-    README.write_text(f"{before}{_BEGIN}{markdown()}{_END}{after}", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Files that survive a kill and a full disk: written beside, synced, renamed. JSON and JSON lines."""
+"""Files that survive a kill and a full disk: JSON and JSON lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from service import files
 from trainer.errors import DiskFull, UserError
 
 T = TypeVar("T")
 
-PARTIAL = ".partial"
 _FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
@@ -69,19 +69,11 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Replaces a file atomically at the end of the block: a reader sees either the old or the new content."""
+    """Replaces a file atomically at the end of the block, in a folder that is made if missing. Raises DiskFull."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}{PARTIAL}")
-        try:
-            with beside.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        with files.replacing(path) as beside, beside.open("wb") as file:
+            yield file
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,9 +14,10 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from service.files import PARTIAL
 from service.versions.store import VersionStore
 from trainer.errors import Occupied, UserError
-from trainer.files import PARTIAL, named, read_json, write_json
+from trainer.files import named, read_json, write_json
 from trainer.workers.workers import Workers
 
 

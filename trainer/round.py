@@ -23,7 +23,7 @@ from trainer.pool.pool import Pool
 from trainer.promotion.behaviour import Observer
 from trainer.reporting.trackers import Trackers
 from trainer.stages.context import RoundContext
-from trainer.stages.gate import Probe, run_gate
+from trainer.stages.gate import GateProbe, run_gate
 from trainer.stages.offline import ask_votes, check_decided, draw_groups, draw_pool, make_variants
 from trainer.stages.promote import promote
 from trainer.stages.start import start
@@ -39,7 +39,7 @@ class Round(RoundContext):
     """Round `number` (from 1) of a run."""
 
     trackers: Trackers
-    probe: Probe | None = None
+    probe: GateProbe | None = None
 
     @property
     def promoted(self) -> str | None:
@@ -60,17 +60,17 @@ class Round(RoundContext):
         """
         images, training, observer, target = self._prepare()
         if not (self.folder / "candidate.json").exists():
-            with learning(self) as (policy, way):
-                train(self, policy, way, images, training, target, self.trackers)
-                run_gate(self, policy, way, observer, self.probe)
+            with learning(self) as (policy, handover):
+                train(self, policy, handover, images, training, target, self.trackers)
+                run_gate(self, policy, handover, observer, self.probe)
         promote(self, observer)
 
     def rehearse(self) -> None:
         """The stages for a dry run, which change nothing outside the run's folder; the gate observes only the base."""
         start(self)
         images, training, observer, target = self._prepare()
-        with learning(self) as (policy, way):
-            train(self, policy, way, images, training, target, self.trackers)
+        with learning(self) as (policy, handover):
+            train(self, policy, handover, images, training, target, self.trackers)
             with self.stage("gate"):
                 observer.observe(Served(self.base), self.workers)
             with self.stage("candidate"):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end the run by an exception in the main thread: at once, or at the end of a `held` block.
+"""SIGTERM and SIGINT end the run by an exception in the main thread: at once, or after a `signals_deferred` block.
 
 Kubernetes sends SIGTERM and kills 30 s later. A second signal ends the process immediately.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_holders = 0
+_deferring = 0
 _came: int | None = None
 
 
@@ -30,20 +30,20 @@ def listen() -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def signals_deferred() -> Iterator[None]:
     """Protects work that must not be half done: a signal during the block takes effect at its end."""
-    global _holders
-    _holders += 1
+    global _deferring
+    _deferring += 1
     try:
         yield
     finally:
-        _holders -= 1
-        if _came is not None and not _holders:
+        _deferring -= 1
+        if _came is not None and not _deferring:
             raise Terminated(_came)
 
 
 def came() -> bool:
-    """True if a signal waits for the end of a `held` block."""
+    """True if a signal waits for the end of a `signals_deferred` block."""
     return _came is not None
 
 
@@ -51,5 +51,5 @@ def _receive(number: int, _: FrameType | None) -> None:
     global _came
     _came = number
     signal.signal(number, signal.SIG_DFL)
-    if not _holders:
+    if not _deferring:
         raise Terminated(number)

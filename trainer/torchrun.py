@@ -1,6 +1,6 @@
 """torchrun with the exit code of its trainer, so that a supervisor needs one table of exit codes for both.
 
-    python -m trainer.torchrun --nproc-per-node 8 -m trainer.cli -- evolve --pool photos/ --run runs/7b
+    python -m trainer.torchrun --nproc-per-node 8 -m trainer -- evolve --pool photos/ --run runs/7b
 
 The arguments are torchrun's own; `--` keeps it from reading `--run` as one of its flags.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from trainer import termination
+from trainer.__main__ import begin
 from trainer.errors import RankLost
 
 
@@ -21,7 +21,7 @@ def run() -> int:
     """
     if sys.flags.safe_path:  # -P, which torchrun does not pass on
         os.environ["PYTHONSAFEPATH"] = "1"
-    termination.listen()  # torchrun itself listens only after seconds of imports
+    begin("trainer.torchrun")  # torchrun itself listens only after seconds of imports
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -98,7 +98,7 @@ class Admission:
         held.callback(lambda: self._hold(caller, -arrived))
         async for piece in pieces(request):
             if self._held[caller] + len(piece) > self._bytes_left - len(piece):
-                raise TooBusy("The service has as many bytes of bodies as it takes from one caller; try again.")
+                raise TooBusy("One caller's bodies fill their share (max_bodies_mib); retry after Retry-After.")
             self._hold(caller, len(piece))
             arrived += len(piece)
             yield piece
@@ -115,7 +115,7 @@ class Admission:
     @contextmanager
     def _place(self) -> Iterator[None]:
         if self._count >= self._limit:
-            raise TooBusy("The service has as many requests as it takes; try again.")
+            raise TooBusy("The service is at its limit of requests (max_in_flight); retry after Retry-After.")
         self._count += 1
         metrics.in_flight.set(self._count)
         try:

@@ -99,7 +99,7 @@ class Keys:
         try:
             self._keys = read_keys(self._file)
         except UserError as error:
-            log.error("the keys stay as they were: %s", error)
+            log.error("the keys file was not reloaded, the earlier keys stay valid: %s", error)
         else:
             log.info("read %d keys", len(self._keys))
 
@@ -132,16 +132,12 @@ def add_key(file: Path, name: str, requests_per_minute: int | None, max_in_fligh
     known = read_keys(file) if file.exists() else []
     try:
         key = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, max_in_flight=max_in_flight)
-        KeysFile(keys=[*known, key])
+        all_keys = KeysFile(keys=[*known, key])
     except ValidationError as error:
         raise UserError(f"the key {name!r} cannot be added: {error.errors()[0]['msg']}") from None
-    text = _json([*known, key]) if file.suffix == ".json" else _appended(file, key)
-    write_atomically(file, text, mode=0o600)
+    as_json = all_keys.model_dump_json(indent=2, exclude_none=True) + "\n"
+    write_atomically(file, as_json if file.suffix == ".json" else _appended(file, key), mode=0o600)
     return secret
-
-
-def _json(keys: list[Key]) -> str:
-    return KeysFile(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n"
 
 
 def _appended(file: Path, key: Key) -> str:
@@ -185,15 +181,17 @@ class Rates:
         events = self._storage.events.get(item.key_for(key.name), [])  # the latest first
         del events[:paid]
         if count > limit:
-            raise InvalidRequest(f"The request counts {count}; this key has {limit} a minute. Send fewer images.")
+            raise InvalidRequest(
+                f"The request holds {count} images, but this key may send {limit} a minute; send fewer."
+            )
         wait = math.ceil(events[limit - count].atime + WINDOW_SECONDS - time.time())
-        raise RateLimited(f"This key has {limit} requests a minute.", max(1, wait))
+        raise RateLimited(f"This key's limit is {limit} requests a minute.", max(1, wait))
 
     @contextmanager
     def running(self, key: Key) -> Iterator[None]:
         """Counts a running request until the block ends. Raises RateLimited beyond the key's `max_in_flight`."""
         if key.max_in_flight is not None and self._running[key.name] >= key.max_in_flight:
-            raise RateLimited(f"This key has {key.max_in_flight} requests at the same time.", 1)
+            raise RateLimited(f"This key's limit is {key.max_in_flight} requests at once.", 1)
         self._running[key.name] += 1
         try:
             yield

@@ -44,7 +44,9 @@ class Readiness:
             self.check_open()
             await asyncio.shield(self._shared())
             if self._follower and (failure := self._follower.failure):
-                raise NotFollowing(f"The active version cannot be loaded, the one before it answers on: {failure}")
+                raise NotFollowing(
+                    f"The active version cannot be loaded; the previous version still answers: {failure}"
+                )
         except ProblemError:
             metrics.ready.set(0)
             raise

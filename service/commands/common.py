@@ -61,6 +61,8 @@ def ask(url: str, key: str | None, call: Callable[[Client], T], timeout_s: float
         stop(error.problem.detail)
     except httpx.InvalidURL as error:
         stop(f"{error}.")
+    except UnicodeEncodeError:  # of the header with the key
+        stop("The key holds characters outside ASCII, which no key has. Give it as `evoquality keys add` showed it.")
     except httpx.TransportError as error:
         if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
             stop(LATE)
@@ -90,6 +92,6 @@ def show(table: Table) -> None:
     out.print(table, crop=False)
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def number(value: float | None) -> str:
     """A number for a table; a dash for None."""
-    return "–" if value is None else f"{value:z.{digits}f}"
+    return "–" if value is None else f"{value:z.2f}"

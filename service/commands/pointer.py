@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from evoquality.contract import VersionInfo
 from service.commands.common import err, out, stop
@@ -16,21 +14,14 @@ from service.versions.importing import import_checkpoint
 from service.versions.preflight import Form, check_candidate, form
 from service.versions.store import Active, VersionStore
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-def _refused_in_a_sentence(move: Callable[P, T]) -> Callable[P, T]:
-    """Makes a refusal end the command with one sentence."""
-
-    @wraps(move)
-    def moved(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return move(*args, **kwargs)
-        except (UserError, OSError, ProblemError) as error:
-            stop(f"The store's pointer was not moved: {_first(error)}")
-
-    return moved
+@contextmanager
+def _refused(undone: str) -> Iterator[None]:
+    """Makes a refusal end the command with one sentence, which begins with what was not done."""
+    try:
+        yield
+    except (UserError, OSError, ProblemError) as error:
+        stop(f"{undone}: {_first(error)}")
 
 
 def _first(error: Exception) -> object:
@@ -38,7 +29,7 @@ def _first(error: Exception) -> object:
     return error.args[0][0][2] if isinstance(error, shutil.Error) else error
 
 
-@_refused_in_a_sentence
+@_refused("Nothing was imported")
 def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
     """Adds a checkpoint, and makes it active if the store has no active version."""
     err.print(
@@ -47,7 +38,7 @@ def add(folder: Path, checkpoint: str, profile: str) -> VersionInfo:
     return import_checkpoint(VersionStore(folder), checkpoint, profile)
 
 
-@_refused_in_a_sentence
+@_refused("The store's pointer was not moved")
 def promote(folder: Path, version: str) -> Active:
     """Points at a version after checking that it can replace what serves."""
     return _move(_existing(folder), version)
@@ -68,7 +59,7 @@ def _serving(store: VersionStore) -> Form | None:
     return None
 
 
-@_refused_in_a_sentence
+@_refused("The store's pointer was not moved")
 def rollback(folder: Path) -> Active:
     """Points at the previous version, under the same conditions as a promotion."""
     store = _existing(folder)

@@ -209,7 +209,7 @@ class Settings(BaseSettings):
     def _room_for_a_body(self) -> Settings:
         if self.max_bodies_mib * 2**20 < 2 * max(self.max_upload_bytes, self.max_batch_bytes):
             raise ValueError(
-                "max_bodies_mib is less than two bodies; max_upload_bytes and max_batch_bytes are in bytes"
+                "max_bodies_mib must be at least twice max_upload_bytes and max_batch_bytes, which are in bytes"
             )
         return self
 

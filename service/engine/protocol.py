@@ -146,5 +146,5 @@ class Engine(Protocol):
 def only_from(version: str, answered: Answered) -> Answered:
     """The answer, if `version` gave it. Raises EngineFailure otherwise."""
     if answered.versions != {version}:
-        raise EngineFailure("The answer does not come from the version that serves.")
+        raise EngineFailure("The answer comes from another version than the serving one; retry.")
     return answered

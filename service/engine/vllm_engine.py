@@ -185,7 +185,7 @@ class VllmEngine:
         if token == END:
             return self._processor.tokenizer.eos_token_id
         if len(self._ids(token)) != 1 or len(self._ids(SPELLED)) != len(SPELLED):
-            raise NotSpelled("mode: the serving model does not spell digit by digit; ask with mode=sampled.")
+            raise NotSpelled("mode=expected needs a tokenizer with one token per digit; use mode=sampled.")
         return self._ids(token)[0]
 
     def _render(self, task: Task, profile: Profile) -> str:

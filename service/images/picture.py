@@ -105,7 +105,7 @@ def from_text(text: str, limits: Limits) -> bytes:
     """
     prefix = _DATA_URL.match(text)
     if text.lstrip()[:5].lower() == "data:" and not (prefix and prefix[1].replace(" ", "").lower().endswith(";base64")):
-        raise InvalidImage("A data: URL of an image begins like data:image/png;base64, and goes on in base64.")
+        raise InvalidImage("A data: URL must look like data:image/png;base64,…")
     begin = prefix.end() if prefix else 0
     if len(text) - begin > _LONGEST_TEXT * limits.max_bytes + 4:
         raise _too_long(limits)
@@ -134,7 +134,7 @@ def _check_header(picture: Image.Image, limits: Limits) -> None:
         _check_tiff(picture, limits)
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
     if picture.mode in {"I", "F"} or (picture.mode.startswith("I;16") and bits != (16,)):
-        raise InvalidImage("Greyscale has 8 or 16 unsigned bits; the range of other numbers is unknown.")
+        raise InvalidImage("Greyscale images must have 8 or 16 unsigned bits per pixel.")
     if picture.format != "MPO" and _has_second_frame(picture):
         raise InvalidImage("The image has several frames; send one.")
 

@@ -101,7 +101,7 @@ class Remote:
         except httpx.InvalidURL:
             raise UrlRefused("The image's address is malformed.") from None
         if target.scheme != "https" or target.port not in (None, HTTPS) or target.userinfo:
-            raise UrlRefused("An image's address is https:, on port 443, without user name and password.")
+            raise UrlRefused("Image URLs must use https, port 443 and no user name or password.")
         if target.host not in self._hosts:
             raise UrlRefused("This service does not fetch images from that host.")
         return target

@@ -42,9 +42,13 @@ def _walk_jpeg(data: bytes) -> int:
         filling += marker.start() - position
         segments += 1
         if segments > MAX_SEGMENTS:
-            raise InvalidImage(f"The image file has more than {MAX_SEGMENTS} segments; save it anew.")
+            raise InvalidImage(
+                f"The image file has more than {MAX_SEGMENTS} segments; re-save it with an image editor."
+            )
         if filling > MAX_FILLING:
-            raise InvalidImage(f"The image file has more than {MAX_FILLING} bytes of filling; save it anew.")
+            raise InvalidImage(
+                f"The image file has more than {MAX_FILLING} padding bytes; re-save it with an image editor."
+            )
         kind, position = marker[1][0], marker.end()
         if kind == _END_OF_IMAGE:
             break
@@ -64,4 +68,4 @@ def _check_chunks(data: bytes) -> None:
         if position + 8 > len(data) or data[position + 4 : position + 8] == b"IEND":
             return
         position += int.from_bytes(data[position : position + 4], "big") + 12  # length, type, checksum
-    raise InvalidImage(f"The image file has more than {MAX_CHUNKS} chunks; save it anew.")
+    raise InvalidImage(f"The image file has more than {MAX_CHUNKS} chunks; re-save it with an image editor.")

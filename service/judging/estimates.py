@@ -53,11 +53,11 @@ def chosen_mode(options: Options, profile: Profile) -> Mode:
     if mode == "sampled":
         return mode
     if profile.thinks:
-        raise InvalidRequest("mode: the serving model thinks before it answers; it only has the mode sampled.")
+        raise InvalidRequest("The serving model thinks before it answers; use mode=sampled.")
     if sampling:
-        raise InvalidRequest(f"{sampling[0]}: only the mode sampled takes it.")
+        raise InvalidRequest(f"{sampling[0]} is allowed only with mode=sampled.")
     if wants_text(options):
-        raise InvalidRequest("reasoning: the mode expected draws no answers; take the mode sampled.")
+        raise InvalidRequest("reasoning is allowed only with mode=sampled.")
     return mode
 
 

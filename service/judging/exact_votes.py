@@ -40,7 +40,9 @@ class ExactVoting:
                 asked = (self._ask(version, (images[a], images[b]), request.priority) for a, b in request.pairs)
                 return ExactVotesResponse(results=list(await gather(*asked)), version=version.id)
             except NotSpelled as failure:
-                raise NoExactVotes("The serving model does not spell digit by digit; vote by samples.") from failure
+                raise NoExactVotes(
+                    "Exact votes need a tokenizer with one token per digit; vote by samples."
+                ) from failure
 
     async def _ask(self, version: VersionInfo, pair: tuple[Image, Image], priority: int) -> ExactVotes:
         forward, backward = await gather(self._vote(version, pair, priority), self._vote(version, pair[::-1], priority))
@@ -57,4 +59,4 @@ class ExactVoting:
 def _check_pairs(request: ExactVotesRequest, images: Mapping[str, Image]) -> None:
     for index, pair in enumerate(request.pairs):
         if not images.keys() >= set(pair):
-            raise InvalidRequest(f"pairs.{index}: an image it names is not in the batch.")
+            raise InvalidRequest(f"pairs.{index} names an image that `images` does not contain.")

@@ -61,7 +61,7 @@ def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]
         if len(prompt.images) != (1 if prompt.task == "score" else 2):
             raise InvalidRequest(f"prompts.{index}: score takes one image, compare takes two.")
         if not images.keys() >= set(prompt.images):
-            raise InvalidRequest(f"prompts.{index}: an image it names is not in the batch.")
+            raise InvalidRequest(f"prompts.{index} names an image that `images` does not contain.")
 
 
 def _response(generations: Sequence[Generation], adapter: str | None, version: str) -> RolloutResponse:
@@ -74,13 +74,5 @@ def _response(generations: Sequence[Generation], adapter: str | None, version: s
 def _result(generation: Generation) -> RolloutResult:
     return RolloutResult(
         prompt_token_ids=generation.prompt_token_ids,
-        completions=[
-            Completion(
-                text=sample.text,
-                token_ids=sample.token_ids,
-                logprobs=sample.logprobs,
-                finish_reason=sample.finish_reason,
-            )
-            for sample in generation.samples
-        ],
+        completions=[Completion.model_validate(sample, from_attributes=True) for sample in generation.samples],
     )

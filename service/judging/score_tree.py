@@ -39,7 +39,7 @@ class ScoreTree:
     def grow(self, beginning: str, path: Sequence[Step]) -> None:
         """Adds the steps of a path that began with `beginning`. Raises EngineFailure if there are none."""
         if not path:
-            raise EngineFailure("The engine gave an answer without a step.")
+            raise EngineFailure("The engine returned no token probabilities.")
         for step in path:
             self._after[beginning] = step.probabilities
             if step.taken not in TOKENS or step.taken == END:

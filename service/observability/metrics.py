@@ -18,7 +18,7 @@ request_seconds = Histogram(
 )
 stage_seconds = Histogram(
     "iqa_stage_seconds",
-    "Time of a part of an answer, in seconds: decode pictures, queue before the gate, infer in the engine.",
+    "Time of a part of an answer, in seconds: decode pictures, queue before the swap lock, infer in the engine.",
     ["stage"],
     buckets=_STAGE_BUCKETS,
 )
@@ -31,7 +31,9 @@ rejected = Counter(
 )
 answers = Counter("iqa_answers", "Answers of the model: samples, or one an image or pair in expected mode.", ["task"])
 unreadable = Counter(
-    "iqa_unreadable_answers", "Those that could not be read; in expected mode their probability.", ["task"]
+    "iqa_unreadable_answers",
+    "Answers that could not be parsed; in expected mode, the probability of unparsable answers.",
+    ["task"],
 )
 cache_requests = Counter("iqa_cache_requests", "Repeatable questions looked up in the cache.", ["outcome"])
 cache_entries = Gauge("iqa_cache_entries", "Answers in the cache.")
@@ -40,7 +42,7 @@ for outcome in ("done", "refused"):
     swaps.labels(outcome)  # counts from 0: Prometheus sees no increase in a series that begins at 1
 swap_blackout_seconds = Histogram(
     "iqa_swap_blackout_seconds",
-    "Time a swap kept the gate closed, in seconds.",
+    "Blackout of a swap: the time it kept the swap lock closed, in seconds.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 canary_readable = Gauge(

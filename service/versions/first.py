@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import cast
 
 from tenacity import Retrying, retry_if_result, wait_fixed
@@ -18,12 +19,23 @@ from service.versions.store import Active, VersionStore
 log = logging.getLogger(__name__)
 
 
+def check_beginning(store: VersionStore, settings: Settings) -> None:
+    """Raises UserError if there is no version to start with, and nothing to make one of. Writes nothing."""
+    with suppress(OSError):  # `first_version` names it
+        if settings.moves_pointer and settings.checkpoint is None and store.active() is None:
+            raise UserError(
+                f"the store {settings.store} has no active version: start with --checkpoint FOLDER, or run "
+                "`evoquality versions import`"
+            )
+
+
 def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
     """The active version, or of an empty store `settings.checkpoint`, imported and activated.
 
     Rollout engines and followers wait for a first version. A follower falls back to the previous version if the active
     one cannot be served. Raises UserError if there is no version, or if it cannot be read or served.
     """
+    check_beginning(store, settings)
     try:
         info = _followed(store, settings.follow_seconds) if settings.follow else _active(store, settings)
     except ProblemError as failure:
@@ -42,9 +54,7 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
 def _active(store: VersionStore, settings: Settings) -> VersionInfo:
     active = _awaited(store, settings.follow_seconds) if settings.role == "rollout" else store.active()
     if active is None:
-        if settings.checkpoint is None:
-            raise UserError(f"the store {settings.store} has no active version: give a checkpoint")
-        info = import_checkpoint(store, settings.checkpoint, settings.profile)
+        info = import_checkpoint(store, cast(str, settings.checkpoint), settings.profile)
         active = store.activate(info.id, if_none=True)
     store.verify(active.version)
     return store.info(active.version)

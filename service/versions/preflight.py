@@ -134,7 +134,7 @@ def check_adapter(adapter: Path, max_rank: int) -> None:
         if not half or len(tensor.shape) != 2 or tensor.shape[axis] != rank:
             raise AdapterRefused(f"{name} is not a LoRA matrix of rank {rank}.")
         if name.replace("lora_A", "lora_B") not in tensors or name.replace("lora_B", "lora_A") not in tensors:
-            raise AdapterRefused(f"{name} lacks its other half.")
+            raise AdapterRefused(f"{name} has no matching lora_A or lora_B matrix.")
         if not is_finite(tensor):
             raise AdapterRefused(f"{name} holds NaN or infinity.")
 
@@ -201,4 +201,4 @@ def _check_index(candidate: Path, tensors: Mapping[str, Tensor]) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         named = {}
     if named != {name: tensor.file.name for name, tensor in tensors.items()}:
-        raise VersionError("bad_index", f"{_INDEX} does not name the tensors of the files")
+        raise VersionError("bad_index", f"{_INDEX} lists other tensors than the files hold")

@@ -344,7 +344,9 @@ class VersionStore:
         the ids given so far cannot be read; OSError.
         """
         if not _NAME.fullmatch(name):
-            raise InvalidRequest("An adapter cannot have this name.")
+            raise InvalidRequest(
+                "Adapter names hold up to 100 letters, digits, `.`, `_`, `-`, and begin with a letter or digit."
+            )
         self.state.mkdir(parents=True, exist_ok=True)
         file = without_links(self.state, "adapters.json")
         with FileLock(without_links(self.state, "adapters.lock"), timeout=LOCK_SECONDS):

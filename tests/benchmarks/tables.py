@@ -56,7 +56,7 @@ def proof() -> str:
     board, demo, serve, train = Leaderboard.load(), _result("demo"), _result("serve"), _result("train")
     last = list(demo_models(board).values())[-1]
     seen, rates = demo["traffic"], _rates(serve)
-    blackouts = [1000 * max(change["gate_closed_seconds"].values()) for change in _result("replicas")["changes"]]
+    blackouts = [1000 * max(change["blackout_seconds"].values()) for change in _result("replicas")["changes"]]
     against = rates["service", "k8", 64] / rates["vllm_serve", "k8", 64]
     rows = [
         ("weighted relative PLCC gain of the demo after two rounds", _percent(board.gain_percent(BASE, last))),

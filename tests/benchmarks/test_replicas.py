@@ -48,7 +48,7 @@ def batch(*scores: ScoreResponse) -> str:
 
 
 def asked(status: int, body: str) -> tuple[Answer, int]:
-    """What a caller makes of an answer, and how often it asked for it."""
+    """A caller's reading of an answer, and how often it asked for it."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -140,7 +140,7 @@ def test_a_change_is_timed_from_the_pointers_move_to_each_replicas_new_version()
     assert found["seconds"] == {"replica-1": 1, "replica-2": 4}
     assert (found["first_seconds"], found["last_seconds"]) == (1, 4)
     assert found["first_answer_seconds"] == {"replica-1": 2}
-    assert found["overlapping_gates"] == 1
+    assert found["overlapping_blackouts"] == 1
     assert found["old_answers_after_all_serve"] == 1
 
 

@@ -256,8 +256,8 @@ def test_training(results: Path) -> None:
 
 def test_replicas(results: Path) -> None:
     closed = {"replica-1": 0.3, "replica-2": 0.52}
-    change = {"kind": "promotion", "first_seconds": 1.24, "last_seconds": 9.0, "gate_closed_seconds": closed}
-    write_json(results / "replicas.json", {"changes": [{**change, "overlapping_gates": 0}]})
+    change = {"kind": "promotion", "first_seconds": 1.24, "last_seconds": 9.0, "blackout_seconds": closed}
+    write_json(results / "replicas.json", {"changes": [{**change, "overlapping_blackouts": 0}]})
     assert tables.replicas().splitlines()[2:] == [
         "| 1. promotion | 1.2 s | 9.0 s | 0.30 / 0.52 s | 0 |",
     ]

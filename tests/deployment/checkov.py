@@ -26,7 +26,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What checkov found. `passed` counts the checks that had nothing to say."""
+    """The findings of checkov. `passed` counts the checks that had nothing to say."""
 
     passed: int
     failed: list[Finding]

@@ -22,5 +22,5 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=WORLDS)
 def cluster(manifests: Path, request: pytest.FixtureRequest) -> World:
-    """What a cluster holds once an overlay is applied, with the Jobs that go with it."""
+    """A cluster's objects once an overlay is applied, with the Jobs that go with it."""
     return world(manifests, request.param)

@@ -32,7 +32,7 @@ class Dockerfile:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Its path."""
         return ROOT / f"docker/{self.name}.Dockerfile"
 
     @property
@@ -43,7 +43,7 @@ class Dockerfile:
 
     @property
     def last_stage(self) -> list[Instruction]:
-        """What makes the image itself."""
+        """The last stage, which makes the image itself."""
         instructions = self.instructions
         last = max(index for index, instruction in enumerate(instructions) if instruction.name == "FROM")
         return instructions[last:]
@@ -63,11 +63,11 @@ class Dockerfile:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the last stage's ENV sets."""
+        """The variables that the last stage's ENV sets."""
         return dict(pair.split("=", 1) for pair in self.last("ENV").split())
 
     def extras(self, flavour: str) -> set[str]:
-        """What `docker/install` is told to install for a flavour."""
+        """The extras that `docker/install` installs for a flavour."""
         [run] = [item.value for item in self.instructions if item.name == "RUN" and "docker/install " in item.value]
         _, _, extras = shlex.split(run.replace("${FLAVOUR}", flavour))
         return set(extras.split(","))
@@ -80,5 +80,5 @@ class Dockerfile:
 
     @property
     def commands(self) -> list[str]:
-        """What the last stage runs while it is built."""
+        """The commands that the last stage runs while it is built."""
         return [instruction.value for instruction in self.last_stage if instruction.name == "RUN"]

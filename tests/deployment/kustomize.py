@@ -1,4 +1,4 @@
-"""What `kubectl kustomize` makes of a folder, for machines without it: the part of kustomize that k8s/ uses.
+"""A folder rendered as `kubectl kustomize` would, for machines without it: the part of kustomize that k8s/ uses.
 
 Whatever it does not know raises ValueError. Where kubectl is on the machine a test compares the two.
 """

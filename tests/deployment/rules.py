@@ -16,7 +16,7 @@ _HEAD = "# Made by `make alerts` from docker/monitoring/alerts.yaml.\n"
 
 
 def text() -> str:
-    """What the file should hold."""
+    """The content that the file should have."""
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",

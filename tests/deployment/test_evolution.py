@@ -39,7 +39,7 @@ def until(reached: Callable[[], object], process: Running, seconds: float) -> No
 
 
 def probe(kind: str, pod: Pod, where: Node) -> str | None:
-    """What kubelet's probe of that kind is answered with."""
+    """The answer to kubelet's probe of that kind."""
     asked = pod.container[f"{kind}Probe"]
     return where.get(pod.ports[asked["httpGet"]["port"]], asked["httpGet"]["path"], asked["timeoutSeconds"])
 

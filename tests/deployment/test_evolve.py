@@ -96,7 +96,7 @@ def test_torchrun_is_started_on_every_node_and_led_by_the_first(manifests: Path)
     assert given.master_port in {port["containerPort"] for port in container["ports"]}
     assert given.shutdown_timeout < spec["terminationGracePeriodSeconds"]
     assert given.module
-    assert (given.training_script, given.training_script_args) == ("trainer.cli", ["evolve"])
+    assert (given.training_script, given.training_script_args) == ("trainer", ["evolve"])
 
 
 def test_the_cronjob_makes_the_same_job(manifests: Path):

@@ -1,4 +1,4 @@
-"""What k8s/README.md tells the person on call exists: alerts, metrics, settings, commands, routes, codes, objects."""
+"""Everything that k8s/README.md names exists: alerts, metrics, settings, commands, routes, codes, objects."""
 
 from __future__ import annotations
 

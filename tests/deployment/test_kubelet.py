@@ -44,7 +44,7 @@ def doing(pod: Pod, script: str, **spec: object) -> Pod:
 
 
 def told(here: Node, pod: Pod, script: str) -> list[str]:
-    """What a script says in the pod's container."""
+    """The output of a script in the pod's container."""
     with running(here, doing(pod, script), "a-pod") as process:
         assert process.wait(300) == 0, process.log.read_text()
         return process.log.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What the Prometheus operator is given: the rules of docker/monitoring, and a port to scrape."""
+"""The Prometheus operator gets these: the rules of docker/monitoring, and a port to scrape."""
 
 from __future__ import annotations
 

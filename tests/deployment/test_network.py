@@ -30,7 +30,7 @@ def opens(rule: Object, port: int) -> bool:
 
 
 def peer(each: Object, labels: dict[str, str], namespace: dict[str, str] | None) -> bool:
-    """Whether it is a pod with these labels; `namespace` holds those of a namespace that is not the pod's own."""
+    """True if it is a pod with these labels; `namespace` holds those of a namespace that is not the pod's own."""
     if "ipBlock" in each:
         return False
     where = matches(each["namespaceSelector"], namespace or {}) if "namespaceSelector" in each else namespace is None

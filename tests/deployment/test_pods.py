@@ -19,7 +19,7 @@ from tests.deployment.worlds import Pod, World, world
 SERVICE_IMAGE = ROOT / "docker/service.Dockerfile"
 LEVELS = ("enforce", "audit", "warn")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-"""What the level `restricted` of the Pod Security Standards allows."""
+"""Allowed by the level `restricted` of the Pod Security Standards."""
 
 
 def serving(cluster: World) -> list[Pod]:

@@ -1,4 +1,4 @@
-"""What an object names is there, in every overlay."""
+"""Every object that another one names is there, in every overlay."""
 
 from __future__ import annotations
 

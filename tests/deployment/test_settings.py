@@ -26,7 +26,7 @@ def own(cluster: World, pod: Pod) -> dict[str, str]:
 
 
 def mounts(pod: Pod) -> dict[str, bool]:
-    """Where a volume lies, and whether it may be written to."""
+    """The paths of the pod's volumes: True if it may write there."""
     return {mount["mountPath"]: not mount.get("readOnly", False) for mount in pod.container["volumeMounts"]}
 
 

@@ -1,4 +1,4 @@
-"""What a cluster holds once an overlay is applied, with the Jobs that go with it."""
+"""A cluster's objects once an overlay is applied, with the Jobs that go with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pod:
 
     @property
     def component(self) -> str:
-        """What NetworkPolicies and Services know it by."""
+        """The label that NetworkPolicies and Services know it by."""
         return self.labels["app.kubernetes.io/component"]
 
     @property
@@ -48,7 +48,7 @@ class Pod:
 
     @property
     def ports(self) -> dict[str, int]:
-        """What it listens on."""
+        """The ports it listens on."""
         return {port["name"]: port["containerPort"] for port in self.container.get("ports", [])}
 
 
@@ -100,7 +100,7 @@ def expanded(text: str, environment: dict[str, str]) -> str:
 
 @cache
 def world(manifests: Path, name: str) -> World:
-    """What `WORLDS[name]` makes."""
+    """The objects that `WORLDS[name]` makes."""
     return World([made for folder in WORLDS[name] for made in render(manifests / folder)])
 
 

@@ -79,7 +79,7 @@ class TinyRound:
         return process.exitcode
 
     def has(self, name: str, lines: int = 0) -> bool:
-        """Whether a file of the round is there, with at least so many lines."""
+        """True if a file of the round is there, with at least so many lines."""
         file = self.folder / name
         return file.exists() and (not lines or len(file.read_bytes().splitlines()) >= lines)
 
@@ -96,7 +96,7 @@ class TinyRound:
         return [row["step"] for row in read_jsonl(self.folder / "train" / "steps.jsonl")]
 
     def leftovers(self) -> set[str]:
-        """What bears this run's mark in the store, and halves of its files."""
+        """The files with this run's mark in the store, and halves of its files."""
         mark = read_json(self.run / "id.json")
         marked = self.service.store.root.glob(f"**/*{mark}-*")
         return {path.name for path in (*marked, *self.run.glob("round-1/**/*.partial"))}

@@ -1,4 +1,4 @@
-"""What only a second service can show: cold answers, forgotten caches, lost weights, and a dying engine.
+"""Only a second service can show these: cold answers, forgotten caches, lost weights, and a dying engine.
 
 The tests run in this order on one service, which begins with the second version and does not survive the last.
 """

@@ -29,7 +29,7 @@ def blur(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(blur: Path, out: Path, url: str, *models: str) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "trainer.cli", "evaluate", "--benchmarks", str(blur), "--models", ",".join(models),
+        sys.executable, "-m", "trainer", "evaluate", "--benchmarks", str(blur), "--models", ",".join(models),
         "--service", url, "--out", str(out), "--resamples", "100",
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -129,7 +129,7 @@ def test_two_processes_train_all_weights_while_users_keep_theirs(
     for number, image in enumerate(images[:5]):
         (tmp_path / f"{number}.png").write_bytes(image)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.cli",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer",
         "--", "evolve", "--pool", str(tmp_path), "--run", str(tmp_path / "run"), "--store", str(service.store.root),
         "--operator", service.operator_url, "--rollout-operator", rollout.operator_url, "--policy", "full",
         "--rounds", "1", "--variants", "3", "--groups", "2", "--group-size", "4", "--held-back-groups", "1",

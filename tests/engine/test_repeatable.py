@@ -1,4 +1,4 @@
-"""How far the same request gives the same answer: alone, in a crowd, after a restart, in float32 and bfloat16."""
+"""One request gives one answer, within limits: alone, in a crowd, after a restart, in float32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engine.running import Running, running
 pytestmark = pytest.mark.engine
 
 FLOAT32, BFLOAT16 = 1e-5, 0.05
-"""How far two answers to the same request lie apart at most, on the scale of scores from 1 to 5."""
+"""The largest distance of two answers to the same request, on the scale of scores from 1 to 5."""
 ALONE, CROWD = 6, 64
 
 NO_CACHE = {"EVOQUALITY_CACHE_ENTRIES": "0"}

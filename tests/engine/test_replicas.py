@@ -18,7 +18,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `make replicas` finds, with turns of three seconds."""
+    """The findings of `make replicas`, with turns of three seconds."""
     return Scenario(
         tmp_path_factory.mktemp("replicas"), follow_seconds=0.5, spread_seconds=3, stages=Stages()
     ).run_all()
@@ -42,7 +42,7 @@ def test_every_replica_follows_three_promotions_and_a_rollback_and_answers_by_ea
     assert [change["kind"] for change in (first, second, third, back)] == ["promotion"] * 3 + ["rollback"]
     assert back["version"] == second["version"]
     for change in figures["changes"]:
-        assert set(change["seconds"]) == set(change["gate_closed_seconds"]) == set(NAMES)
+        assert set(change["seconds"]) == set(change["blackout_seconds"]) == set(NAMES)
         assert change["old_answers_after_all_serve"] == 0
         assert all(change["version"] in answered for answered in figures["traffic"]["by_replica"].values())
     assert set(figures["traffic"]["by_replica"]) == set(NAMES)

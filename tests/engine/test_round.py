@@ -32,7 +32,7 @@ PLAIN = PROFILES["plain"]
 def evolve(service: Running, pool: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
     """A tiny round: 20 images, 7 groups of 4, 6 steps."""
     command = [
-        sys.executable, "-m", "trainer.cli", "evolve", "--pool", str(pool), "--run", str(run),
+        sys.executable, "-m", "trainer", "evolve", "--pool", str(pool), "--run", str(run),
         "--store", str(service.store.root), "--operator", service.operator_url,
         "--rounds", "1", "--variants", "3", "--groups", "6", "--group-size", "4", "--held-back-groups", "1",
         "--samples", "4", "--checkpoint-every", "2", "--rank", "8",

@@ -6,12 +6,21 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from evoquality import AsyncClient, ServiceError, encode_image
-from evoquality.contract import CompareOptions, RolloutPrompt, RolloutRequest, ScoreOptions, SwapResponse
+from evoquality.contract import (
+    CompareOptions,
+    CompareResponse,
+    RolloutPrompt,
+    RolloutRequest,
+    ScoreOptions,
+    ScoreResponse,
+    SwapResponse,
+)
 from tests.engine.checkpoints import Tensors, perturbed, rewritten
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, tokens
@@ -136,6 +145,7 @@ async def _swap_under_load(
 
     async def caller(client: AsyncClient, number: int) -> None:
         while not done.is_set():
+            answer: ScoreResponse | CompareResponse
             first, second = images[number % len(images)], images[(number + 1) % len(images)]
             if number % 3 == 0:
                 answer = await client.score(first, ScoreOptions(samples=8))
@@ -177,7 +187,7 @@ async def _arrive_during_swap(service: Running, version: str, images: list[bytes
         asyncio.TaskGroup() as group,
     ):
         swap = group.create_task(operators.promote(version))
-        asked = []
+        asked: list[Any] = []
         while not swap.done():
             options = ScoreOptions(samples=2)
             asked.append(group.create_task(client.score(images[len(asked) % len(images)], options)))

@@ -28,7 +28,7 @@ class Truth:
         return list(combinations(range(len(self.strengths)), 2))
 
     def full(self, votes: int | None) -> Strengths:
-        """What comparing every pair would give."""
+        """The result of comparing every pair."""
         return self.fit([row for pair in self.all_pairs() for row in self.compare(pair, votes)], votes)
 
     def fit(self, rows: Sequence[Preference], votes: int | None) -> Strengths:

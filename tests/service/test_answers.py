@@ -1,4 +1,4 @@
-"""What is a readable answer, and what is not."""
+"""Readable answers, and unreadable ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured of a version: recorded by operators, shown to everybody."""
+"""Measurements of a version: recorded by operators, shown to everybody."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_trainer_records_what_it_evaluates(listening: Listening, tmp_path: P
         csv.writer(labels).writerows([("image", "mos"), *((f"{level}.png", level) for level in levels)])
     (tmp_path / "key").write_text(KEY)
     command = [
-        sys.executable, "-m", "trainer.cli", "evaluate", "--benchmarks", str(images.parents[1]), "--samples", "2",
+        sys.executable, "-m", "trainer", "evaluate", "--benchmarks", str(images.parents[1]), "--samples", "2",
         "--out", str(tmp_path / "out"), "--record", "--service", listening.url, "--operator", listening.operator_url,
         "--operator-key-file", str(tmp_path / "key"),
     ]  # fmt: skip

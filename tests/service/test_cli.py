@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from PIL import Image
 from pyarrow import parquet
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from service.cli import app
 from service.commands import tables
@@ -211,6 +210,11 @@ def test_versions_are_listed_promoted_and_rolled_back(listening: Listening, tmp_
     for key, reason in (("--operator-key", "key as a bearer"), ("--key-file", "cannot be read")):
         refused = evoquality("versions", "rollback", *where, key, "wrong")
         assert (refused.exit_code, reason in " ".join(refused.stderr.split())) == (2, True)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_in_one_sentence():
+    done = evoquality("versions", "list", "--key", "clé", url=NOBODY)
+    assert (done.exit_code, "outside ASCII" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", [["versions", "list"], ["info"], ["compare", "IMAGE", "IMAGE"], ["score", "IMAGE"]])

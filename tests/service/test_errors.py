@@ -25,7 +25,7 @@ def failures() -> list[Exception]:
 
 
 async def answers() -> list[dict[str, object]]:
-    """What a caller gets for each: the body, and the headers that go with it."""
+    """A caller's answer to each: the body, and the headers that go with it."""
     app = FastAPI()
     add_problem_handlers(app)
     app.add_middleware(ObserveMiddleware)

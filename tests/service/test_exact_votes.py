@@ -69,7 +69,7 @@ def test_a_model_that_thinks_has_none(make_world, run):
 def test_a_model_that_does_not_spell_digits_has_none(world: World, run, monkeypatch: pytest.MonkeyPatch):
     async def follow(prompt: Prompt, beginnings: list[str], tokens: tuple[str, ...], steps: int, **_: Any) -> None:
         assert tokens == ("0", "1", END)
-        raise NotSpelled("mode: the serving model does not spell digit by digit; ask with mode=sampled.")
+        raise NotSpelled("mode=expected needs a tokenizer with one token per digit; use mode=sampled.")
 
     monkeypatch.setattr(world.engine, "follow", follow)
     assert_problem(refused := exact_votes(world, run), 422, "no_exact_votes")

@@ -40,7 +40,7 @@ class Recording(FakeEngine):
 
 @pytest.fixture
 def loads() -> list[tuple[int, str]]:
-    """What all engines of a test loaded, by their threads."""
+    """The versions that all engines of a test loaded, by their threads."""
     return []
 
 

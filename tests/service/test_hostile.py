@@ -1,4 +1,4 @@
-"""What strangers send: nothing of it is the service's failure, tells of its inside, or stays in its memory."""
+"""Nothing that strangers send makes the service fail, tells of its inside, or stays in its memory."""
 
 from __future__ import annotations
 

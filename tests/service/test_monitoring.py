@@ -13,7 +13,7 @@ from tests.monitoring import FOLDER, OWN, TARGET_LABELS, asked, grouping_labels,
 
 def own_samples() -> dict[str, set[str]]:
     """Names and labels of what the service's metrics become when scraped."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             [family] = metric.describe()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -61,7 +62,8 @@ def test_what_a_gateway_says_during_a_restart_costs_no_picture(
 
 
 def test_a_service_that_is_killed_and_started_again_costs_no_picture(make_world, folder: Path, tmp_path: Path, quick):
-    world, done = make_world(), {}
+    world = make_world()
+    done: dict[str, Any] = {}
     with served(world) as first:
         port = int(first.url.rpartition(":")[2])
         operators = int(first.operator_url.rpartition(":")[2])

@@ -1,4 +1,4 @@
-"""What is read from a candidate before an engine may load it."""
+"""The checks of a candidate before an engine may load it."""
 
 from __future__ import annotations
 

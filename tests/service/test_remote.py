@@ -170,7 +170,7 @@ async def silence(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
     await asyncio.sleep(10)
 
 
-async def drops(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def drops(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(head(4000))
     for _ in range(1000):
         writer.write(b"x")

@@ -177,7 +177,7 @@ def test_no_variable_is_two_things():
 
 
 def _variables(command: Any) -> Iterator[str]:
-    """What a command and those below it read from the environment."""
+    """The variables that a command and those below it read."""
     for parameter in command.params:
         if parameter.envvar:
             yield parameter.envvar

@@ -117,6 +117,7 @@ def test_a_start_that_cannot_be_says_why_in_one_sentence(tmp_path: Path, monkeyp
     assert serve("--store", store, "--port", "99999")[0] == 2
     assert "port" in serve("--store", store, "--port", "99999")[1]
     assert "no active version" in serve("--store", store)[1]
+    assert not Path(store).exists()
     assert "no checkpoint directory" in serve("--store", store, "--checkpoint", str(tmp_path / "nowhere"))[1]
     (tmp_path / "file").write_text("")
     assert serve("--store", str(tmp_path / "file"))[0] == 2

@@ -1,4 +1,4 @@
-"""What the CUDA image brings compiled is found before Triton's own cache, and only that."""
+"""The kernels that the CUDA image brings compiled are found before Triton's own cache, and only those."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_a_deadline_that_is_no_number_is_told(world: World, run, asked: str):
     assert world.engine.asked == []
 
 
-def test_a_gate_closed_longer_than_the_deadline_asks_to_come_back(make_world, run):
+def test_a_swap_lock_closed_longer_than_the_deadline_asks_to_come_back(make_world, run):
     world = make_world(request_seconds=SHORT)
 
     async def story() -> httpx.Response:
@@ -121,11 +121,11 @@ def test_a_gate_closed_longer_than_the_deadline_asks_to_come_back(make_world, ru
     assert run(score(world)).status_code == 200
 
 
-def test_who_is_inside_while_the_gate_is_closed_was_too_slow(make_world, run):
+def test_who_is_inside_while_the_swap_lock_is_closed_was_too_slow(make_world, run):
     world = make_world(request_seconds=SHORT)
     world.engine.seconds = LONG
 
-    async def story() -> list[httpx.Response]:
+    async def story() -> tuple[httpx.Response, httpx.Response]:
         inside = asyncio.create_task(score(world))
         await working(world)
         closing = asyncio.create_task(world.service.swapper.promote(world.second))

@@ -42,7 +42,7 @@ TRUTH: dict[str, Callable[[Path], dict[str, float]]] = {
     "tid2013": of_tid,
     "csiq": lambda root: dict(zip(csiq_names(), (1 - dmos for *_, dmos in CSIQ_ROWS), strict=True)),
 }
-"""What an image is worth, higher being better, read without the loaders."""
+"""The truth about each image, higher being better, read without the loaders."""
 
 
 def answers(truth: dict[str, float], sign: int) -> dict[str, float]:

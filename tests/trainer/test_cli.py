@@ -14,13 +14,16 @@ import pytest
 from evoquality import ServiceError
 from evoquality.contract import HealthResponse, Problem
 from service import errors as of_service
+from service.images.picture import Limits, from_text
 from tests.service.conftest import Listening, listening, make_listening
 from trainer.cli import app
 from trainer.errors import TrainerError
-from trainer.exit_codes import exit_codes, markdown
+from trainer.exit_codes import exit_codes
+from trainer.settings.evolve import EvolveSettings
 
 __all__ = ["listening", "make_listening"]
 
+ROOT = Path(__file__).parents[2]
 Trainer = Callable[..., tuple[int, str]]
 
 
@@ -39,7 +42,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["evoquality-trainer", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             app()
-        return end.value.code, capsys.readouterr().err.replace("\n", "")
+        return int(end.value.code or 0), capsys.readouterr().err.replace("\n", "")
 
     return call
 
@@ -53,7 +56,7 @@ def benchmark(folder: Path) -> Path:
 
 
 def test_help_explains_every_setting_of_a_round() -> None:
-    command = [sys.executable, "-m", "trainer.cli", "evolve", "--help"]
+    command = [sys.executable, "-m", "trainer", "evolve", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for phrase in ("--pool", "--learning-rate", "K of the offline stage", "Exit codes"):
         assert phrase in shown
@@ -70,6 +73,16 @@ def test_an_impossible_setting_is_named(trainer: Trainer, tmp_path: Path) -> Non
     assert code == 2
     assert "--votes" in said
     assert "greater than or equal to 1" in said
+
+
+def test_a_missing_flag_is_named_and_nothing_else_is_said(trainer: Trainer, tmp_path: Path) -> None:
+    assert trainer("evolve", "--run", tmp_path / "run") == (2, "evoquality-trainer: --pool is required")
+
+
+def test_a_learning_rate_that_is_not_given_depends_on_the_policy(tmp_path: Path) -> None:
+    lora = EvolveSettings(pool=tmp_path, run=tmp_path)
+    full = EvolveSettings(pool=tmp_path, run=tmp_path, policy="full", rollout_operator="http://127.0.0.1:8011")
+    assert (lora.learning_rate, full.learning_rate) == (1e-3, 1e-4)
 
 
 def test_a_folder_without_benchmarks_is_named(trainer: Trainer, tmp_path: Path) -> None:
@@ -134,13 +147,14 @@ def test_the_exit_code_says_whether_a_refusal_may_pass(
         pytest.param(lambda: HealthResponse.model_validate({"status": "ready", "surprise": 1}), id="unknown field"),
         pytest.param(lambda: Path("nowhere").read_text(), id="missing file"),
         pytest.param(lambda: os.stat("/dev/stdin/nothing"), id="file system"),
+        pytest.param(lambda: from_text("data:", Limits(1, 1)), id="a picture that nobody refused"),
     ],
 )
 def test_a_bug_keeps_its_traceback(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: Callable[[], object]
 ) -> None:
     monkeypatch.setattr("trainer.evaluation.comparison.run.ask", lambda *_, **__: bug())
-    with pytest.raises((ValueError, OSError)) as raised:  # Python shows it and exits with 1
+    with pytest.raises((ValueError, OSError, of_service.InvalidImage)) as raised:  # Python shows it and exits with 1
         trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
     assert not isinstance(raised.value, TrainerError)
 
@@ -177,7 +191,7 @@ def test_an_address_or_a_proxy_that_cannot_be_used_is_a_sentence(
     assert "secret" not in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("kind", [of_service.UserError, of_service.UnknownVersion])
+@pytest.mark.parametrize("kind", [of_service.UserError, of_service.UnknownVersion, of_service.ReadOnlyStore])
 def test_what_the_services_own_modules_refuse_is_a_sentence_too(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
@@ -195,8 +209,9 @@ def test_a_code_of_the_tree_means_one_thing() -> None:
         assert (row.meaning, row.restart) == (kind.meaning, kind.restart)
 
 
-def test_the_table_has_a_row_for_every_exit_code() -> None:
-    codes = [int(row.split("|")[1]) for row in markdown().splitlines()[2:]]
+def test_the_readmes_table_has_a_row_for_every_exit_code() -> None:
+    table = (ROOT / "trainer/README.md").read_text().partition("<!-- exit-codes -->\n")[2].partition("<!-- /")[0]
+    codes = [int(row.split("|")[1]) for row in table.splitlines()[2:]]
     assert codes == [0, *(row.code for row in exit_codes())]
 
 

@@ -23,7 +23,7 @@ def another(field: FieldInfo, path: Path) -> Any:
     if isinstance(field.default, int) or "int" in str(kind):
         return (field.default or 0) + 1
     if field.annotation is float:
-        return 0.125 if field.default_factory else field.default * 0.75
+        return field.default * 0.75
     return path if kind is Path else "something"
 
 

@@ -1,4 +1,4 @@
-"""What `--models` may name, and what is started for it."""
+"""The models that `--models` can name, and the services started for them."""
 
 from __future__ import annotations
 

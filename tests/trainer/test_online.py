@@ -51,7 +51,7 @@ HEALTHY = {
 
 
 class Whole(NamedTuple):
-    """What a whole training leaves."""
+    """The results of a whole training."""
 
     state: dict[str, torch.Tensor]
     metrics: list[dict[str, float]]
@@ -258,7 +258,7 @@ def test_a_signal_ends_the_training_with_the_steps_done_in_the_checkpoint(
 
 def test_a_signal_in_a_block_that_must_not_be_done_by_half_takes_effect_at_its_end(listening: None) -> None:
     done = []
-    with pytest.raises(Terminated), termination.held():
+    with pytest.raises(Terminated), termination.signals_deferred():
         signal.raise_signal(signal.SIGTERM)
         done.append("all of it")
     assert done

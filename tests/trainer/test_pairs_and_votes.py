@@ -31,6 +31,7 @@ from trainer.voting.majority import change, decided, expected_agreement, first_l
 from trainer.voting.votes import PairVotes, agreement, labels_of
 
 POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n in range(5)])
+EIGHT = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdefgh" for n in range(5)])
 IDS = [f"{number:03d}" for number in range(100)]
 HUNDRED = Pool([PoolImage(name, "", name) for name in IDS])
 STRENGTH = {name: float(score) for name, score in zip(IDS, np.random.default_rng(0).normal(3, 1, 100), strict=True)}
@@ -68,18 +69,18 @@ def test_a_pool_smaller_than_a_group_is_an_error_that_says_so() -> None:
 
 
 def test_groups_of_the_same_reference_compare_distortions_of_a_few_and_take_turns() -> None:
-    groups = same_reference_groups(POOL, count=6, size=6, seed=0, references=3)
+    groups = same_reference_groups(EIGHT, count=6, size=8, seed=0)
     references = [Counter(image.split("-")[0] for image in group) for group in groups]
-    assert all(sorted(reference.values()) == [2, 2, 2] for reference in references)
-    assert all(len(set(group)) == 6 for group in groups)
-    assert sum(references, Counter()) == Counter(dict.fromkeys("abcdef", 6))
+    assert all(sorted(reference.values()) == [2, 2, 2, 2] for reference in references)
+    assert all(len(set(group)) == 8 for group in groups)
+    assert sum(references, Counter()) == Counter(dict.fromkeys("abcdefgh", 6))
 
 
 def test_references_with_few_variants_make_a_smaller_group_and_those_without_make_none() -> None:
-    lonely = Pool([*POOL.images, PoolImage("g-0", "", "g")])
-    groups = same_reference_groups(lonely, count=6, size=12, seed=0, references=2)
+    lonely = Pool([*EIGHT.images, PoolImage("i-0", "", "i")])
+    groups = same_reference_groups(lonely, count=6, size=24, seed=0)
     assert len(groups) == 6
-    assert {len(group) for group in groups} == {10}
+    assert {len(group) for group in groups} == {20}
     with pytest.raises(ValueError, match="give --variants above 0"):
         same_reference_groups(Pool([PoolImage("g-0", "", "g")]), 1, 12, seed=0)
 

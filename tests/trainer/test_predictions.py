@@ -38,7 +38,8 @@ def test_what_is_there_is_not_asked_again(make_listening: Callable[..., Listenin
     file = tmp_path / "out" / "brightness.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:3]) + lines[3][:20])  # killed in the midst of a line
-    before, advanced = asked(listening), []
+    before = asked(listening)
+    advanced: list[int] = []
     again = evaluate(listening.url, [one], drawn, tmp_path / "out", advance=advanced.append)
     assert (asked(listening) - before, sum(advanced)) == (len(LEVELS) - 3, len(LEVELS) - 3)
     assert again == first
@@ -196,7 +197,7 @@ def test_a_signal_ends_an_evaluation_with_what_is_there_kept(
     listening, one = make_listening(), brightness(tmp_path, levels=range(256))
     listening.world.engine.seconds = 0.2
     command = [
-        sys.executable, "-m", "trainer.cli", "evaluate", "--benchmarks", str(one.root), "--service", listening.url,
+        sys.executable, "-m", "trainer", "evaluate", "--benchmarks", str(one.root), "--service", listening.url,
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

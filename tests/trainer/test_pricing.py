@@ -97,7 +97,7 @@ def test_under_torchrun_one_process_tells_the_price(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"a")
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer.cli",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer",
         "--", "evolve", "--dry-run", "--pool", tmp_path / "photos", "--run", tmp_path / "run", "--store", tmp_path,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

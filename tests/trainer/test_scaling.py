@@ -23,7 +23,7 @@ from trainer.stages.context import RoundContext
 from trainer.stages.offline import draw_pool
 
 SERVICE = Limits(max_pixels=40_000_000, min_side=28)
-"""What it takes as it comes."""
+"""The limits of a service with its default settings."""
 PIXELS = EvolveSettings.model_fields["pixels"].default
 
 

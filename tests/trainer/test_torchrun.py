@@ -57,6 +57,6 @@ def test_the_exit_code_is_rank_0s_even_if_that_one_takes_longer_to_end(tmp_path:
 def test_processes_do_not_import_from_the_current_folder_if_torchrun_does_not(tmp_path: Path) -> None:
     (tmp_path / "trainer").mkdir()
     (tmp_path / "trainer/__init__.py").write_text("raise SystemExit('this is not ours')")
-    command = [TORCHRUN[0], "-P", *TORCHRUN[1:], "-m", "trainer.cli", "--", "evolve", "--help"]
+    command = [TORCHRUN[0], "-P", *TORCHRUN[1:], "-m", "trainer", "--", "evolve", "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -60,7 +60,7 @@ Ask = Callable[[AsyncWorkers], Voter]
 
 
 def with_workers(service: Listening, use: Callable[[AsyncWorkers], Awaitable[T]]) -> T:
-    """What `use` returns of the service as the only replica."""
+    """The result of `use` with the service as the only replica."""
 
     async def story() -> T:
         workers = AsyncWorkers([service.operator_url], KEY, service.world.store, 5, print)

@@ -8,7 +8,7 @@ from trainer.voting.votes import PairVotes
 def exact(pair: str, forward: float, backward: float | None = None, tie_margin: float = 0.0) -> PairVotes:
     """Exact votes on a pair of one-letter images, alike in both orders unless told otherwise."""
     back = forward if backward is None else backward
-    first, second = pair
+    first, second = tuple(pair)
     votes = [[share, 1 - share] for share in (forward, back)]
     return PairVotes(first, second, *votes, unreadable=0.0, version="v1", by="exact", tie_margin=tie_margin)
 

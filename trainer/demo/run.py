@@ -119,7 +119,7 @@ def traffic(run: Path, public: str) -> Iterator[None]:
 def _evolve(run: Path, number: int, seed: int, operator: str, flags: list[str]) -> None:
     """Runs the trainer up to round `number`; it skips finished rounds."""
     command = [
-        *(sys.executable, "-P", "-m", "trainer.cli", "evolve"),
+        *(sys.executable, "-P", "-m", "trainer", "evolve"),
         f"--pool={run / 'pool'}",
         f"--run={run}",
         f"--store={run / 'store'}",

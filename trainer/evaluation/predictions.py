@@ -140,7 +140,7 @@ def ask(
         UserError: existing predictions differ in version, protocol or settings, or the version changed meanwhile.
     """
     if missing := kept.missing(benchmark.ids):
-        with termination.held():  # an exception raised in one task would be lost
+        with termination.signals_deferred():  # an exception raised in one task would be lost
             client = AsyncClient(url, key, patience_s=patience)
             asyncio.run(_ask(client, benchmark.root, iter(missing), protocol, kept, advance))
 

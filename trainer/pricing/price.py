@@ -180,7 +180,8 @@ def show(price: Price, console: Console) -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     for line in price.lines:
-        table.add_row(line.stage, _amounts(line), _time(line.seconds), _size(line.bytes))
+        amounts = ", ".join(f"{amount:,} {name}" for name, amount in line.amounts.items())
+        table.add_row(line.stage, amounts, _time(line.seconds), _size(line.bytes))
     console.print(table)
     if price.unmeasured:
         console.print(f"No times and disk; nothing was measured: {price.unmeasured}", highlight=False, soft_wrap=True)
@@ -202,10 +203,6 @@ def _lines(c: Counts) -> list[Line]:
         Line("candidate", {"version": 1}),
         Line("promotion", {"rollouts": c.promotion_answers}),
     ]
-
-
-def _amounts(line: Line) -> str:
-    return ", ".join(f"{amount:,} {name}" for name, amount in line.amounts.items())
 
 
 def _time(seconds: float | None) -> str:

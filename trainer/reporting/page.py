@@ -17,7 +17,7 @@ from PIL import Image
 from service.errors import InvalidImage
 from trainer.errors import UserError
 from trainer.files import read_json
-from trainer.pool.pool import Pool, PoolImage
+from trainer.pool.pool import Pool
 from trainer.progress import duration
 from trainer.reporting import plots
 from trainer.reporting.vote_table import cells
@@ -45,7 +45,8 @@ def filled(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATES))
-    page.filters |= {"signed": "{:+z.1f} %".format, "percent": _percent, "count": _count, "duration": duration}
+    page.filters |= {"signed": "{:+z.1f} %".format, "duration": duration}
+    page.filters |= {"percent": lambda share: f"{100 * share:z.1f} %", "count": lambda value: f"{round(value):,}"}
     return page.get_template(template).render(values)
 
 
@@ -65,14 +66,6 @@ def thumbnail(picture: Image.Image) -> str:
     small.thumbnail((_SIDE, _SIDE))
     small.save(file, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _count(value: float) -> str:
-    return f"{round(value):,}"
 
 
 def _audited(folder: Path, votes: Sequence[PairVotes]) -> dict[str, list[PairVotes]]:
@@ -106,9 +99,6 @@ def _pair(vote: PairVotes, pool: Pool) -> dict[str, Any] | None:
     except (UserError, OSError, InvalidImage):
         return None
     share = vote.first_votes / (vote.first_votes + vote.second_votes)
-    names = [_name(pool.by_id[image]) for image in (vote.first, vote.second)]
+    images = [pool.by_id[image] for image in (vote.first, vote.second)]
+    names = [f"{image.kind.replace('_', ' ')} {image.level}" if image.kind else "original" for image in images]
     return {"pictures": pictures, "names": names, "shares": [share, 1 - share]}
-
-
-def _name(image: PoolImage) -> str:
-    return f"{image.kind.replace('_', ' ')} {image.level}" if image.kind else "original"

@@ -1,4 +1,4 @@
-"""How good votes are, in words: title -> figure, for a page's table and a terminal's."""
+"""The quality of votes in words: title -> figure, for a page's table and a terminal's."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class PoolSettings(BaseSettings):
     """Groups that are voted on for the gate, and not trained on."""
     pairs: Literal["random", "informative"] = "random"
     """Groups: at random, as in the paper, or of images that the model now scores alike. On the embedded model random
-    groups gave more at equal votes (README)."""
+    groups gave more at equal votes (tests/benchmarks/README.md#votes)."""
     same_reference_share: Share = 0.5
     """From round 2 on: share of groups that compare the distortions of one original; none without variants."""
 
@@ -62,11 +62,6 @@ class PoolSettings(BaseSettings):
     def originals(self) -> int:
         """The number of originals that a round draws, if the pool has as many."""
         return self.images or math.ceil(self.places / min(_PLACES_AN_ORIGINAL, 1 + self.variants))
-
-
-def by_policy(chosen: dict[str, Any]) -> float:
-    """An adapter takes about ten times the rate of all weights."""
-    return 1e-4 if chosen.get("policy") == "full" else 1e-3
 
 
 class TrainingSettings(BaseSettings):
@@ -87,8 +82,8 @@ class TrainingSettings(BaseSettings):
     policy: Literal["lora", "full"] = "lora"
     """Weights under training: `lora` an adapter, sampled by the serving engine beside its users' requests; `full` all
     weights, as in the paper, sampled by a separate engine (`evoquality serve --role rollout`)."""
-    learning_rate: float = Field(default_factory=by_policy, gt=0)
-    """Of AdamW, falling linearly to zero. Unset: 1e-3 with policy lora, 1e-4 with full (the paper, 7B: 3e-7)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of AdamW, falling linearly to zero. Unset with policy full: 1e-4 (the paper, 7B: 3e-7)."""
     beta: float = Field(default=0.02, ge=0)
     """Weight of the KL penalty to the model the round started from (the paper: 0.05)."""
     gamma: float = Field(default=0.01, ge=0)
@@ -96,9 +91,9 @@ class TrainingSettings(BaseSettings):
     normalise: CliImplicitFlag[bool] = True
     """Divide advantages by their group's standard deviation, as the paper does."""
     clip_low: float = Field(default=0.2, gt=0, lt=1)
-    """Trust region: the probability ratio may fall to 1 - this."""
+    """Lower clip: ratio ≥ 1 − clip_low."""
     clip_high: float = Field(default=0.28, gt=0)
-    """Trust region: the probability ratio may rise to 1 + this."""
+    """Upper clip: ratio ≤ 1 + clip_high."""
     truncation: float = Field(default=2.0, ge=1)
     """Largest weight of a token by its probability ratio (truncated importance sampling)."""
     overlap: CliImplicitFlag[bool] = True
@@ -128,6 +123,12 @@ class TrainingSettings(BaseSettings):
     """Arithmetic of the passes through the policy: bfloat16 on a GPU. Weights under training stay float32."""
     gradient_checkpointing: CliImplicitFlag[bool] = False
     """Recompute activations in the backward pass: less memory, more time, the same gradients."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_by_policy(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """An adapter takes about ten times the rate of all weights."""
+        return {"learning_rate": 1e-4, **given} if given.get("policy") == "full" else given
 
 
 class GateSettings(BaseSettings):

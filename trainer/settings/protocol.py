@@ -1,4 +1,4 @@
-"""How a model is asked about the images of a benchmark, and about which of them."""
+"""The protocol of an evaluation: the question about an image, and the part of a benchmark that is asked about."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evoquality.contract import InfoResponse, ScoreOptions
 
 Mode = Literal["auto", "expected", "sampled"]
 Split = Literal["auto", "all", "train", "validation", "test"]
-"""Which part of a benchmark. `auto` is the official test part where there is one, else everything."""
+"""A part of a benchmark. `auto` is the official test part where there is one, else everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Protocol:
     """Makes drawn answers repeatable; sampled mode only."""
 
     def settled(self, info: InfoResponse) -> Protocol:
-        """What `auto` means for a model."""
+        """This protocol with `auto` replaced by the model's own mode."""
         return replace(self, mode=info.modes[0]) if self.mode == "auto" else self
 
     def options(self, image_id: str) -> ScoreOptions:
@@ -37,11 +37,11 @@ class Protocol:
         return ScoreOptions(mode="sampled", samples=self.samples, seed=seed)
 
     def includes(self, settled: Protocol) -> bool:
-        """Whether answers to a settled protocol are what this one asks for."""
+        """True if answers to a settled protocol are what this one asks for."""
         return self.mode in ("auto", settled.mode) and replace(self, mode=settled.mode).as_dict() == settled.as_dict()
 
     def as_dict(self) -> dict[str, Any]:
-        """What matters to the answers."""
+        """The parts that the answers depend on."""
         drawn = {} if self.mode == "expected" else {"samples": self.samples, "seed": self.seed}
         return {"mode": self.mode, **drawn}
 

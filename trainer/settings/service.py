@@ -28,7 +28,7 @@ class ServiceSettings(BaseSettings):
 
     operator: str = "http://127.0.0.1:8001"
     """Address of the service's operators' and internal routes. Of several replicas on one store: separated by commas;
-    votes and rollouts are spread over those that answer, and a promotion goes to all."""
+    questions are spread over those that answer, and a promotion goes to all."""
     store: Path = Path("store")
     """The version store, on the volume that service and trainer share."""
     operator_key_file: Path | None = None
@@ -62,7 +62,7 @@ class VoteSettings(ServiceSettings):
     """The votes on pairs."""
 
     seed: int = Field(default=0, ge=0)
-    """The seed of every random choice."""
+    """Seed of every random choice."""
     patience: float = Field(default=300, ge=0)
     """Seconds to wait for a service that does not answer, is busy or restarts, before the trainer exits with 3."""
     votes_by: Literal["auto", "exact", "samples"] = "auto"

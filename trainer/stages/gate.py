@@ -20,18 +20,20 @@ from trainer.training.learner import Learner
 from trainer.training.rollouts import Served
 from trainer.workers.workers import Workers
 
-Probe = Callable[[Served, Workers, Profile], float]
+GateProbe = Callable[[Served, Workers, Profile], float]
 """The SRCC of a version, or of an adapter on it, on a labelled set that the round itself cannot see."""
 
 
-def run_gate(context: RoundContext, learner: Learner, way: Handover, observer: Observer, probe: Probe | None) -> None:
+def run_gate(
+    context: RoundContext, learner: Learner, handover: Handover, observer: Observer, probe: GateProbe | None
+) -> None:
     """Compares the candidate with the version it came from, and adds it to the store.
 
     Raises:
         DiskFull: the candidate could not be written.
     """
     with context.stage("gate"):
-        verdict = _verdict(context, learner, way, observer, probe)
+        verdict = _verdict(context, learner, handover, observer, probe)
     write_json(context.folder / "gate.json", verdict.as_dict())
     with context.stage("candidate"):
         candidate = _add_candidate(context, learner, verdict)
@@ -41,16 +43,16 @@ def run_gate(context: RoundContext, learner: Learner, way: Handover, observer: O
 
 
 def _verdict(
-    context: RoundContext, learner: Learner, way: Handover, observer: Observer, probe: Probe | None
+    context: RoundContext, learner: Learner, handover: Handover, observer: Observer, probe: GateProbe | None
 ) -> Verdict:
     base = Served(context.base)
     before = observer.observe(base, context.workers)
     if not learner.is_finite():
         return Verdict(before, None, [criteria.finite_weights(False)])
-    with way.served(learner, "gate") as served:
-        verdict = criteria.judge(before, observer.observe(served, way.workers), context.settings)
+    with handover.served(learner, "gate") as served:
+        verdict = criteria.judge(before, observer.observe(served, handover.workers), context.settings)
         if probe:
-            was, now = probe(base, context.workers, context.profile), probe(served, way.workers, context.profile)
+            was, now = probe(base, context.workers, context.profile), probe(served, handover.workers, context.profile)
             verdict.criteria.append(criteria.probe(was, now, context.settings))
     return verdict
 

@@ -16,7 +16,7 @@ from trainer.pool.pool import Pool
 from trainer.reporting.trackers import Trackers
 from trainer.stages.context import RoundContext
 from trainer.training import distributed, learner
-from trainer.training.handover import Handover, handover
+from trainer.training.handover import Handover, open_handover
 from trainer.training.learner import Learner
 from trainer.training.online import OnlineStage
 from trainer.training.reward import Ranking, Regression, Target
@@ -43,16 +43,16 @@ def learning(context: RoundContext) -> Iterator[tuple[Learner, Handover]]:
     s, collapsed = context.settings, context.folder / "collapse.json"
     if collapsed.exists():
         raise Collapsed(read_json(collapsed)["reason"])
-    with handover(s, context.workers, context.store, context.base, context.stages.say) as way:
-        engine, version = way.workers.info(), context.store.path(context.base)
+    with open_handover(s, context.workers, context.store, context.base, context.stages.say) as handover:
+        engine, version = handover.workers.info(), context.store.path(context.base)
         with distributed.built(learner.begin, version, context.profile, s, context.seed, engine) as policy:
-            yield policy, way
+            yield policy, handover
 
 
 def train(
     context: RoundContext,
     policy: Learner,
-    way: Handover,
+    handover: Handover,
     images: Pool,
     groups: list[Group],
     target: Target,
@@ -64,7 +64,7 @@ def train(
         Collapsed: the policy collapsed; the reason is in `collapse.json`.
     """
     s = context.settings
-    stage = OnlineStage(policy, images, target, context.profile, way, s, context.seed, context.folder / "train")
+    stage = OnlineStage(policy, images, target, context.profile, handover, s, context.seed, context.folder / "train")
     with context.stage("GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
 
         def follow(metrics: dict[str, Any] | None, steps: int) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from trainer import termination
 from trainer.errors import RankLost
-from trainer.termination import held
+from trainer.termination import signals_deferred
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,7 +87,7 @@ def on_all_ranks(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if world_size() == 1:
             return method(self, *args, **kwargs)
-        with held():  # a signal must not leave the others in mid-call
+        with signals_deferred():  # a signal must not leave the others in mid-call
             if is_main():
                 broadcast((method.__name__, args, kwargs))
             found = method(self, *args, **kwargs)

@@ -79,7 +79,7 @@ class WeightsHandover(Handover):
 
 
 @contextmanager
-def handover(
+def open_handover(
     settings: EvolveSettings, workers: Workers, store: VersionStore, version: str, say: Callable[[str], None]
 ) -> Iterator[Handover]:
     """The handover for the settings' kind of policy, which began as `version`."""

@@ -23,8 +23,8 @@ Pixels = Mapping[str, int | None]
 """`min_pixels` and `max_pixels` of the image processor; None: the checkpoint's own."""
 
 
-class Network(nn.Module):
-    """A Qwen2.5-VL over a checkpoint's weights.
+class PolicyNetwork(nn.Module):
+    """A Qwen2.5-VL over a checkpoint's weights. None of the methods that FSDP2 hooks (`sharding.place`) calls another.
 
     Args:
         model: with its language head.

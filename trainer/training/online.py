@@ -6,24 +6,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evoquality.contract import RolloutResult
 from service.prompts import Profile
 from trainer import termination
 from trainer.files import append_jsonl, read_jsonl, write_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings.evolve import EvolveSettings
-from trainer.termination import Terminated, held
+from trainer.termination import Terminated, signals_deferred
 from trainer.training import collapse
 from trainer.training.handover import Handover
 from trainer.training.learner import Learner, Shown
 from trainer.training.reward import Target, advantages
-from trainer.training.rollouts import SampledGroup, Sampler, Served, sample_scores, to_scores
+from trainer.training.rollouts import SampledGroup, Sampler, sample_scores, to_scores
 from trainer.voting.groups import Group
 
 
@@ -65,7 +65,7 @@ class OnlineStage:
                     if step:
                         self._save(step, ahead)
                     raise
-                with held():
+                with signals_deferred():
                     norm = self.learner.step(1 - step / len(plan))
                     ahead, seconds = following, time.monotonic() - began
                     metrics = {"step": step, **metrics, "gradient_norm": norm, "step_seconds": seconds}
@@ -100,17 +100,9 @@ class OnlineStage:
     def _begin(self, plan: list[Group], step: int, sampler: Sampler) -> Future[SampledGroup]:
         """Begins to sample a step's rollouts from the policy as it is now."""
         serving = self.handover.served(self.learner, f"s{step:05d}")
-        return sampler.begin(serving, lambda served: self._roll_out(plan[step], step, served))
-
-    def _roll_out(self, group: Group, step: int, served: Served) -> list[RolloutResult]:
-        return sample_scores(
-            self.handover.workers,
-            self.pool,
-            group,
-            served,
-            samples=self.settings.samples,
-            seed=self.seed * 7919 + step * 104_729,
-        )
+        k, seed = self.settings.samples, self.seed * 7919 + step * 104_729
+        sample = partial(sample_scores, self.handover.workers, self.pool, plan[step], samples=k, seed=seed)
+        return sampler.begin(serving, sample)
 
     def _collect(self, sampling: Future[SampledGroup], group: Group) -> SampledGroup:
         """Waits for rollouts, and compares engine with torch on the first image while the policy is still the same."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from service.versions.contents import MANIFEST
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, sharding
 from trainer.training.logprobs import Answers, Logprobs
-from trainer.training.network import Network, Pixels, load_model
+from trainer.training.network import Pixels, PolicyNetwork, load_model
 
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Adapters go on the language model only: vLLM does not serve those of the vision tower faithfully."""
@@ -39,7 +39,12 @@ class Policy(ABC):
     """A Qwen2.5-VL under training and the frozen model it began as. Under torchrun each process holds a part of both;
     methods that gather the parts must be called on all ranks, and only rank 0 writes."""
 
-    def __init__(self, network: Network, checkpoint: Path, device: str) -> None:
+    def __init__(
+        self, network: PolicyNetwork, checkpoint: Path, device: str, dtype: torch.dtype, *, recompute: bool
+    ) -> None:
+        if recompute:
+            network.recompute_activations()
+        network.place(device, dtype)
         self.network = network
         self.device = device
         self._checkpoint = checkpoint
@@ -58,9 +63,9 @@ class Policy(ABC):
             Those under the policy, with gradients, and if `reference` those under the frozen model it began as.
         """
 
-    @abstractmethod
     def hand_over(self, directory: Path) -> None:
         """Writes the files that the engine loads to sample rollouts."""
+        self.save_weights(directory)
 
     @abstractmethod
     def save_weights(self, directory: Path) -> None:
@@ -107,11 +112,8 @@ class LoraPolicy(Policy):
         self._config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LANGUAGE_LINEAR, bias="none")
         base = load_model(checkpoint, dtype)
         self._peft = self._adapted(base)
-        network = Network(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
-        if recompute:
-            network.recompute_activations()
-        network.place(device, dtype)
-        super().__init__(network, checkpoint, device)
+        network = PolicyNetwork(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
+        super().__init__(network, checkpoint, device, dtype, recompute=recompute)
 
     def reference(self) -> AbstractContextManager[None]:
         """Turns the adapter off for the block: the model that the round started from."""
@@ -165,15 +167,12 @@ class FullPolicy(Policy):
         model = load_model(checkpoint, torch.float32)
         if not train_vision:
             _freeze_tower(model)
-        network = Network(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
-        if recompute:
-            network.recompute_activations()
-        network.place(device, dtype)
-        super().__init__(network, checkpoint, device)
+        network = PolicyNetwork(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
+        super().__init__(network, checkpoint, device, dtype, recompute=recompute)
         self._load_reference = partial(_frozen, checkpoint, profile, dtype, reference_device or device, pixels)
 
     @cached_property
-    def _reference(self) -> Network:
+    def _reference(self) -> PolicyNetwork:
         """Loaded on first use: without a KL penalty never."""
         return self._load_reference()
 
@@ -186,10 +185,6 @@ class FullPolicy(Policy):
         with torch.no_grad():
             frozen = self._reference(pictures, answers)
         return current, frozen._replace(chosen=frozen.chosen.to(self.device))
-
-    def hand_over(self, directory: Path) -> None:
-        """Writes all weights as safetensors."""
-        self.save_weights(directory)
 
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self.network.model, trained_only=False)
@@ -207,33 +202,20 @@ def load_policy(
     threads = max(1, len(os.sched_getaffinity(0)) // 2 // distributed.local_world_size())
     torch.set_num_threads(settings.threads or threads)
     pixels = {"min_pixels": engine.min_pixels, "max_pixels": engine.max_pixels}
-    dtype = getattr(torch, settings.dtype)
+    made: Callable[..., Policy]
     if settings.policy == "full":
-        return FullPolicy(
-            checkpoint,
-            profile,
-            train_vision=settings.train_vision,
-            device=settings.device,
-            reference_device=settings.reference_device,
-            dtype=dtype,
-            recompute=settings.gradient_checkpointing,
-            pixels=pixels,
-        )
-    return LoraPolicy(
-        checkpoint,
-        profile,
-        rank=settings.rank,
-        seed=seed,
-        device=settings.device,
-        dtype=dtype,
-        recompute=settings.gradient_checkpointing,
-        pixels=pixels,
-    )
+        made = partial(FullPolicy, train_vision=settings.train_vision, reference_device=settings.reference_device)
+    else:
+        made = partial(LoraPolicy, rank=settings.rank, seed=seed)
+    dtype, recompute = getattr(torch, settings.dtype), settings.gradient_checkpointing
+    return made(checkpoint, profile, device=settings.device, dtype=dtype, recompute=recompute, pixels=pixels)
 
 
-def _frozen(checkpoint: Path, profile: Profile, dtype: torch.dtype, device: str, pixels: Pixels | None) -> Network:
+def _frozen(
+    checkpoint: Path, profile: Profile, dtype: torch.dtype, device: str, pixels: Pixels | None
+) -> PolicyNetwork:
     model = load_model(checkpoint, dtype).requires_grad_(False)
-    network = Network(model, checkpoint, profile, vision_gradient=False, pixels=pixels)
+    network = PolicyNetwork(model, checkpoint, profile, vision_gradient=False, pixels=pixels)
     network.place(device, dtype)
     return network
 

@@ -20,6 +20,8 @@ Group = list[str]
 """Content ids of images that are compared with each other."""
 STRENGTH_SAMPLES = 4
 """Scores sampled an image to estimate its strength."""
+_REFERENCES = 4
+"""Of a group of distortions."""
 _JITTER = 0.5
 """Share of the scores' standard deviation: neighbours, but not the same ones in every pass over the images."""
 
@@ -42,7 +44,7 @@ def random_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
     return groups
 
 
-def same_reference_groups(pool: Pool, count: int, size: int, seed: int, references: int = 4) -> list[Group]:
+def same_reference_groups(pool: Pool, count: int, size: int, seed: int) -> list[Group]:
     """Round 2's own pairs: every group holds several distortions of each of a few references.
 
     A few, not one: a step whose images all have one content does not compare contents, and the scores of different
@@ -59,7 +61,7 @@ def same_reference_groups(pool: Pool, count: int, size: int, seed: int, referenc
     families = [members for members in by_source.values() if len(members) > 1]
     if count and not families:
         raise UserError("no image of the pool has a distorted variant to be compared with; give --variants above 0")
-    references = min(references, len(families), size)
+    references = min(_REFERENCES, len(families), size)
     rounds = range(0, count * references, max(1, len(families)))
     turns = [place for _ in rounds for place in rng.permutation(len(families))]
     groups = []

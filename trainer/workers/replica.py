@@ -39,7 +39,7 @@ class Replica:
     _rests_until: float = 0.0
     _loaded: dict[str, str] = field(default_factory=dict)
     """The replica's own name of every adapter: an engine never takes a name twice."""
-    _holds: str | None = None
+    _overwritten_with: str | None = None
     """The version it was overwritten with."""
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -61,18 +61,18 @@ class Replica:
             if code == "unknown_adapter":  # it was restarted, or has swapped
                 self._loaded.clear()
             elif code == "version_conflict":
-                self._holds = None
+                self._overwritten_with = None
             elif code == "drain_timeout" or (trouble.problem.status not in _BUSY and code != "not_active"):
                 raise trouble
         self.trouble = trouble
         self._rests_until = monotonic() + _REST_SECONDS
 
-    async def hold(self, version: str) -> None:
+    async def overwrite(self, version: str) -> None:
         """Overwrites a rollout engine's weights with those handed over as `version`."""
         async with self._loading:
-            if self.overwritten and self._holds != version:
+            if self.overwritten and self._overwritten_with != version:
                 await self.client.overwrite_weights(version)
-                self._holds = version
+                self._overwritten_with = version
 
     async def own_name(self, adapter: str | None) -> str | None:
         """This replica's own name for `<store>/adapters/<adapter>`, which is loaded first if necessary."""

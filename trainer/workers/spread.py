@@ -87,7 +87,7 @@ class AsyncWorkers:
         version = request.version
 
         async def ask(replica: Replica, prompts: Sequence[RolloutPrompt]) -> Sequence[RolloutResult]:
-            await replica.hold(version)
+            await replica.overwrite(version)
             shown = {image: request.images[image] for prompt in prompts for image in prompt.images}
             adapter = await replica.own_name(request.adapter)
             part = request.model_copy(update={"prompts": prompts, "images": shown, "adapter": adapter})
@@ -248,7 +248,10 @@ class AsyncWorkers:
         """Raises WrongVersion if all replicas serve another version, otherwise Unreachable."""
         reasons = "; ".join(f"{replica.url}: {_reason(replica.trouble)}" for replica in self._replicas)
         if all(replica.has_another_version for replica in self._replicas):
-            raise WrongVersion(f"every replica serves another version than this round's ({reasons})")
+            raise WrongVersion(
+                f"every replica serves another version than this round's ({reasons}); promote the round's again to "
+                "resume, or start a new run"
+            )
         raise Unreachable(reasons)
 
 

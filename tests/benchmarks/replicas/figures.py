@@ -103,9 +103,11 @@ class Unloadable:
 def of_change(
     change: Change, events: Iterable[Event], swaps: Iterable[Blackout], answers: Iterable[Answer]
 ) -> dict[str, Any]:
-    """How the replicas followed one change: seconds since the pointer's move, and their blackouts."""
+    """The replicas' behaviour at one change: seconds since the pointer's move, and their blackouts."""
     serving = _since(change.moved, change.ended, change.version, events)
-    gates = [swap for swap in swaps if swap.version == change.version and change.moved <= swap.opened < change.ended]
+    blackouts = [
+        swap for swap in swaps if swap.version == change.version and change.moved <= swap.opened < change.ended
+    ]
     last = change.moved + max(serving.values(), default=0)
     return {
         "kind": change.kind,
@@ -115,8 +117,8 @@ def of_change(
         "first_answer_seconds": _first_answers(change, answers),
         "first_seconds": min(serving.values(), default=None),
         "last_seconds": max(serving.values(), default=None),
-        "gate_closed_seconds": {gate.replica: gate.seconds for gate in gates},
-        "overlapping_gates": overlapping(gates),
+        "blackout_seconds": {swap.replica: swap.seconds for swap in blackouts},
+        "overlapping_blackouts": overlapping(blackouts),
         "old_answers_after_all_serve": sum(
             change.version not in answer.versions for answer in answers if last < answer.sent < change.ended
         ),
@@ -170,12 +172,12 @@ def rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _change(change: Mapping[str, Any]) -> list[str]:
-    closed = change["gate_closed_seconds"].values()
+    closed = change["blackout_seconds"].values()
     return [
         f"{change['first_seconds']:.1f} s",
         f"{change['last_seconds']:.1f} s",
         " / ".join(f"{seconds:.2f}" for seconds in sorted(closed)) + " s",
-        str(change["overlapping_gates"]),
+        str(change["overlapping_blackouts"]),
     ]
 
 

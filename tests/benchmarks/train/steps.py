@@ -208,7 +208,8 @@ def ours(setting: Setting, served: Running) -> Steps:
         f"--clip-low={CLIP_LOW}",
         f"--clip-high={CLIP_HIGH}",
     ]
-    log, wanted, ended = setting.run / "round-1" / "train" / "steps.jsonl", len(setting.groups) - 1, []
+    log, wanted = setting.run / "round-1" / "train" / "steps.jsonl", len(setting.groups) - 1
+    ended: list[Any] = []
     with _process(command, setting.folder / "ours.log", threads=1) as process:
         while len(ended) < wanted and process.poll() is None:
             lines = log.read_text().count("\n") if log.exists() else 0

@@ -57,7 +57,7 @@ def tried(storage: Storage) -> dict[str, object]:
 
 
 def missing() -> str | None:
-    """What this machine lacks and the remedy, or None."""
+    """The right or the tools that are missing here and the remedy, or None."""
     if os.geteuid() != 0:
         return f"Only root may build and mount images here: sudo make images. {ELSEWHERE}"
     if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:

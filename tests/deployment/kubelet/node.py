@@ -30,7 +30,7 @@ exec sleep infinity
 
 
 def missing() -> str | None:
-    """Why no pod can be run here."""
+    """The reason why no pod can be run here."""
     if os.geteuid():
         return "pods take root"
     if absent := [program for program in PROGRAMS if not shutil.which(program)]:
@@ -43,7 +43,7 @@ def missing() -> str | None:
 
 @dataclass(frozen=True)
 class Node:
-    """Where pods run. `names` are those of Services and of pods that lead here."""
+    """A machine that runs pods. `names` are those of Services and of pods that lead here."""
 
     world: World
     folder: Path
@@ -62,7 +62,7 @@ class Node:
         return ["nsenter", f"--net=/proc/{self.network}/ns/net", *arguments]
 
     def get(self, port: int, path: str, seconds: float = 5) -> str | None:
-        """What a GET is answered with 200, else None: as kubelet probes."""
+        """The body of a GET answered with 200, else None: as kubelet probes."""
         ask = "from urllib.request import urlopen; import sys; print(urlopen(sys.argv[1], timeout=60).read().decode())"
         command = self.inside(sys.executable, "-c", ask, f"http://127.0.0.1:{port}{path}")
         try:

@@ -104,7 +104,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def image(container: Object) -> Dockerfile:
-    """What its image was made by: that of evoquality/trainer:0.1.0-cpu is trainer.Dockerfile."""
+    """The Dockerfile of its image: that of evoquality/trainer:0.1.0-cpu is trainer.Dockerfile."""
     return Dockerfile(container["image"].partition(":")[0].rpartition("/")[2])
 
 
@@ -126,7 +126,7 @@ def environment(container: Object, pod: Object, world: World) -> dict[str, str]:
 
 
 def data(world: World, reference: Object) -> dict[str, str]:
-    """What the ConfigMap or Secret holds that a `configMapRef`, `secretKeyRef`, `secret` or the like names."""
+    """The content of the ConfigMap or Secret that a `configMapRef`, `secretKeyRef`, `secret` or the like names."""
     ((field, named),) = reference.items()
     kind = "ConfigMap" if field.startswith("configMap") else "Secret"
     held = world.get(kind, named.get("name") or named["secretName"])["data"]
@@ -227,12 +227,12 @@ _CODE = [
     Mount("/opt/venv", Path(sys.prefix), read_only=True),
     Mount("/opt/evoquality/checkpoint", ROOT / "trainer/demo/checkpoint", read_only=True),
 ]
-"""Where the images have it, and where Python's own files say that it is."""
+"""The place in the images, and where Python's own files say that it is."""
 
 
 @dataclass(frozen=True)
 class Root:
-    """What a container finds below /, and its host's name."""
+    """The files that a container finds below /, and its host's name."""
 
     host: str
     folder: Path

@@ -168,13 +168,14 @@ def _benchmark(one: Found, split: Split, seed: int) -> Benchmark:
     _refuse_if_too_many(labels, missing, len(rows))
     _refuse_if_labelled_twice(labels, ids)
     kept = [(row, id) for row, id in zip(rows, ids, strict=True) if id is not None]
+    about_missing = [f"{len(missing):,} images missing: {first(missing)}"] if missing else []
     return Benchmark(
         name=printable(labels.name),
         root=labels.root,
         ids=[id for _, id in kept],
         mos=labels.mos[[row for row, _ in kept]],
         references=[labels.references[row] for row, _ in kept] if labels.references else None,
-        notes=[*labels.notes, *_about_labels(labels), *about_split, *_about_missing(missing)],
+        notes=[*labels.notes, *_about_labels(labels), *about_split, *about_missing],
         missing=missing,
     )
 
@@ -208,10 +209,6 @@ def _about_labels(labels: Labels) -> list[str]:
     if scale and scale.count and scale.count != len(labels.images):
         notes.append(f"{len(labels.images):,} labels, {scale.count:,} were published")
     return notes
-
-
-def _about_missing(missing: list[str]) -> list[str]:
-    return [f"{len(missing):,} images missing: {first(missing)}"] if missing else []
 
 
 def first(names: list[str]) -> str:

@@ -57,6 +57,7 @@ def read(file: Path, root: Path) -> Labels:
     table = table[[not dropped for dropped in training]]
     images, values = texts(table[columns[0]]), numbers(table[columns[1]])
     root, folder = _place(file, known, images)
+    about_training = [f"{sum(training)} training images dropped"] if any(training) else []
     split = next((column for column in ("official_split", "split") if column in table), None)
     return Labels(
         name=known.name,
@@ -69,12 +70,8 @@ def read(file: Path, root: Path) -> Labels:
         witness=_witness(known, images),
         references=texts(table[table.columns[0]]) if first else None,
         parts=official(table[split]) if split else None,
-        notes=[f"pyiqa's list {file.name}, label {columns[1]}, images of {folder}", *_about(sum(training))],
+        notes=[f"pyiqa's list {file.name}, label {columns[1]}, images of {folder}", *about_training],
     )
-
-
-def _about(training: int) -> list[str]:
-    return [f"{training} training images dropped"] if training else []
 
 
 def _unknown(file: Path, key: str, label: str) -> _Set:
