@@ -82,7 +82,12 @@ def test_the_client_is_imported_beside_a_users_own_service(users_folder: Path, e
         (EVOQUALITY, "keys add me --file S", SERVER, "keys add needs the extra `serve`"),
         (EVOQUALITY, f"score {__file__} --out S.parquet", {"pyarrow"}, "S.parquet needs the extra `parquet`"),
         (TRAINER, "evolve --pool x --run S", {"torch"}, "evolve needs the extra `trainer`: pip install"),
-        (TRAINER, "evolve --pool pool.parquet --run S", {"pyarrow"}, "a pool in Parquet needs the extra `parquet`: pip"),
+        (
+            TRAINER,
+            "evolve --pool pool.parquet --run S",
+            {"pyarrow"},
+            "a pool in Parquet needs the extra `parquet`: pip",
+        ),
         (TRAINER, f"evolve --pool {ROOT} --run S --mlflow M", {"mlflow"}, "--mlflow needs the extra `mlflow`: pip"),
         (TRAINER, "evaluate --benchmarks x --out S", SERVER, "evaluate needs the extra `trainer`"),
         (TRAINER, "audit --benchmarks x --out S", {"scipy"}, "audit needs the extra `trainer`"),

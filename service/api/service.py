@@ -26,6 +26,7 @@ from service.versions.follower import Follower
 from service.versions.store import VersionStore
 from service.versions.swap import Swapper
 from service.versions.swap_lock import SwapLock
+from service.watchdog import Watchdog
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Service:
     decoder: Decoder
     keys: Keys | None
     rates: Rates
+    watchdog: Watchdog
     readiness: Readiness
     follower: Follower | None
 
@@ -56,6 +58,7 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
     cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, swap_lock, settings.max_lora_rank)
     swapper = Swapper(engine, store, swap_lock, adapters, cache.clear, settings)
+    watchdog = Watchdog(engine, settings.hang_seconds, settings.hang_exit_seconds)
     follower = Follower(store, swap_lock, swapper, settings) if settings.follow else None
     return Service(
         settings=settings,
@@ -71,7 +74,8 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         decoder=_decoder(settings),
         keys=Keys(settings.keys_file) if settings.keys_file else None,
         rates=Rates(),
-        readiness=Readiness(engine, swap_lock, follower, settings.probe_seconds),
+        watchdog=watchdog,
+        readiness=Readiness(engine, watchdog, swap_lock, follower, settings.probe_seconds),
         follower=follower,
     )
 

@@ -28,10 +28,10 @@ class Rollouts:
     async def answer(self, request: RolloutRequest, images: Mapping[str, Image]) -> RolloutResponse:
         """Answers a batch by one version and one adapter.
 
-        Raises VersionConflict, UnknownAdapter, and InvalidRequest if a prompt's images do not fit its task.
+        Raises VersionConflict, UnknownAdapter, Swapping, and InvalidRequest if a prompt's images do not fit its task.
         """
         _check_prompts(request.prompts, images)
-        async with self._swap_lock.shared() as version, self._adapters.use(request.adapter) as adapter:
+        async with self._swap_lock.giving_way() as version, self._adapters.use(request.adapter) as adapter:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
             generations = await gather(

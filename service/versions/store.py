@@ -19,14 +19,15 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from evoquality.contract import Benchmark, BenchmarksRequest, VersionInfo
@@ -34,6 +35,7 @@ from service.errors import (
     AdapterNameUsed,
     InvalidRequest,
     ReadOnlyStore,
+    TooBusy,
     UnknownAdapter,
     UnknownVersion,
     UserError,
@@ -45,6 +47,7 @@ MANIFEST = "manifest.json"
 _NOT_COPIED = (MANIFEST, ".*", "*.tmp")
 _ID = re.compile(r"v[0-9a-f]{12}")
 log = logging.getLogger(__name__)
+_LOCK_SECONDS = 10.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -248,13 +251,14 @@ class VersionStore:
     def new_adapter_id(self, name: str) -> int:
         """A new integer id, written to disk before it is returned.
 
-        Raises AdapterNameUsed if `name` ever had one: the engine would silently serve the old adapter.
+        Raises AdapterNameUsed if `name` ever had one: the engine would silently serve the old adapter; TooBusy if
+        another process keeps the lock.
         """
         if not _NAME.fullmatch(name):
             raise InvalidRequest("An adapter cannot have this name.")
         self.state.mkdir(parents=True, exist_ok=True)
         file = self.state / "adapters.json"
-        with FileLock(self.state / "adapters.lock"):  # replicas may share the folder
+        with _locked(self.state / "adapters.lock"):  # replicas may share the folder
             known = _Adapters.model_validate_json(file.read_bytes()) if file.exists() else _Adapters()
             if name in known.used:
                 raise AdapterNameUsed("This adapter name was used before; take a new one.")
@@ -262,6 +266,19 @@ class VersionStore:
             known.used[name] = known.last_id
             write_atomically(file, known.model_dump_json() + "\n")
         return known.last_id
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        raise TooBusy(f"Another process has held the lock {file.name} for {_LOCK_SECONDS:g} s; try again.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def content_id(source: Path) -> str:

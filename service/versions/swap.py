@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from evoquality.contract import SwapResponse, VersionInfo
+from service.concurrency import file_work
 from service.configuration.settings import Settings
 from service.engine.canary import readable_share
 from service.engine.protocol import Engine
@@ -65,7 +66,7 @@ class Swapper:
         async with self._one_at_a_time:
             if self._settings.follow:
                 raise NotActive(_MOVE_POINTER)
-            return await self._promote(self._store.previous())
+            return await self._promote(await file_work(self._store.previous))
 
     async def overwrite(self, name: str) -> SwapResponse:
         """Loads the weights that the trainer handed over under `name`, which becomes the version.
@@ -80,8 +81,8 @@ class Swapper:
             return await _counted(name, self._overwrite(name))
 
     async def _overwrite(self, name: str) -> SwapResponse:
-        path = handed_over(self._settings.handover_folder, name)
-        await asyncio.to_thread(check_tensors, path, self._base)
+        path = await file_work(handed_over, self._settings.handover_folder, name)
+        await file_work(check_tensors, path, self._base)
         info = self._swap_lock.version.model_copy(
             update={"id": name, "created": datetime.now(UTC), "origin": "handed over", "metrics": {}}
         )
@@ -90,11 +91,11 @@ class Swapper:
     async def _promote(self, version: str) -> SwapResponse:
         await self._check_pointer(version)
         if version == self._swap_lock.version.id:
-            return _unchanged(version, self._publish(version))
+            return _unchanged(version, await file_work(self._publish, version))
         return await _counted(version, self._promote_another(version))
 
     async def _promote_another(self, version: str) -> SwapResponse:
-        info = await asyncio.to_thread(check_candidate, self._store, version, self._base)
+        info = await file_work(check_candidate, self._store, version, self._base)
         await self._check_pointer(version)  # it may have moved while the files were read
         path = self._store.path(version)
         swap = await self._swap(info, path, try_canaries=True)
@@ -104,9 +105,9 @@ class Swapper:
     async def _check_pointer(self, version: str) -> None:
         """Raises NotActive if a followed pointer names another version, ReadOnlyStore if it cannot be moved."""
         if self._settings.moves_pointer:
-            self._store.check_writable()
+            await file_work(self._store.check_writable)
         elif self._settings.follow:
-            active = await asyncio.to_thread(self._store.active)
+            active = await file_work(self._store.active)
             if active is None or active.version != version:
                 raise NotActive(_MOVE_POINTER)
 
@@ -155,7 +156,7 @@ class Swapper:
             await self._engine.resume()
             if try_canaries:
                 await self._check_canaries(info)
-            return reloaded, self._publish(info.id)
+            return reloaded, await file_work(self._publish, info.id)
         except EngineDead:
             raise
         except BaseException as failure:
@@ -181,7 +182,7 @@ class Swapper:
             self._adapters.forget_all()
         except Exception as failure:
             log.exception("the previous weights could not be restored")
-            self._engine.shutdown()
+            await asyncio.to_thread(self._engine.shutdown)
             raise EngineDead("Neither the new nor the previous weights could be loaded.") from failure
 
 

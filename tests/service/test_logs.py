@@ -17,7 +17,7 @@ from service.api.keys import add_key
 from service.observability.logs import configuration, logging_to_stderr, wanted
 from tests.service.conftest import World, picture
 
-Capsys = pytest.CaptureFixture[str]
+Capfd = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +33,16 @@ def as_before() -> Iterator[None]:
 
 
 @contextmanager
-def logging_json() -> Iterator[Callable[[Capsys], list[dict]]]:
+def logging_json() -> Iterator[Callable[[Capfd], list[dict]]]:
     """Yields what gives the lines that were logged since, as JSON."""
     with logging_to_stderr("json", "INFO"):
-        yield lambda capsys: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        yield lambda capfd: [json.loads(line) for line in written(capfd).splitlines()]
+
+
+def written(capfd: Capfd) -> str:
+    """What has been logged since, once it is written."""
+    logging.getLogger().handlers[-1].queue.join()
+    return capfd.readouterr().err
 
 
 def ask(world: World, run, path: str = "/v1/score", **request) -> None:
@@ -47,26 +53,26 @@ def ask(world: World, run, path: str = "/v1/score", **request) -> None:
     run(story())
 
 
-def test_an_access_line_has_route_status_time_and_id(world: World, run, capsys: Capsys):
+def test_an_access_line_has_route_status_time_and_id(world: World, run, capfd: Capfd):
     with logging_json() as lines:
         ask(world, run, files={"image": picture()}, headers={"X-Request-Id": "abc-1"})
-        [line] = [line for line in lines(capsys) if line["logger"] == "service.access"]
+        [line] = [line for line in lines(capfd) if line["logger"] == "service.access"]
     assert (line["method"], line["route"], line["status"], line["request_id"]) == ("POST", "/v1/score", 200, "abc-1")
     assert line["milliseconds"] > 0
     assert line["level"] == "INFO" and "timestamp" in line
 
 
-def test_an_access_line_names_the_key(make_world, run, tmp_path: Path, capsys: Capsys):
+def test_an_access_line_names_the_key(make_world, run, tmp_path: Path, capfd: Capfd):
     key = add_key(tmp_path / "keys.toml", "gateway", None, None)
     world = make_world(keys_file=tmp_path / "keys.toml")
     with logging_json() as lines:
         ask(world, run, files={"image": picture()}, headers={"Authorization": f"Bearer {key}"})
-        [line] = [line for line in lines(capsys) if line["logger"] == "service.access"]
+        [line] = [line for line in lines(capfd) if line["logger"] == "service.access"]
     assert line["key"] == "gateway"
     assert key not in json.dumps(line)
 
 
-def test_every_line_of_a_request_carries_its_id_and_no_other(world: World, run, capsys: Capsys):
+def test_every_line_of_a_request_carries_its_id_and_no_other(world: World, run, capfd: Capfd):
     def accident(*_: object) -> str:
         raise RuntimeError("broken")
 
@@ -79,36 +85,36 @@ def test_every_line_of_a_request_carries_its_id_and_no_other(world: World, run, 
     requests = [{"files": {"image": picture()}, "headers": {"X-Request-Id": identity}} for identity in identities]
     with logging_json() as lines:
         run(story())
-        found = lines(capsys)
+        found = lines(capfd)
         logging.getLogger("service").info("after")
-        assert "request_id" not in lines(capsys)[-1]
+        assert "request_id" not in lines(capfd)[-1]
     for identity in identities:
         loggers = {line["logger"] for line in found if line.get("request_id") == identity}
         assert loggers == {"service.access", "service.api.problems"}
     assert "RuntimeError: broken" in next(line["exc_info"] for line in found if "exc_info" in line)
 
 
-def test_other_libraries_log_in_the_same_format(capsys: Capsys):
+def test_other_libraries_log_in_the_same_format(capfd: Capfd):
     with logging_json() as lines:
         logging.getLogger("uvicorn.error").error("from uvicorn")
         logging.getLogger("vllm.engine").error("from vLLM")
-        assert [line["logger"] for line in lines(capsys)] == ["uvicorn.error", "vllm.engine"]
+        assert [line["logger"] for line in lines(capfd)] == ["uvicorn.error", "vllm.engine"]
 
 
-def test_warnings_are_lines_of_the_log_too(capsys: Capsys):
+def test_warnings_are_lines_of_the_log_too(capfd: Capfd):
     with logging_json() as lines, warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("a library has doubts", stacklevel=1)
-        [line] = lines(capsys)
+        [line] = lines(capfd)
         assert line["logger"] == "py.warnings" and "a library has doubts" in line["message"]
 
 
-def test_neither_keys_nor_images_are_logged(world: World, run, capsys: Capsys):
+def test_neither_keys_nor_images_are_logged(world: World, run, capfd: Capfd):
     image = base64.b64encode(picture()).decode()
     body, headers = {"image": image, "key": "hidden"}, {"Authorization": "Bearer hidden"}
     with logging_json() as lines:
         ask(world, run, "/v1/score?token=hidden", json=body, headers=headers)
-        text = json.dumps(lines(capsys))
+        text = json.dumps(lines(capfd))
     assert "/v1/score" in text
     assert "hidden" not in text and image[:30] not in text
 
@@ -119,10 +125,10 @@ def test_a_person_at_a_terminal_gets_text(monkeypatch: pytest.MonkeyPatch):
     assert (wanted(None), wanted("json")) == ("text", "json")
 
 
-def test_text_lines_name_the_request_too(world: World, run, capsys: Capsys):
+def test_text_lines_name_the_request_too(world: World, run, capfd: Capfd):
     with logging_to_stderr("text", "INFO"):
         ask(world, run, files={"image": picture()}, headers={"X-Request-Id": "abc-1"})
-        text = capsys.readouterr().err
+        text = written(capfd)
     assert "INFO service.access: POST /v1/score 200" in text
     assert text.rstrip().endswith("id=abc-1")
 

@@ -9,15 +9,18 @@ from starlette.responses import Response
 from evoquality.contract import HealthResponse
 from service.api.openapi import problems
 from service.api.service import service_of
+from service.errors import EngineHangs
 
 router = APIRouter(tags=["health"])
 scraped = APIRouter()
 """For Prometheus. It shows all callers' traffic, so it is not on the public port."""
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses=problems(503))
 async def live(request: Request) -> HealthResponse:
-    """The process answers."""
+    """The process answers, and need not be restarted for an engine that hangs."""
+    if service_of(request).watchdog.must_end:
+        raise EngineHangs("The engine does not answer; restart the service.")
     return HealthResponse(status="live", version=service_of(request).swap_lock.version.id)
 
 

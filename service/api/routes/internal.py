@@ -5,7 +5,6 @@ The routes read their bodies themselves, after the key is checked, so that nobod
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request
@@ -26,7 +25,7 @@ from service.api.dependencies import only_in
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
-from service.concurrency import gather
+from service.concurrency import file_work, gather
 
 router = APIRouter(
     prefix="/internal",
@@ -69,7 +68,7 @@ async def overwrite(request: Request) -> SwapResponse:
 async def record_benchmarks(request: Request, version: str) -> None:
     """Replaces what is known of a version's results on labelled sets; `GET /v1/versions` shows it."""
     measured = parse(BenchmarksRequest, await request.body())
-    await asyncio.to_thread(service_of(request).store.record_benchmarks, version, measured)
+    await file_work(service_of(request).store.record_benchmarks, version, measured)
 
 
 @watched.post("/rollouts", openapi_extra=json_form(RolloutRequest))

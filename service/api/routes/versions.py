@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request
 
 from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, ListedVersion, Mode, VersionsResponse
 from service.api.openapi import problems
 from service.api.service import service_of
+from service.concurrency import file_work
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
 
@@ -21,8 +20,8 @@ info_router = APIRouter(prefix="/v1", tags=["versions"])
 async def versions(request: Request) -> VersionsResponse:
     """Every version in the store, the active one and the one before it."""
     service = service_of(request)
-    known = await asyncio.to_thread(_listed, service.store)
-    active = await asyncio.to_thread(service.store.active)
+    known = await file_work(_listed, service.store)
+    active = await file_work(service.store.active)
     return VersionsResponse(
         active=service.swap_lock.version.id,
         previous=active.previous if active else None,
