@@ -124,7 +124,8 @@ async def _serve(
 
 async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     """Runs both applications until a signal, or the engine's death or hang. Returns the exit code."""
-    servers = [_server(app, service.settings) for app in (create_app(service), create_operator_app(service))]
+    apps = create_app(service), create_operator_app(service)
+    servers = [_server(app, service.settings) for app in apps]
     closing: list[asyncio.Task[None]] = []
 
     def drain() -> None:
@@ -142,6 +143,8 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     reporter = asyncio.create_task(service.readiness.report())
     following = asyncio.create_task(_follow(service))
     addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
+    for app in apps:
+        app.openapi()  # takes longer than a request may stop the loop
     gc.collect()
     gc.freeze()  # a collection among all objects of torch would stop the loop for 0.3 s
     log.info("serving version %s on %s", service.swap_lock.version.id, addresses)

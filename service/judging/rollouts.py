@@ -34,27 +34,25 @@ class Rollouts:
         async with self._swap_lock.giving_way() as version, self._adapters.use(request.adapter) as adapter:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
-            generations = await gather(
-                *(self._generate(version, prompt, images, request, adapter) for prompt in request.prompts)
+            results = await gather(
+                *(self._ask(version, prompt, images, request, adapter) for prompt in request.prompts)
             )
-        return RolloutResponse(
-            results=[_result(generation) for generation in generations], adapter=request.adapter, version=version.id
-        )
+        return RolloutResponse(results=results, adapter=request.adapter, version=version.id)
 
-    async def _generate(
+    async def _ask(
         self,
         version: VersionInfo,
         asked: RolloutPrompt,
         images: Mapping[str, Image],
         request: RolloutRequest,
         adapter: Adapter | None,
-    ) -> Generation:
+    ) -> RolloutResult:
         shown = tuple(images[key] for key in asked.images)
         prompt = Prompt(asked.task, shown, PROFILES[version.profile])
         sampling = Sampling(asked.samples, request.temperature, asked.seed, logprobs=True)
         async with self._traffic.rollout():
             generation = await self._engine.generate(prompt, sampling, adapter=adapter, priority=request.priority)
-        return only_from(version.id, generation)
+        return _result(only_from(version.id, generation))
 
 
 def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]) -> None:

@@ -49,7 +49,7 @@ canary_readable = Gauge(
 model_info = Gauge("iqa_model_info", "The version that serves.", ["model", "version"])
 
 log_lines_dropped = Counter(
-    "iqa_log_lines_dropped", "Lines of the log that were lost because nobody read standard error."
+    "iqa_log_lines_dropped", "Lines of the log that were lost because standard error was not read."
 )
 
 behind_seconds = Gauge(

@@ -34,6 +34,7 @@ from service.images.workers import write_pixels
 from service.versions.store import VersionStore
 from tests.service.declared import only_declared
 from tests.service.fake_engine import FakeEngine
+from tests.service.loop import elsewhere, never_blocked
 
 KEY = "the key"
 LARGE_SIDE = 600
@@ -53,11 +54,11 @@ class World:
 
     @cached_property
     def public_app(self) -> FastAPI:
-        return create_app(self.service)
+        return elsewhere(create_app, self.service)
 
     @cached_property
     def operator_app(self) -> FastAPI:
-        return create_operator_app(self.service)
+        return elsewhere(create_operator_app, self.service)
 
     @asynccontextmanager
     async def public(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -164,6 +165,12 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
         for server in servers:
             server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(autouse=True)
+def loop_is_never_blocked() -> Iterator[None]:
+    with never_blocked():
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from evoquality.contract import HealthResponse
 from service.api.openapi import problems
 from service.api.service import service_of
+from service.concurrency import file_work
 from service.errors import EngineHangs
 
 router = APIRouter(tags=["health"])
@@ -35,4 +36,4 @@ async def ready(request: Request) -> HealthResponse:
 @scraped.get("/metrics", include_in_schema=False)
 async def metrics() -> Response:
     """Prometheus metrics: the service's (`iqa_`) and the engine's (`vllm:`)."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await file_work(generate_latest), media_type=CONTENT_TYPE_LATEST)  # reads /proc

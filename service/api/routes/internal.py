@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from evoquality.contract import (
     AdapterRequest,
@@ -22,6 +22,7 @@ from evoquality.contract import (
 )
 from service.api.body import json_form, parse
 from service.api.dependencies import only_in
+from service.api.encoding import encoded
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
@@ -71,24 +72,26 @@ async def record_benchmarks(request: Request, version: str) -> None:
     await file_work(service_of(request).store.record_benchmarks, version, measured)
 
 
-@watched.post("/rollouts", openapi_extra=json_form(RolloutRequest))
-async def rollouts(request: Request) -> RolloutResponse:
+@watched.post("/rollouts", response_model=RolloutResponse, openapi_extra=json_form(RolloutRequest))
+async def rollouts(request: Request) -> Response:
     """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
     service = service_of(request)
     batch = parse(RolloutRequest, await request.body())
     async with service.decoder.opened(batch.images.values()) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
-        return await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
+        answer = await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
+    return await encoded(answer)
 
 
-@watched.post("/exact-votes", openapi_extra=json_form(ExactVotesRequest))
-async def exact_votes(request: Request) -> ExactVotesResponse:
+@watched.post("/exact-votes", response_model=ExactVotesResponse, openapi_extra=json_form(ExactVotesRequest))
+async def exact_votes(request: Request) -> Response:
     """The probabilities of both votes on many pairs, each in both orders, by one version of the weights."""
     service = service_of(request)
     batch = parse(ExactVotesRequest, await request.body())
     async with service.decoder.opened(batch.images.values()) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
-        return await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
+        answer = await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
+    return await encoded(answer)
 
 
 @router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, ListedVersion, Mode, VersionsResponse
+from service.api.encoding import encoded
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.concurrency import file_work
@@ -16,17 +17,18 @@ info_router = APIRouter(prefix="/v1", tags=["versions"])
 """On both ports: the trainer has the operators' key, but may lack a caller's."""
 
 
-@router.get("/versions", responses=problems(401, 429))
-async def versions(request: Request) -> VersionsResponse:
+@router.get("/versions", response_model=VersionsResponse, responses=problems(401, 429))
+async def versions(request: Request) -> Response:
     """Every version in the store, the active one and the one before it."""
     service = service_of(request)
     known = await file_work(_listed, service.store)
     active = await file_work(service.store.active)
-    return VersionsResponse(
+    answer = VersionsResponse(
         active=service.swap_lock.version.id,
         previous=active.previous if active else None,
         versions=known,
     )
+    return await encoded(answer)
 
 
 def _listed(store: VersionStore) -> list[ListedVersion]:
