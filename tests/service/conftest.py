@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -167,9 +168,18 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
         thread.join()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def collections_are_short() -> None:
+    """As in a service that runs."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
-def loop_is_never_blocked() -> Iterator[None]:
-    with never_blocked():
+def loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
+    with (
+        nullcontext() if request.path.stem == "test_page" else never_blocked()
+    ):  # Playwright has a loop around the test
         yield
 
 
