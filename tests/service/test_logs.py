@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,3 +138,42 @@ def test_text_lines_name_the_request_too(world: World, run, capfd: Capfd):
 def test_the_processes_of_vllm_log_alike():
     with logging_to_stderr("json", "INFO") as file:
         assert json.loads(Path(file).read_text()) == configuration("json", "INFO")
+
+
+TALKATIVE = """
+import logging, sys
+from service.observability import metrics
+from service.observability.logs import logging_to_stderr
+with logging_to_stderr("text", "INFO"):
+    for number in range(10_000):
+        logging.getLogger("service").info("line %d %s", number, "x" * 100)
+    print(int(metrics.log_lines_dropped._value.get()), flush=True)
+    sys.stdin.readline()
+    logging.getLogger("service").info("the last line")
+print("nobody waits", file=sys.stderr)
+"""
+
+
+def talk(then_read: bool) -> tuple[int, int, str]:
+    """A process that logs to a pipe that is read late or never: its exit code, the lines it dropped, what was read."""
+    command = [sys.executable, "-c", TALKATIVE]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        dropped = int(process.stdout.readline())
+        read = "".join(iter(process.stderr.readline, "")) if then_read and process.stdin.close() is None else ""
+        if not then_read:
+            process.stdin.close()
+        return process.wait(60), dropped, read
+
+
+def test_lines_that_nobody_reads_are_dropped_counted_and_keep_nobody_waiting():
+    code, dropped, _ = talk(then_read=False)
+    assert code == 0 and 4000 < dropped < 10_000
+
+
+def test_a_reader_that_comes_late_learns_how_many_lines_are_missing():
+    code, dropped, read = talk(then_read=True)
+    lines = read.splitlines()
+    assert code == 0 and f"{dropped} lines of the log were dropped" in read
+    assert sum(" line " in line for line in lines) + dropped == 10_000
+    assert "the last line" in lines[-2] and lines[-1] == "nobody waits"
