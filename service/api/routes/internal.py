@@ -77,7 +77,7 @@ async def rollouts(request: Request) -> Response:
     """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
     service = service_of(request)
     batch = parse(RolloutRequest, await request.body())
-    async with service.decoder.opened(batch.images.values()) as pictures:
+    async with service.decoder.opened(batch.images.values(), for_trainer=True) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
         answer = await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
     return await encoded(answer)
@@ -88,7 +88,7 @@ async def exact_votes(request: Request) -> Response:
     """The probabilities of both votes on many pairs, each in both orders, by one version of the weights."""
     service = service_of(request)
     batch = parse(ExactVotesRequest, await request.body())
-    async with service.decoder.opened(batch.images.values()) as pictures:
+    async with service.decoder.opened(batch.images.values(), for_trainer=True) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
         answer = await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
     return await encoded(answer)
