@@ -7,11 +7,11 @@ import contextlib
 from time import monotonic
 
 from service.engine.protocol import Engine
+from service.engine.watchdog import Watchdog
 from service.errors import EngineDead, NotFollowing, NotReady, ProblemError
 from service.observability import metrics
 from service.versions.follower import Follower
 from service.versions.swap_lock import SwapLock
-from service.watchdog import Watchdog
 
 REPORT_SECONDS = 5.0
 SHARED_SECONDS = 1.0

@@ -13,6 +13,7 @@ from service.api.readiness import Readiness
 from service.configuration.settings import Settings
 from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
+from service.engine.watchdog import Watchdog
 from service.images.decoder import Decoder
 from service.images.picture import FORMATS, Limits, take_heif
 from service.images.remote import Remote
@@ -26,7 +27,6 @@ from service.versions.follower import Follower
 from service.versions.store import VersionStore
 from service.versions.swap import Swapper
 from service.versions.swap_lock import SwapLock
-from service.watchdog import Watchdog
 
 
 @dataclass(slots=True)
