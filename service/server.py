@@ -234,12 +234,9 @@ def _set_engine_environment(settings: Settings, logging_config: str) -> None:
     }
     if settings.log_level != "DEBUG":  # what else is said at every start
         defaults |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    if not os.access(_existing(vllm_cache), os.W_OK):
+    try:
+        _writable(vllm_cache)
+    except UserError:
         defaults["VLLM_CACHE_ROOT"] = str(settings.state_folder / "vllm-cache")
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the first one above it that exists."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
