@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import io
 import json
@@ -100,7 +99,7 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[P
 def make_world(tmp_path: Path, stocked: Callable[[str], tuple[Path, list[VersionInfo]]]) -> Callable[..., World]:
     """Builds a world with settings of its own, and a store of its own."""
 
-    def make(**settings: Any) -> World:
+    def build(settings: dict[str, Any]) -> World:
         chosen = Settings(store=tmp_path / "store", **settings)
         stock, (first, second) = stocked(chosen.profile)
         shutil.copytree(stock, chosen.store)
@@ -109,7 +108,7 @@ def make_world(tmp_path: Path, stocked: Callable[[str], tuple[Path, list[Version
         service = create_service(chosen, KEY, engine, store, first)
         return World(service, engine, store, first.id, second.id, chosen)
 
-    return make
+    return lambda **settings: elsewhere(build, settings)
 
 
 @pytest.fixture
@@ -166,13 +165,6 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
         for server in servers:
             server.should_exit = True
         thread.join()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def collections_are_short() -> None:
-    """As in a service that runs."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
