@@ -1,12 +1,26 @@
-"""Concurrent calls that leave nothing running behind them."""
+"""Concurrent calls that leave nothing running behind them, and blocking ones in threads."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_FILE_THREADS = ThreadPoolExecutor(8, "files")
+
+
+async def file_work(function: Callable[..., T], *arguments: Any) -> T:
+    """The result of a call that reads, writes or locks files. Raises as the call does.
+
+    It runs in a thread of its own kind: a volume that hangs must stop neither the event loop nor the threads that
+    copy pictures.
+    """
+    call = copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(_FILE_THREADS, call, function, *arguments)
 
 
 async def gather(*calls: Coroutine[Any, Any, T]) -> list[T]:

@@ -30,8 +30,9 @@ ProblemError                 the base of every problem that a caller can meet: s
 ├── TooBusy             503  the replica is full
 ├── NotReady            503  starting or draining
 ├── NotFollowing        503  the store's active version cannot be loaded; the one before it answers on
-├── Swapping            503  the deadline passed while the weights were being replaced
+├── Swapping            503  the deadline passed, or the trainer's request gave way, while weights were being replaced
 ├── EngineFailure       503  the engine failed one request
+├── EngineHangs         503  the engine shows no sign of life; the process exits unless it comes back
 └── EngineDead          503  the engine is gone; the process is about to exit
 
 Details reach the caller: they hold no paths, no addresses and no text of other exceptions.
@@ -185,6 +186,10 @@ class Swapping(ProblemError):
 
 class EngineFailure(ProblemError):
     status, code, title, retry_after_s = 503, "engine_failure", "The engine failed this request", 1
+
+
+class EngineHangs(ProblemError):
+    status, code, title, retry_after_s = 503, "engine_hangs", "The engine does not answer", 10
 
 
 class EngineDead(ProblemError):

@@ -36,7 +36,9 @@ from service.versions.store import VersionStore
 
 WATCH_SECONDS = 0.5
 LAST_WORDS_SECONDS = 3.0
-"""Time in which a service whose engine died still answers 503, so that callers learn of it."""
+"""Time in which a service whose engine died or hung still answers 503, so that callers learn of it."""
+ENGINE_DIED, ENGINE_HUNG = 1, 3
+"""Exit codes."""
 
 IDLE_CHECK_SECONDS = 0.05
 CLOSE_SECONDS = 1
@@ -54,7 +56,7 @@ class _Server(uvicorn.Server):
 
 
 def run(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT, which drain it. Returns the exit code, 1 if the engine died.
+    """Serves until SIGTERM or SIGINT, which drain it. Returns the exit code: 1 if the engine died, 3 if it hung.
 
     Raises UserError before serving: settings, addresses, the store, its version.
     """
@@ -124,7 +126,9 @@ async def _serve(
 ) -> int:
     from service.engine.vllm_engine import VllmEngine  # takes seconds to import, and reads the environment
 
+    log.info("loading version %s into the engine", version.id)
     engine = VllmEngine(store.path(version.id), settings)
+    log.info("warming the engine up")
     try:
         profile = PROFILES[version.profile]
         await asyncio.to_thread(strengths.load)
@@ -147,10 +151,9 @@ async def _serve(
 
 
 async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
-    """Runs both applications until a signal or the engine's death. Returns the exit code."""
-    servers = [_server(app, service.settings) for app in (create_app(service), create_operator_app(service))]
-    gc.collect()
-    gc.freeze()  # what is there for good: to look through it again would hold the loop for tenths of a second
+    """Runs both applications until a signal, or the engine's death or hang. Returns the exit code."""
+    apps = create_app(service), create_operator_app(service)
+    servers = [_server(app, service.settings) for app in apps]
     closing: list[asyncio.Task[None]] = []
 
     def drain() -> None:
@@ -164,16 +167,21 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
-    watchdog = asyncio.create_task(_watch(service, drain))
+    end = asyncio.create_task(_watch(service, drain))
     reporter = asyncio.create_task(service.readiness.report())
     following = asyncio.create_task(_follow(service))
     addresses = " and ".join(map(_address, sockets))
+    for app in apps:
+        app.openapi()  # takes longer than a request may stop the loop
+    gc.collect()
+    gc.freeze()  # a collection among all objects of torch would stop the loop for 0.3 s
     log.info("serving version %s on %s", service.swap_lock.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
-    for task in (watchdog, reporter, following, *closing):
+    gc.unfreeze()  # or native libraries complain of leaks
+    for task in (end, reporter, following, *closing):
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        return await watchdog
+        return await end
     return 0
 
 
@@ -197,14 +205,20 @@ def _close(servers: Sequence[_Server]) -> None:
 
 
 async def _watch(service: Service, drain: Callable[[], None]) -> int:
-    """Ends the process when its engine dies, so that a supervisor starts both again."""
-    while not service.engine.dead():
-        await asyncio.sleep(WATCH_SECONDS)
+    """Ends the process when its engine dies or hangs, so that a supervisor starts both again. Returns the exit code."""
+    async with asyncio.TaskGroup() as group:
+        hang = group.create_task(service.watchdog.watch())
+        while not service.engine.dead() and not hang.done():
+            await asyncio.sleep(WATCH_SECONDS)
+        hang.cancel()
+    hung = service.watchdog.must_end
+    log.critical("the engine %s; the service exits", "hung" if hung else "died")
     if not service.readiness.draining:
-        log.critical("the engine died; the service exits")
         await asyncio.sleep(LAST_WORDS_SECONDS)
         drain()
-    return 1
+    if hung:
+        drain()  # waits for nothing
+    return ENGINE_HUNG if hung else ENGINE_DIED
 
 
 def _server(app: FastAPI, settings: Settings) -> _Server:
@@ -241,13 +255,21 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _set_engine_environment(settings: Settings, logging_config: str) -> None:
     """Sets the variables that vLLM and its child processes read, unless the user set them."""
+    vllm_cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllm"
     defaults = {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "VLLM_LOGGING_CONFIG_PATH": logging_config,
         "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if settings.log_level != "DEBUG":  # what else is said at every start
+        defaults |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    try:
+        _make_writable(vllm_cache)
+    except UserError:
+        defaults["VLLM_CACHE_ROOT"] = str(settings.state_folder / "vllm-cache")
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -29,7 +29,7 @@ _WHY = {
 async def authorise(request: Request, bearer: Bearer) -> None:
     """Lets in callers with one of the service's keys, or everybody if it has none. Raises Unauthorized."""
     keys = service_of(request).keys
-    request.state.key = keys and keys.find(bearer.credentials if bearer else "")
+    request.state.key = keys and await keys.find(bearer.credentials if bearer else "")
     if keys and not request.state.key:
         raise Unauthorized("Send one of this service's keys as a bearer token.")
 
@@ -126,7 +126,7 @@ class Admission:
 
 
 def check_open(request: Request) -> None:
-    """Guards routes that begin work. Raises EngineDead, and NotReady while the service drains."""
+    """Guards routes that begin work. Raises EngineDead, EngineHangs, and NotReady while the service drains."""
     service_of(request).readiness.check_open()
 
 

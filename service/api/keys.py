@@ -31,6 +31,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.concurrency import file_work
 from service.errors import InvalidRequest, RateLimited, UserError
 from service.files import read_text, write_atomically
 
@@ -78,9 +79,11 @@ class Keys:
         self._keys = read_keys(file)
         self._checked = monotonic()
 
-    def find(self, token: str) -> Key | None:
+    async def find(self, token: str) -> Key | None:
         """The key that matches a token, or None. Takes the same time for every token, known or not."""
-        self._refresh()
+        if monotonic() - self._checked >= CHECK_SECONDS:
+            self._checked = monotonic()
+            await file_work(self._refresh)
         given = hashlib.sha256(token.encode()).hexdigest()
         found = None
         for key in self._keys:
@@ -89,9 +92,6 @@ class Keys:
         return found
 
     def _refresh(self) -> None:
-        if monotonic() - self._checked < CHECK_SECONDS:
-            return
-        self._checked = monotonic()
         stamp = _stamp(self._file)
         if stamp == self._stamp:
             return

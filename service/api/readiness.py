@@ -7,6 +7,7 @@ import contextlib
 from time import monotonic
 
 from service.engine.protocol import Engine
+from service.engine.watchdog import Watchdog
 from service.errors import EngineDead, NotFollowing, NotReady, ProblemError
 from service.observability import metrics
 from service.versions.follower import Follower
@@ -20,9 +21,17 @@ SHARED_SECONDS = 1.0
 class Readiness:
     """Asks the engine for all probes together. `probe_seconds` is its time to answer."""
 
-    def __init__(self, engine: Engine, swap_lock: SwapLock, follower: Follower | None, probe_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        watchdog: Watchdog,
+        swap_lock: SwapLock,
+        follower: Follower | None,
+        probe_seconds: float,
+    ) -> None:
         self.draining = False
         self._engine = engine
+        self._watchdog = watchdog
         self._swap_lock = swap_lock
         self._follower = follower
         self._probe_seconds = probe_seconds
@@ -30,11 +39,12 @@ class Readiness:
         self._probe: asyncio.Task[None] | None = None
 
     def check_open(self) -> None:
-        """Raises EngineDead once the engine has died, NotReady while the service drains."""
+        """Raises EngineDead once the engine has died, EngineHangs while it hangs, NotReady while the service drains."""
         if self._engine.dead():
             raise EngineDead("The engine is dead; the service is about to restart.")
         if self.draining:
             raise NotReady("The service is shutting down.")
+        self._watchdog.check()
 
     async def check(self) -> None:
         """Raises as `check_open`; NotReady if the engine answers late or with other weights;

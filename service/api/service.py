@@ -14,6 +14,7 @@ from service.api.readiness import Readiness
 from service.configuration.settings import Settings
 from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
+from service.engine.watchdog import Watchdog
 from service.images.decoder import Decoder
 from service.images.picture import FORMATS, Limits, take_heif
 from service.images.remote import Remote
@@ -46,6 +47,7 @@ class Service:
     decoder: Decoder
     keys: Keys | None
     rates: Rates
+    watchdog: Watchdog
     readiness: Readiness
     follower: Follower | None
     listing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -58,6 +60,7 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
     cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, swap_lock, settings.max_lora_rank)
     swapper = Swapper(engine, store, swap_lock, adapters, cache.clear, settings)
+    watchdog = Watchdog(engine, settings.hang_seconds, settings.hang_exit_seconds)
     follower = Follower(store, swap_lock, swapper, settings) if settings.role == "serve" else None
     return Service(
         settings=settings,
@@ -73,7 +76,8 @@ def create_service(settings: Settings, key: str, engine: Engine, store: VersionS
         decoder=_decoder(settings),
         keys=Keys(settings.keys_file) if settings.keys_file else None,
         rates=Rates(),
-        readiness=Readiness(engine, swap_lock, follower, settings.probe_seconds),
+        watchdog=watchdog,
+        readiness=Readiness(engine, watchdog, swap_lock, follower, settings.probe_seconds),
         follower=follower,
     )
 

@@ -1,4 +1,4 @@
-"""Cancels a request, and its work in the engine, when its client hangs up or its deadline passes."""
+"""Cancels a request, and its work in the engine, when its client hangs up, its deadline passes or the engine hangs."""
 
 from __future__ import annotations
 
@@ -46,14 +46,17 @@ class Watch:
             scope.setdefault("state", {})["deadline"] = until
         client = _Client(receive, send, self._body_seconds)
         work = asyncio.ensure_future(self._app(scope, client.receive, client.send))
+        hang = service_of(Request(scope)).watchdog.hang()
         try:
-            await asyncio.wait((work, client.gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            ends = (work, client.gone, hang)
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if client.answered:
                 await work
             late = _too_late(Request(scope))
         finally:
             given_up = not work.done()
             await _end(work)
+            hang.cancel()
             await client.end()
         if given_up:
             await _give_up(scope, client, late)
@@ -147,6 +150,10 @@ async def _give_up(scope: Scope, client: _Client, late: ProblemError) -> None:
 
 def _too_late(request: Request) -> ProblemError:
     """The reason why a request has no answer yet."""
+    try:
+        service_of(request).watchdog.check()
+    except ProblemError as hang:
+        return hang
     if service_of(request).swap_lock.blocks(request_id(request)):
         return Swapping("The weights are being replaced; try again.")
     return DeadlineExceeded("The answer took longer than the service or the request allows.")

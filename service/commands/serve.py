@@ -48,7 +48,7 @@ def serve(**given: Any) -> None:
     TOML file that `--config` names (`max_in_flight = 64`). Flags override the environment, which overrides the file.
 
     Exit codes: 0 after SIGTERM or Ctrl-C; 1 if the engine died or the service failed; 2 for a mistake in a setting, a
-    file or the store, reported in one sentence.
+    file or the store, reported in one sentence; 3 if the engine hung.
     """
     need("cpu", "serve")
     settings = _chosen({name: value for name, value in given.items() if value is not None})

@@ -179,6 +179,12 @@ class Settings(BaseSettings):
     """Share of the canary pictures that a version must answer readably before it may serve."""
     probe_seconds: Seconds = 10.0
     """Time the readiness probe waits for the engine, in seconds."""
+    hang_seconds: Seconds = 15.0
+    """Time without any sign of life after which the engine is known to hang, in seconds: requests get 503 at once, and
+    readiness fails. An engine that computes or reads, but answers nothing, gets ten times as long."""
+    hang_exit_seconds: Seconds = 45.0
+    """Further time, in seconds, in which a hanging engine may come back; then liveness fails, and the process ends with
+    exit code 3."""
     log_format: Literal["json", "text"] | None = None
     """Format of the log on standard error; unset: text on a terminal, JSON elsewhere."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

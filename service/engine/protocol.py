@@ -133,6 +133,9 @@ class Engine(Protocol):
     async def probe(self) -> str:
         """The version that the engine reports, asked through its own queue of work."""
 
+    def busy(self) -> bool:
+        """True if its processes computed, or wait for a disk, since the last call."""
+
     def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
         """Width and height to which the model's processor scales a picture; None if unknown."""
 

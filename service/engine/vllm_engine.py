@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+import psutil
 import torch
 from transformers import AutoProcessor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
@@ -37,6 +40,8 @@ from service.prompts import Profile, chat_messages, max_tokens
 log = logging.getLogger(__name__)
 
 SPELLED = "3.42"
+_IDLE_SHARE = 0.1
+"""Of a core: what the threads of an engine take that does nothing."""
 
 _CPU: dict[str, Any] = {
     "block_size": 32,
@@ -63,6 +68,9 @@ class VllmEngine:
         except Exception as failure:
             log.error("the engine did not start", exc_info=failure)
             raise EngineFailure("the engine did not start; the log above says why") from failure
+        self._processes = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
+        self._computed = 0.0
+        self._looked = monotonic()
         self._processor = AutoProcessor.from_pretrained(weights, trust_remote_code=False)
         self._budget = _pixel_budget(self._processor.image_processor, settings)
         dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
@@ -105,7 +113,7 @@ class VllmEngine:
         )
         with _translated_errors():
             for _ in range(2):
-                [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
+                rendered = await self._rendered(prompt)
                 asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
                 outputs = await gather(*(self._finish(one, params, priority=priority) for one in asked))
                 answers = [output.outputs[0] for output in outputs]
@@ -145,6 +153,17 @@ class VllmEngine:
         with _translated_errors():
             return await self._llm.get_weight_version()
 
+    def busy(self) -> bool:
+        try:
+            processes = [one for first in self._processes for one in (first, *first.children(recursive=True))]
+            computed = sum(sum(one.cpu_times()[:2]) for one in processes)
+            wants = any(one.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP) for one in processes)
+        except psutil.Error:  # one has ended
+            return False
+        share = (computed - self._computed) / (monotonic() - self._looked)
+        self._computed, self._looked = computed, monotonic()
+        return wants or share > _IDLE_SHARE
+
     def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
         if self._budget is None:
             return None
@@ -159,7 +178,7 @@ class VllmEngine:
 
     async def _ask(self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int) -> RequestOutput:
         lora = _lora(adapter) if adapter else None
-        return await self._finish(self._input(prompt), _sampling_params(prompt, sampling), lora, priority)
+        return await self._finish(await self._rendered(prompt), _sampling_params(prompt, sampling), lora, priority)
 
     async def _finish(
         self, asked: Any, params: SamplingParams, lora: LoRARequest | None = None, priority: int = 0
@@ -173,9 +192,12 @@ class VllmEngine:
             raise EngineFailure("The engine gave no answer.")
         return last
 
-    def _input(self, prompt: Prompt) -> dict[str, Any]:
-        images = {"image": list(prompt.images)}
-        return {"prompt_token_ids": self._ids(self._text(prompt.task, prompt.profile)), "multi_modal_data": images}
+    async def _rendered(self, prompt: Prompt) -> Any:
+        """The prompt with its pictures as the model takes them, prepared in vLLM's own threads."""
+        ids = self._ids(self._text(prompt.task, prompt.profile))
+        asked = {"prompt_token_ids": ids, "multi_modal_data": {"image": list(prompt.images)}}
+        [rendered] = await self._llm.renderer.render_cmpl_async([asked])
+        return rendered
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)

@@ -75,7 +75,7 @@ class Decoder:
         self._given_up: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
-    async def opened(self, sources: Iterable[Source]) -> AsyncIterator[list[Picture]]:
+    async def opened(self, sources: Iterable[Source], for_trainer: bool = False) -> AsyncIterator[list[Picture]]:
         """Opens a request's pictures and reserves memory for their pixels. The end of the block closes them.
 
         Raises InvalidImage, UrlRefused and UrlFailed; InvalidRequest if they can never fit into the memory.
@@ -83,7 +83,7 @@ class Decoder:
         request = _Request(self)
         try:
             pictures = await gather(*(request.open(source) for source in sources))
-            async with self.room(pictures):
+            async with self.room(pictures, for_trainer):
                 yield pictures
         finally:
             request.close()
@@ -97,9 +97,9 @@ class Decoder:
         finally:
             request.close()
 
-    def room(self, pictures: Sequence[Picture]) -> AbstractAsyncContextManager[None]:
+    def room(self, pictures: Sequence[Picture], for_trainer: bool = False) -> AbstractAsyncContextManager[None]:
         """Reserves memory for the pixels of some pictures. Raises InvalidRequest if they can never fit."""
-        return self._memory.reserve(sum(picture.bytes for picture in pictures))
+        return self._memory.reserve(sum(picture.bytes for picture in pictures), for_trainer)
 
     def slices(self, pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
         """Splits pictures, in order, into parts that leave memory for other requests."""

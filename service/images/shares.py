@@ -74,8 +74,8 @@ class Memory:
         return self._large.limit
 
     @asynccontextmanager
-    async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Waits until `size` bytes are free, and holds them until the block ends.
+    async def reserve(self, size: int, for_trainer: bool = False) -> AsyncIterator[None]:
+        """Waits until `size` bytes are free, and holds them until the block ends. The quarter is not for the trainer.
 
         Never reserve twice in one request. Raises InvalidRequest if `size` can never be had.
         """
@@ -84,7 +84,8 @@ class Memory:
                 f"The request's images have {size / 2**20:.0f} MiB of pixels in all; this service takes "
                 f"{self.largest / 2**20:.0f} MiB at once. Send fewer of them, or smaller ones."
             )
-        async with (self._small if size <= self._small.limit else self._large).reserve(size):
+        is_small = size <= self._small.limit and not for_trainer
+        async with (self._small if is_small else self._large).reserve(size):
             yield
 
 

@@ -14,7 +14,6 @@ import io
 import mmap
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as TaskTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +27,7 @@ from PIL import Image
 
 from service.errors import InvalidImage
 from service.images.picture import Limits, decode, from_text, read_size, take_heif
+from service.processes import end_with
 
 GRACE_SECONDS = 0.5
 """A decode whose request is given up may still end within this time: starting a new process costs more."""
@@ -35,7 +35,6 @@ GRACE_SECONDS = 0.5
 AT_ONCE_PIXELS = 512 * 512
 """Pictures up to this size are decoded when their header is read, before memory is reserved for them."""
 
-_PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 2**20
 """Memory that a process keeps: a third of the time at a megapixel would go into page faults."""
@@ -114,7 +113,7 @@ class Workers:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["service.cli", __name__])  # a new process imports nothing
         _start_forkserver()
-        pool = ProcessPool(self.count, initializer=_prepare, initargs=[self._heif], context=context)
+        pool = ProcessPool(self.count, initializer=_prepare, initargs=[os.getpid(), self._heif], context=context)
         for _ in range(self.count):
             pool.schedule(_nothing)
         return pool
@@ -179,10 +178,10 @@ def _overwrite(file: io.FileIO, content: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _prepare(heif: bool) -> None:
+def _prepare(service: int, heif: bool) -> None:
     """Makes a process end with the service, go first when memory runs out, and keep memory between pictures."""
+    end_with(service)
     libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
     libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     with contextlib.suppress(OSError):

@@ -28,10 +28,11 @@ class ExactVoting:
     async def answer(self, request: ExactVotesRequest, images: Mapping[str, Image]) -> ExactVotesResponse:
         """Answers a batch by one version.
 
-        Raises VersionConflict; NoExactVotes if the model answers samples only; InvalidRequest if an image is missing.
+        Raises VersionConflict, Swapping; NoExactVotes if the model answers samples only; InvalidRequest if an image is
+        missing.
         """
         _check_pairs(request, images)
-        async with self._swap_lock.shared() as version:
+        async with self._swap_lock.giving_way() as version:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
             if PROFILES[version.profile].thinks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from PIL.Image import Image
@@ -29,31 +28,31 @@ class Rollouts:
     async def answer(self, request: RolloutRequest, images: Mapping[str, Image]) -> RolloutResponse:
         """Answers a batch by one version and one adapter.
 
-        Raises VersionConflict, UnknownAdapter, and InvalidRequest if a prompt's images do not fit its task.
+        Raises VersionConflict, UnknownAdapter, Swapping, and InvalidRequest if a prompt's images do not fit its task.
         """
         _check_prompts(request.prompts, images)
-        async with self._swap_lock.shared() as version, self._adapters.use(request.adapter) as adapter:
+        async with self._swap_lock.giving_way() as version, self._adapters.use(request.adapter) as adapter:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
-            generations = await gather(
-                *(self._generate(version, prompt, images, request, adapter) for prompt in request.prompts)
+            results = await gather(
+                *(self._ask(version, prompt, images, request, adapter) for prompt in request.prompts)
             )
-        return await asyncio.to_thread(_response, generations, request.adapter, version.id)
+        return RolloutResponse(results=results, adapter=request.adapter, version=version.id)
 
-    async def _generate(
+    async def _ask(
         self,
         version: VersionInfo,
         asked: RolloutPrompt,
         images: Mapping[str, Image],
         request: RolloutRequest,
         adapter: Adapter | None,
-    ) -> Generation:
+    ) -> RolloutResult:
         shown = tuple(images[key] for key in asked.images)
         prompt = Prompt(asked.task, shown, PROFILES[version.profile])
         sampling = Sampling(asked.samples, request.temperature, asked.seed, logprobs=True)
         async with self._traffic.rollout():
             generation = await self._engine.generate(prompt, sampling, adapter=adapter, priority=request.priority)
-        return only_from(version.id, generation)
+        return _result(only_from(version.id, generation))
 
 
 def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]) -> None:
@@ -62,13 +61,6 @@ def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]
             raise InvalidRequest(f"prompts.{index}: score takes one image, compare takes two.")
         if not images.keys() >= set(prompt.images):
             raise InvalidRequest(f"prompts.{index} names an image that `images` does not contain.")
-
-
-def _response(generations: Sequence[Generation], adapter: str | None, version: str) -> RolloutResponse:
-    """Takes long enough for a thread: a batch may have 65,536 answers."""
-    return RolloutResponse(
-        results=[_result(generation) for generation in generations], adapter=adapter, version=version
-    )
 
 
 def _result(generation: Generation) -> RolloutResult:

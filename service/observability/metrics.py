@@ -50,6 +50,10 @@ canary_readable = Gauge(
 )
 model_info = Gauge("iqa_model_info", "The version that serves.", ["model", "version"])
 
+log_lines_dropped = Counter(
+    "iqa_log_lines_dropped", "Lines of the log that were lost because standard error was not read."
+)
+
 behind_seconds = Gauge(
     "iqa_behind_seconds",
     "Seconds for which the store's pointer has named another version than the one that serves, or could not be read; "

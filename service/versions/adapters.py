@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from evoquality.contract import AdapterResponse
+from service.concurrency import file_work
 from service.engine.protocol import Adapter, Engine
 from service.errors import UnknownAdapter
 from service.versions.preflight import check_adapter
@@ -39,11 +40,8 @@ class Adapters:
         Raises UnknownAdapter, AdapterNameUsed, AdapterRefused, LinkInStore, StoreFailure. A refused adapter's name
         counts as used.
         """
-        path = self._store.adapter_path(name)
-        await asyncio.to_thread(check_adapter, path, self._max_rank)
         with written():
-            number = await asyncio.to_thread(self._store.new_adapter_id, name)
-        adapter = Adapter(name, number, path)
+            adapter = await file_work(self._checked, name)
         async with self._swap_lock.shared():
             await self._engine.load_adapter(adapter)
             self._loaded[name] = _Loaded(adapter)
@@ -80,7 +78,7 @@ class Adapters:
         await loaded.unused.wait()
         async with self._swap_lock.shared():
             await self._engine.unload_adapter(loaded.adapter)
-        await asyncio.to_thread(self._store.delete_adapter, name)
+        await file_work(self._store.delete_adapter, name)
 
     def forget_all(self) -> None:
         """Forgets all adapters after a swap: the engine dropped them, and they belong to other weights."""
@@ -89,6 +87,11 @@ class Adapters:
     def list(self) -> Sequence[AdapterResponse]:
         """The adapters that requests may name."""
         return [AdapterResponse(name=name, id=loaded.adapter.id) for name, loaded in self._loaded.items()]
+
+    def _checked(self, name: str) -> Adapter:
+        path = self._store.adapter_path(name)
+        check_adapter(path, self._max_rank)
+        return Adapter(name, self._store.new_adapter_id(name), path)
 
     def _get(self, name: str) -> _Loaded:
         if name not in self._loaded:

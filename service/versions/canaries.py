@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from itertools import zip_longest
@@ -10,6 +9,7 @@ from itertools import zip_longest
 from pydantic import BaseModel
 
 from evoquality.contract import VersionInfo
+from service.concurrency import file_work
 from service.engine.canary import ask_canaries, readable_share
 from service.engine.protocol import Engine
 from service.errors import ProblemError, VersionError
@@ -51,9 +51,9 @@ class Canaries:
         samples = await ask_canaries(self._engine, profile)
         answers = [Answer(token_ids=sample.token_ids, logprobs=sample.logprobs) for sample in samples]
         now = Answers(arithmetic=self._engine.arithmetic, answers=answers)
-        first = self._first.get(version.id) or await asyncio.to_thread(self._store.canaries, version.id, Answers)
+        first = self._first.get(version.id) or await file_work(self._store.canaries, version.id, Answers)
         if first is None or first.arithmetic != now.arithmetic:
-            await asyncio.to_thread(self._record, version.id, now)
+            await file_work(self._record, version.id, now)
             first = now
         if not _alike(first, now):
             raise VersionError("changed_answers", "the canaries are not answered as when this version first served")

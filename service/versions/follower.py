@@ -10,6 +10,7 @@ from time import monotonic
 
 from tenacity import AsyncRetrying, RetryCallState, RetryError, wait_combine, wait_random_exponential
 
+from service.concurrency import file_work
 from service.configuration.settings import Settings
 from service.errors import DrainTimeout, NotActive, ProblemError, UnknownVersion, UserError
 from service.observability import metrics
@@ -70,7 +71,7 @@ class Follower:
             await self._read()
 
     async def _read(self) -> None:
-        named = await asyncio.to_thread(self._pointer)
+        named = await file_work(self._pointer)
         if named is None:
             return
         if named != self._named:

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from evoquality.contract import SwapResponse, VersionInfo
+from service.concurrency import file_work
 from service.configuration.settings import Settings
 from service.engine.protocol import Engine
 from service.errors import EngineDead, NotActive, PointerFailure, ProblemError, UserError, VersionError
@@ -76,7 +77,7 @@ class Swapper:
         async with self._one_at_a_time:
             if self._settings.follow:
                 raise NotActive(_MOVE_POINTER)
-            return await self._promote(await asyncio.to_thread(self._store.previous))
+            return await self._promote(await file_work(self._store.previous))
 
     async def overwrite(self, name: str) -> SwapResponse:
         """Loads the weights that the trainer handed over under `name`, which becomes the version.
@@ -94,8 +95,8 @@ class Swapper:
         if not self._settings.handover:
             self._store.within("handover")
         path = handed_over(self._settings.handover_folder, name)
-        await asyncio.to_thread(check_tensors, path, self._form)
-        files = await asyncio.to_thread(hashes, path)
+        await file_work(check_tensors, path, self._form)
+        files = await file_work(hashes, path)
         info = self._swap_lock.version.model_copy(
             update={"id": name, "created": datetime.now(UTC), "origin": "handed over", "metrics": {}}
         )
@@ -104,12 +105,12 @@ class Swapper:
     async def _promote(self, version: str) -> SwapResponse:
         await self._check_pointer(version)
         if version == self._swap_lock.version.id:
-            return _unchanged(version, await asyncio.to_thread(self._publish, version))
+            return _unchanged(version, await file_work(self._publish, version))
         return await _counted(version, self._promote_another(version))
 
     async def _promote_another(self, version: str) -> SwapResponse:
-        info = await asyncio.to_thread(check_candidate, self._store, version, self._form)
-        await asyncio.to_thread(self._check_way_back, version)
+        info = await file_work(check_candidate, self._store, version, self._form)
+        await file_work(self._check_way_back, version)
         await self._check_pointer(version)  # it may have moved while the files were read
         files = self._store.manifest(version).files
         return await _to_its_end(self._swap(info, self._store.path(version), files, try_canaries=True))
@@ -134,8 +135,8 @@ class Swapper:
         if self._settings.role == "rollout":
             return
         if self._settings.moves_pointer:
-            self._store.check_writable()
-        active = await asyncio.to_thread(self._store.pointer)
+            await file_work(self._store.check_writable)
+        active = await file_work(self._store.pointer)
         named, serving = active.version if active else None, self._swap_lock.version.id
         if self._settings.follow and named != version:
             raise NotActive(_MOVE_POINTER)
@@ -189,7 +190,7 @@ class Swapper:
             await self._engine.resume()
             if try_canaries:
                 await self._check_canaries(info)
-            return reloaded, await asyncio.to_thread(self._publish, info.id)
+            return reloaded, await file_work(self._publish, info.id)
         except EngineDead:
             raise
         except BaseException as failure:
@@ -209,7 +210,7 @@ class Swapper:
     async def _restore(self) -> None:
         """Loads the previous weights again. If they are no longer the same, shuts the engine down."""
         try:
-            await asyncio.to_thread(check_unchanged, self._loaded, self._files)
+            await file_work(check_unchanged, self._loaded, self._files)
             await self._engine.pause()
             await self._engine.reload(self._loaded, self._swap_lock.version.id)
             await self._engine.resume()
@@ -218,7 +219,7 @@ class Swapper:
             self._adapters.forget_all()
         except Exception as failure:
             log.exception("the previous weights could not be restored")
-            self._engine.shutdown()
+            await file_work(self._engine.shutdown)
             raise EngineDead("Neither the new nor the previous weights could be loaded.") from failure
 
 

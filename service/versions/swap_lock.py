@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from evoquality.contract import VersionInfo
-from service.errors import DrainTimeout
+from service.errors import DrainTimeout, Swapping
 from service.observability.logs import request_id
 
 
@@ -25,6 +25,7 @@ class SwapLock:
         self._idle = asyncio.Event()
         self._idle.set()
         self._readers = 0
+        self._giving_way: set[asyncio.Timeout] = set()
         self._waiting: set[str | None] = set()
 
     @property
@@ -53,12 +54,33 @@ class SwapLock:
                 self._idle.set()
 
     @asynccontextmanager
+    async def giving_way(self) -> AsyncIterator[VersionInfo]:
+        """As `shared`, for the trainer, which asks again: a swap cancels the block, so that users do not wait for it.
+
+        Raises Swapping then.
+        """
+        async with self.shared() as version:
+            giving_way = asyncio.timeout(None)
+            try:
+                async with giving_way:
+                    self._giving_way.add(giving_way)
+                    yield version
+            except TimeoutError:
+                if giving_way.expired():
+                    raise Swapping("A swap goes first; ask again once it is done.") from None
+                raise
+            finally:
+                self._giving_way.discard(giving_way)
+
+    @asynccontextmanager
     async def exclusive(self, drain_seconds: float) -> AsyncIterator[None]:
-        """Makes new requests wait until the block ends, and waits for the running ones.
+        """Makes new requests wait until the block ends, cancels the trainer's, and waits for the users'.
 
         The caller runs one swap at a time. Raises DrainTimeout if requests run longer than `drain_seconds`.
         """
         self._open.clear()
+        for request in self._giving_way:
+            request.reschedule(asyncio.get_running_loop().time())
         try:
             await self._drain(drain_seconds)
             yield

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from service.errors import LinkInStore, StoreFailure
+from service.errors import LinkInStore, StoreFailure, TooBusy
 
 LOCK_SECONDS = 10.0
 """Time to wait for another process that writes a small file."""
@@ -39,11 +39,13 @@ def locked(root: Path) -> Iterator[None]:
 
 @contextmanager
 def written() -> Iterator[None]:
-    """Makes a failed write a problem. Raises StoreFailure."""
+    """Makes a failed write a problem. Raises StoreFailure; TooBusy if another process keeps the lock."""
     try:
         yield
+    except Timeout:
+        raise TooBusy("Another process keeps the store locked; nothing changed. Try again.") from None
     except OSError as error:
-        reason = "another process keeps it locked" if isinstance(error, Timeout) else error.strerror or "unknown"
+        reason = error.strerror or "unknown"
         log.error("the store could not be written: %s", error)
         raise StoreFailure(f"The store could not be written ({reason}); nothing changed.") from error
 

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from service.images.workers import write_pixels
 from service.versions.store import VersionStore
 from tests.service.declared import only_declared
 from tests.service.fake_engine import FakeEngine
+from tests.service.loop import elsewhere, never_blocked
 
 KEY = "the key"
 LARGE_SIDE = 600
@@ -53,11 +54,11 @@ class World:
 
     @cached_property
     def public_app(self) -> FastAPI:
-        return create_app(self.service)
+        return elsewhere(create_app, self.service)
 
     @cached_property
     def operator_app(self) -> FastAPI:
-        return create_operator_app(self.service)
+        return elsewhere(create_operator_app, self.service)
 
     @asynccontextmanager
     async def public(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -98,7 +99,7 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[P
 def make_world(tmp_path: Path, stocked: Callable[[str], tuple[Path, list[VersionInfo]]]) -> Callable[..., World]:
     """Builds a world with settings of its own, and a store of its own."""
 
-    def make(**settings: Any) -> World:
+    def build(settings: dict[str, Any]) -> World:
         chosen = Settings(store=tmp_path / "store", **settings)
         stock, (first, second) = stocked(chosen.profile)
         shutil.copytree(stock, chosen.store)
@@ -107,7 +108,7 @@ def make_world(tmp_path: Path, stocked: Callable[[str], tuple[Path, list[Version
         service = create_service(chosen, KEY, engine, store, first)
         return World(service, engine, store, first.id, second.id, chosen)
 
-    return make
+    return lambda **settings: elsewhere(build, settings)
 
 
 @pytest.fixture
@@ -164,6 +165,14 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
         for server in servers:
             server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(autouse=True)
+def loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
+    with (
+        nullcontext() if request.path.stem == "test_page" else never_blocked()
+    ):  # Playwright has a loop around the test
+        yield
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ class FakeEngine:
         self.is_dead = False
         self.failure: Exception | None = None
         self.held: asyncio.Event | None = None
+        self.silent: asyncio.Event | None = None
+        self.computes = False
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
@@ -97,7 +99,12 @@ class FakeEngine:
     async def probe(self) -> str:
         if self.is_dead:
             raise EngineDead("The engine is dead.")
+        if self.silent:
+            await self.silent.wait()
         return self.version
+
+    def busy(self) -> bool:
+        return self.computes
 
     def seen_size(self, width: int, height: int) -> tuple[int, int]:
         return width // 28 * 28, height // 28 * 28

@@ -57,9 +57,9 @@ def start(tmp_path: Path) -> Iterator[Callable[[float], Process]]:
     """Starts a service that drains for so many seconds, and answers when it is let."""
     started: list[Process] = []
 
-    def start(drain_seconds: float) -> Process:
+    def start(drain_seconds: float, stderr: int = subprocess.DEVNULL) -> Process:
         command = [sys.executable, "-m", "tests.service.serving", str(tmp_path), str(drain_seconds)]
-        popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
         public, operator = (f"http://127.0.0.1:{port}" for port in popen.stdout.readline().split())
         process = Process(popen, public, operator, ThreadPoolExecutor(4), tmp_path)
         started.append(process)
@@ -117,3 +117,15 @@ def test_who_asks_twice_does_not_wait(start):
     process.wait_until("/health/ready", 503)
     process.terminate()
     assert process.popen.wait(300) == 0
+
+
+def test_a_standard_error_that_nobody_reads_stops_neither_answers_nor_the_end(start):
+    process = start(drain_seconds=60, stderr=subprocess.PIPE)
+    process.let_answer()
+    with httpx.Client(base_url=process.url) as client:
+        for _ in range(400):  # lines of 300 bytes: a pipe takes 64 KiB
+            client.get("/nothing", headers={"X-Request-Id": "x" * 64})
+    assert process.score().result().status_code == 200
+    process.terminate()
+    assert process.popen.wait(300) == 0
+    process.popen.stderr.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.numpy import save_file
 
 from evoquality.contract import RolloutPrompt, RolloutRequest, RolloutResponse
 from service.configuration.settings import Settings
-from service.errors import DrainTimeout, EngineDead, UnknownWeights, VersionConflict, VersionError
+from service.errors import EngineDead, Swapping, UnknownWeights, VersionConflict, VersionError
 from service.versions.first import first_version
 from service.versions.importing import import_checkpoint
 from service.versions.store import VersionStore
@@ -62,7 +63,14 @@ def test_the_pointer_of_the_store_stays_with_the_serving_engines(rollout: World,
     assert rollout.store.active().version == rollout.first
 
 
-def test_overwriting_under_rollouts_loses_and_mixes_none(rollout: World, run):
+async def insist(world: World) -> RolloutResponse:
+    """Asks until no swap comes in between, as the trainer does."""
+    while True:
+        with suppress(Swapping):
+            return await roll_out(world)
+
+
+def test_overwriting_under_rollouts_mixes_none_and_loses_none_that_asks_again(rollout: World, run):
     names = [f"step-{number}" for number in range(4)]
     for name in names:
         hand_over(rollout, name)
@@ -72,7 +80,7 @@ def test_overwriting_under_rollouts_loses_and_mixes_none(rollout: World, run):
         calls = []
         async with asyncio.TaskGroup() as group:
             for number in range(60):
-                calls.append(group.create_task(roll_out(rollout)))
+                calls.append(group.create_task(insist(rollout)))
                 if number % 15 == 7:
                     group.create_task(rollout.service.swapper.overwrite(names[number // 15]))
                 await asyncio.sleep(0.002)
@@ -121,19 +129,20 @@ def test_if_those_before_do_not_load_either_the_engine_is_given_up(rollout: Worl
         run(rollout.service.swapper.overwrite("bad"))
 
 
-def test_rollouts_that_take_too_long_keep_their_weights(make_world: Callable[..., World], run):
-    world = make_world(role="rollout", drain_seconds=0.01)
-    hand_over(world, "step-1")
+def test_rollouts_give_way_to_new_weights_however_long_they_take(rollout: World, run):
+    hand_over(rollout, "step-1")
 
     async def story() -> str:
-        world.engine.seconds = 0.1
-        running = asyncio.create_task(roll_out(world))
+        rollout.engine.held = asyncio.Event()
+        running = asyncio.create_task(roll_out(rollout))
         await asyncio.sleep(0)
-        with pytest.raises(DrainTimeout):
-            await world.service.swapper.overwrite("step-1")
-        return (await running).version
+        await rollout.service.swapper.overwrite("step-1")
+        with pytest.raises(Swapping):
+            await running
+        rollout.engine.held.set()
+        return (await roll_out(rollout)).version
 
-    assert run(story()) == world.first
+    assert run(story()) == "step-1"
 
 
 @pytest.mark.parametrize("name", ["..", "../versions", "a/b", "", ".x", "step-2\n"])

@@ -26,7 +26,7 @@ LIGHT = (
 )
 ORDER = ("observability", "images", "configuration", "engine", "versions", "judging", "ranking", "api")
 """The packages that serve: each may import those before it, and what all share."""
-SHARED = {"prompts", "answers", "errors", "extras", "concurrency", "files"}
+SHARED = {"prompts", "answers", "errors", "extras", "concurrency", "files", "processes"}
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_a_public_key_opens_no_operators_route(make_world, run, file: Path):
     assert_problem(run(story()), 401, "unauthorized")
 
 
-def test_every_key_is_compared_whichever_is_the_right_one(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_key_is_compared_whichever_is_the_right_one(run, file: Path, monkeypatch: pytest.MonkeyPatch):
     secrets = [add_key(file, name, None, None) for name in ("one", "two", "three")]
     keys = Keys(file)
     compared: list[str] = []
@@ -84,11 +84,11 @@ def test_every_key_is_compared_whichever_is_the_right_one(file: Path, monkeypatc
     monkeypatch.setattr(module.hmac, "compare_digest", lambda a, b: compared.append(b) or honest(a, b))
     for secret in (*secrets, "wrong"):
         compared.clear()
-        keys.find(secret)
+        run(keys.find(secret))
         assert len(compared) == 3
 
 
-def test_a_rotated_secret_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_rotated_secret_is_read_again(run, file: Path, monkeypatch: pytest.MonkeyPatch):
     """As Kubernetes does it: a symbolic link to a directory is replaced."""
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     mount = file.parent / "mount"
@@ -98,30 +98,30 @@ def test_a_rotated_secret_is_read_again(file: Path, monkeypatch: pytest.MonkeyPa
     (mount / "..data").symlink_to("first")
     (mount / "keys.toml").symlink_to("..data/keys.toml")
     keys = Keys(mount / "keys.toml")
-    assert keys.find(old) and not keys.find(new)
+    assert run(keys.find(old)) and not run(keys.find(new))
     (mount / "..data_tmp").symlink_to("second")
     os.replace(mount / "..data_tmp", mount / "..data")
-    assert keys.find(new) and not keys.find(old)
+    assert run(keys.find(new)) and not run(keys.find(old))
 
 
-def test_a_file_broken_later_leaves_the_old_keys_and_says_so(file: Path, monkeypatch, caplog):
+def test_a_file_broken_later_leaves_the_old_keys_and_says_so(run, file: Path, monkeypatch, caplog):
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     key = add_key(file, "one", None, None)
     keys = Keys(file)
     file.write_text("[[keys]")
-    assert keys.find(key)
+    assert run(keys.find(key))
     assert "the earlier keys stay valid" in caplog.text
     file.unlink()
-    assert keys.find(key)
+    assert run(keys.find(key))
     other = add_key(file, "two", None, None)
-    assert keys.find(other) and not keys.find(key)
+    assert run(keys.find(other)) and not run(keys.find(key))
 
 
-def test_an_unchanged_file_is_not_read_again(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unchanged_file_is_not_read_again(run, file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     keys = Keys(file) if add_key(file, "one", None, None) else None
     monkeypatch.setattr(module, "read_keys", None)
-    assert keys and keys.find("wrong") is None
+    assert keys and run(keys.find("wrong")) is None
 
 
 HASH = "0" * 64

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -109,3 +111,28 @@ def test_bad_batches_are_refused(world: World, run):
         assert_problem(ask(world, run, "POST", "/internal/rollouts", json=batch), 422, code)
     conflict = ask(world, run, "POST", "/internal/rollouts", json={**BATCH, "version": world.second})
     assert_problem(conflict, 409, "version_conflict")
+
+
+def test_rollouts_that_fill_their_memory_leave_users_theirs(make_world: Callable[..., World], run):
+    world = make_world(decoded_mib=8)
+    large = base64.b64encode(picture(side=1200)).decode()
+    body = {"images": {"a": large}, "prompts": [{"task": "score", "images": ["a"], "samples": 1}], "priority": 5}
+
+    async def story() -> int:
+        world.engine.held = asyncio.Event()
+        async with world.operators() as trainer, world.public() as user:
+            small = {**body, "images": {"a": base64.b64encode(picture(side=700)).decode()}}
+            rollouts = [
+                asyncio.create_task(trainer.post("/internal/rollouts", json=one)) for one in (body, small, small)
+            ]
+            while not world.engine.running:
+                await asyncio.sleep(0)
+            answer = asyncio.create_task(user.post("/v1/score", files={"image": picture(side=700)}))
+            while len(world.engine.asked) < 2:  # the user's has reached the engine; the small rollouts wait
+                await asyncio.sleep(0.01)
+            world.engine.held.set()
+            await asyncio.gather(*rollouts)
+            return (await answer).status_code
+
+    assert run(story()) == 200
+    assert [asked[3] for asked in world.engine.asked[:2]] == [5, 0]

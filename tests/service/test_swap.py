@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from evoquality.contract import RolloutPrompt, RolloutRequest, ScoreOptions
 from service.errors import DrainTimeout, EngineDead, PointerFailure, UnknownAdapter, UnknownVersion, VersionError
 from tests.full_disk import small_files
-from tests.service.conftest import World, adapter, opened
+from tests.service.conftest import World, adapter, opened, picture
 from tests.service.fake_engine import plain_answer
 
 GREY = Image.new("RGB", (32, 32), "grey")
@@ -200,3 +201,27 @@ def test_a_version_marked_as_refused_is_listed_with_the_reason_and_never_served(
     assert (status, world.service.swap_lock.version.id) == (422, world.first)
     assert "refused: it agrees with 40 % of the votes" in detail
     assert listed == {world.first: None, world.second: "it agrees with 40 % of the votes"}
+
+
+@pytest.mark.parametrize("swap", ["promote", "rollback"])
+def test_a_swap_waits_for_no_rollouts_and_they_are_told_to_ask_again(world: World, run, swap: str):
+    run(world.service.swapper.promote(world.second))
+    body = {
+        "images": {"a": base64.b64encode(picture()).decode()},
+        "prompts": [{"task": "score", "images": ["a"], "samples": 64}] * 64,
+    }
+
+    async def story() -> tuple[int, str, bool]:
+        world.engine.held = asyncio.Event()
+        async with world.operators() as client:
+            rollouts = asyncio.create_task(client.post("/internal/rollouts", json=body))
+            while not world.engine.running:
+                await asyncio.sleep(0)
+            paths = {"promote": f"/internal/versions/{world.first}/promote", "rollback": "/internal/rollback"}
+            canaries = asyncio.create_task(client.post(paths[swap]))
+            refused = await rollouts
+            world.engine.held.set()
+            assert (await canaries).json()["version"] == world.first
+        return refused.status_code, refused.json()["code"], "retry-after" in refused.headers
+
+    assert run(story()) == (503, "swapping", True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from evoquality.contract import VersionInfo
-from service.errors import DrainTimeout
+from service.errors import DrainTimeout, Swapping
 from service.observability.logs import request_id
 from service.versions.swap_lock import SwapLock
 
@@ -118,6 +118,45 @@ def test_a_body_that_times_out_is_not_taken_for_a_drain(run):
         swap_lock = SwapLock(info("old"))
         with pytest.raises(TimeoutError):
             async with swap_lock.exclusive(1):
+                raise TimeoutError
+
+    run(story())
+
+
+def test_the_trainers_requests_give_way_to_a_swap_and_the_users_do_not(run):
+    async def story() -> list[str]:
+        swap_lock, events = SwapLock(info("old")), []
+        may_end = asyncio.Event()
+
+        async def user() -> None:
+            async with swap_lock.shared():
+                await may_end.wait()
+                events.append("user")
+
+        async def trainer() -> None:
+            with pytest.raises(Swapping):
+                async with swap_lock.giving_way():
+                    await asyncio.Event().wait()
+            events.append("gave way")
+            may_end.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(user())
+            group.create_task(trainer())
+            await until(lambda: swap_lock._readers == 2)
+            async with swap_lock.exclusive(60):
+                events.append("swap")
+        async with swap_lock.giving_way() as version:
+            events.append(version.id)
+        return events
+
+    assert run(story()) == ["gave way", "user", "swap", "old"]
+
+
+def test_a_time_limit_of_the_trainers_own_is_not_taken_for_a_swap(run):
+    async def story() -> None:
+        with pytest.raises(TimeoutError):
+            async with SwapLock(info("old")).giving_way():
                 raise TimeoutError
 
     run(story())

@@ -9,6 +9,8 @@ from starlette.responses import Response
 from evoquality.contract import HealthResponse
 from service.api.openapi import problems
 from service.api.service import service_of
+from service.concurrency import file_work
+from service.errors import EngineHangs
 
 router = APIRouter(tags=["health"])
 scraped = APIRouter()
@@ -16,9 +18,11 @@ scraped = APIRouter()
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live")
+@router.get("/health/live", responses=problems(503))
 async def live(request: Request) -> HealthResponse:
-    """The process answers."""
+    """The process answers, and need not be restarted for an engine that hangs."""
+    if service_of(request).watchdog.must_end:
+        raise EngineHangs("The engine does not answer; restart the service.")
     return HealthResponse(status="live", version=service_of(request).swap_lock.version.id)
 
 
@@ -34,4 +38,4 @@ async def ready(request: Request) -> HealthResponse:
 @scraped.get("/metrics", include_in_schema=False)
 async def metrics() -> Response:
     """Prometheus metrics: the service's (`iqa_`) and the engine's (`vllm:`)."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await file_work(generate_latest), media_type=CONTENT_TYPE_LATEST)  # reads /proc

@@ -5,7 +5,6 @@ The routes read their bodies themselves, after the key is checked, so that nobod
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -27,7 +26,7 @@ from service.api.encoding import encoded
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
-from service.concurrency import gather
+from service.concurrency import file_work, gather
 from service.versions.writing import written
 
 router = APIRouter(
@@ -74,7 +73,7 @@ async def record_benchmarks(request: Request, version: str) -> None:
     """Replaces what is known of a version's results on labelled sets; `GET /v1/versions` shows it."""
     measured = await read_message(request, BenchmarksRequest)
     with written():
-        await asyncio.to_thread(service_of(request).store.record_benchmarks, version, measured)
+        await file_work(service_of(request).store.record_benchmarks, version, measured)
 
 
 @watched.post("/rollouts", response_model=RolloutResponse, openapi_extra=json_form(RolloutRequest))
@@ -82,7 +81,7 @@ async def rollouts(request: Request) -> Response:
     """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
     service = service_of(request)
     batch = await read_message(request, RolloutRequest)
-    async with service.decoder.opened(batch.images.values()) as pictures:
+    async with service.decoder.opened(batch.images.values(), for_trainer=True) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
         answer = await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
     return await encoded(answer)
@@ -93,7 +92,7 @@ async def exact_votes(request: Request) -> Response:
     """The probabilities of both votes on many pairs, each in both orders, by one version of the weights."""
     service = service_of(request)
     batch = await read_message(request, ExactVotesRequest)
-    async with service.decoder.opened(batch.images.values()) as pictures:
+    async with service.decoder.opened(batch.images.values(), for_trainer=True) as pictures:
         images = await gather(*(picture.pixels() for picture in pictures))
         answer = await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
     return await encoded(answer)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 
 from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, Mode, VersionsResponse
 from service.api.openapi import problems
 from service.api.service import service_of
+from service.concurrency import file_work
 from service.prompts import PROFILES
 from service.versions.store import VersionStore
 
@@ -22,7 +21,7 @@ async def versions(request: Request) -> Response:
     """Every version in the store that can be read, the active one and the one before it."""
     service = service_of(request)
     async with service.listing:  # threads that wait for one another would keep others waiting
-        content = await asyncio.to_thread(_listing, service.store, service.swap_lock.version.id)
+        content = await file_work(_listing, service.store, service.swap_lock.version.id)
     return Response(content, media_type="application/json")
 
 
