@@ -220,3 +220,7 @@ def _stop(code: int, sentence: str) -> NoReturn:
     console = Console(stderr=True, soft_wrap=True, markup=False)  # a sentence may name an extra in brackets
     console.print(f"evoquality-trainer: {sentence}", style="red", highlight=False)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    app()

@@ -92,15 +92,19 @@ class Swapper:
             return await _counted(name, self._overwrite(name))
 
     async def _overwrite(self, name: str) -> SwapResponse:
-        if not self._settings.handover:
-            self._store.within("handover")
-        path = handed_over(self._settings.handover_folder, name)
-        await file_work(check_tensors, path, self._form)
-        files = await file_work(hashes, path)
+        path, files = await file_work(self._handed_over, name)
         info = self._swap_lock.version.model_copy(
             update={"id": name, "created": datetime.now(UTC), "origin": "handed over", "metrics": {}}
         )
         return await _to_its_end(self._swap(info, path, files, try_canaries=False))
+
+    def _handed_over(self, name: str) -> tuple[Path, Mapping[str, str]]:
+        """The folder of checked weights, and its files' hashes."""
+        if not self._settings.handover:
+            self._store.within("handover")
+        path = handed_over(self._settings.handover_folder, name)
+        check_tensors(path, self._form)
+        return path, hashes(path)
 
     async def _promote(self, version: str) -> SwapResponse:
         await self._check_pointer(version)
@@ -109,11 +113,15 @@ class Swapper:
         return await _counted(version, self._promote_another(version))
 
     async def _promote_another(self, version: str) -> SwapResponse:
-        info = await file_work(check_candidate, self._store, version, self._form)
-        await file_work(self._check_way_back, version)
+        info, path, files = await file_work(self._candidate, version)
         await self._check_pointer(version)  # it may have moved while the files were read
-        files = self._store.manifest(version).files
-        return await _to_its_end(self._swap(info, self._store.path(version), files, try_canaries=True))
+        return await _to_its_end(self._swap(info, path, files, try_canaries=True))
+
+    def _candidate(self, version: str) -> tuple[VersionInfo, Path, Mapping[str, str]]:
+        """A checked version, its folder, and its files' hashes."""
+        info = check_candidate(self._store, version, self._form)
+        self._check_way_back(version)
+        return info, self._store.path(version), self._store.manifest(version).files
 
     def _check_way_back(self, version: str) -> None:
         """Refuses to try a version if those weights that answer could not be restored; a rollback is always tried."""

@@ -174,6 +174,7 @@ def test_lines_that_nobody_reads_are_dropped_counted_and_keep_nobody_waiting():
 def test_a_reader_that_comes_late_learns_how_many_lines_are_missing():
     code, dropped, read = talk(then_read=True)
     lines = read.splitlines()
-    assert code == 0 and f"{dropped} lines of the log were dropped" in read
+    assert code == 0
+    assert sum(map(int, re.findall(r"(\d+) lines of the log were dropped", read))) == dropped > 0
     assert sum(" line " in line for line in lines) + dropped == 10_000
     assert "the last line" in lines[-2] and lines[-1] == "nobody waits"

@@ -50,7 +50,7 @@ def test_a_lock_that_another_process_holds_keeps_nobody_else_waiting(listening: 
 
 
 def test_a_lock_that_stays_held_is_told(listening: Listening, lock_is_held, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("service.versions.store._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("service.versions.store.LOCK_SECONDS", 0.1)
     adapter(listening.world.store.root / "adapters" / "one")
     with listening.operators as client:
         answer = client.post("/internal/adapters", json={"name": "one"})

@@ -27,8 +27,8 @@ def fail_canaries_of_the_second(world: World) -> None:
     )
 
 
-def alter(world: World, version: str) -> None:
-    file = world.store.path(version) / "model.safetensors"
+def alter(version: Path) -> None:
+    file = version / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] = (content[-1] + 1) % 256
     file.write_bytes(content)
@@ -40,7 +40,7 @@ def begin(world: World, run) -> None:
 
 
 def test_nothing_is_tried_while_the_serving_version_could_not_be_restored(world: World, run):
-    alter(world, world.first)
+    alter(world.store.path(world.first))
     fail_canaries_of_the_second(world)
     with pytest.raises(VersionError, match=r"no_way_back: .*model\.safetensors was altered"):
         run(world.service.swapper.promote(world.second))
@@ -49,9 +49,11 @@ def test_nothing_is_tried_while_the_serving_version_could_not_be_restored(world:
 
 
 def test_files_altered_during_a_swap_are_not_restored(world: World, run, caplog: pytest.LogCaptureFixture):
+    folder = world.store.path(world.first)
+
     def answer(prompt, *rest) -> str:
         if world.engine.version == world.second:
-            alter(world, world.first)
+            alter(folder)
             return "gibberish"
         return plain_answer(prompt, *rest)
 
@@ -64,7 +66,7 @@ def test_files_altered_during_a_swap_are_not_restored(world: World, run, caplog:
 
 def test_a_rollback_leads_away_from_a_version_whose_files_are_broken(world: World, run):
     run(world.service.swapper.promote(world.second))
-    alter(world, world.second)
+    alter(world.store.path(world.second))
     assert run(world.service.swapper.rollback()).version == world.first
 
 

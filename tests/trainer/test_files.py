@@ -164,7 +164,7 @@ def test_a_second_trainer_on_a_store_exits_with_6_and_has_done_nothing(
     monkeypatch.setattr(sys, "argv", ["evoquality-trainer", "evolve", *map(str, flags)])
     with pytest.raises(SystemExit) as ended:
         app()
-    assert (ended.value.code, list((tmp_path / "run").iterdir())) == (6, [])
+    assert (ended.value.code, [file.name for file in (tmp_path / "run").iterdir()]) == (6, [".trainer.lock"])
     assert f"another trainer is at work in {tmp_path}; start this one again when" in capsys.readouterr().err
     assert other.poll() is None
 

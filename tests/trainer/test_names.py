@@ -160,7 +160,7 @@ def test_quoted_decimal_commas_are_read_and_thousands_are_refused(labelled: Path
 @pytest.mark.parametrize("name", ["labels.csv", "list.json", "mos_with_names.txt"])
 def test_labels_in_another_encoding_are_refused_in_a_sentence(labelled: Path, name: str) -> None:
     (labelled / name).write_bytes("image,mos\né.png,1\n".encode("cp1252"))
-    asked = [sys.executable, "-m", "trainer.cli", "evaluate", "--benchmarks", str(labelled / name)]
+    asked = [sys.executable, "-m", "trainer", "evaluate", "--benchmarks", str(labelled / name)]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=300, cwd=labelled)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert f"{name} is not UTF-8 text; save it again with the encoding UTF-8" in done.stderr.replace("\n", "")
