@@ -39,9 +39,10 @@ class LineHandler(QueueHandler):
     """Leaves the writing to a thread, so that a standard error that nobody reads stops the log only."""
 
     def __init__(self) -> None:
-        super().__init__(Queue(_LINES))
+        self._lines: Queue[str | None] = Queue(_LINES)
+        super().__init__(self._lines)
         self._dropped = 0
-        self._writer = _Writer(self.queue)
+        self._writer = _Writer(self._lines)
         self._writer.start()
 
     @property
@@ -65,7 +66,11 @@ class LineHandler(QueueHandler):
             metrics.log_lines_dropped.inc()
 
     def close(self) -> None:
-        """Writes what waits, unless nobody reads."""
+        """Writes what waits, and how many lines are missing, unless nobody reads."""
+        with suppress(Full):
+            if self._dropped:
+                self._lines.put(self.format(_dropped(self._dropped)), timeout=_LAST_SECONDS)
+            self._lines.put(None, timeout=_LAST_SECONDS)  # the writer's sign to end
         self._writer.stop()
         super().close()
 
@@ -84,8 +89,6 @@ class _Writer(QueueListener):
         return self._thread is not None and self._thread.is_alive()
 
     def stop(self) -> None:
-        with suppress(Full):
-            self.enqueue_sentinel()
         if self._thread:
             self._thread.join(_LAST_SECONDS)
 

@@ -42,8 +42,9 @@ def written() -> Iterator[None]:
     """Makes a failed write a problem. Raises StoreFailure; TooBusy if another process keeps the lock."""
     try:
         yield
-    except Timeout:
-        raise TooBusy("Another process keeps the store locked; nothing changed. Try again.") from None
+    except Timeout as held:
+        name = Path(held.lock_file).name
+        raise TooBusy(f"Another process holds the store's lock {name}; nothing changed. Try again.") from None
     except OSError as error:
         reason = error.strerror or "unknown"
         log.error("the store could not be written: %s", error)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -160,9 +161,9 @@ def talk(then_read: bool) -> tuple[int, int, str]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
         dropped = int(process.stdout.readline())
-        read = "".join(iter(process.stderr.readline, "")) if then_read and process.stdin.close() is None else ""
-        if not then_read:
-            process.stdin.close()
+        read = "".join(process.stderr.readline() for _ in range(4000 if then_read else 0))  # so there is room again
+        process.stdin.close()
+        read += process.stderr.read() if then_read else ""
         return process.wait(60), dropped, read
 
 
