@@ -29,7 +29,15 @@ from rich.table import Table
 
 from tests.benchmarks.replicas.fleet import active_version, add_version, new_store
 from tests.benchmarks.soak_photographs import photograph
-from tests.benchmarks.soak_process import Cgroup, Stall, confined, engine_of, longest_stall, resident_mib
+from tests.benchmarks.soak_process import (
+    Cgroup,
+    Stall,
+    confined,
+    engine_of,
+    longest_stall,
+    resident_mib,
+    wait_until_calm,
+)
 from tests.benchmarks.soak_traffic import CALLERS, Questions, Seen, ask_once, cold, promotion
 from tests.engine.pictures import pictures
 from trainer.files import write_json
@@ -74,7 +82,7 @@ def figures(observed: Observed, answers: Cold) -> dict[str, float]:
         "requests": len(observed.seen),
         "fivexx": sum(any(status >= 500 for status, _ in unexpected(seen)) for seen in observed.seen),
         "lost": sum(any(status < 500 for status, _ in unexpected(seen)) for seen in observed.seen),
-        "mixed": sum(not _is_pure(seen, answers) for seen in observed.seen),
+        "mixed": sum(not is_pure(seen, answers) for seen in observed.seen),
         "api_growth_mib": round(api - api_before, 1),
         "engine_growth_mib": round(engine - engine_before, 1),
         "worst_loop_ms": round(max(stall.own for stall in observed.stalls), 1),
@@ -87,7 +95,7 @@ def unexpected(seen: Seen) -> list[tuple[int, str]]:
     return [told for told in seen.problems if not (seen.kind == "hasty" and told[1] == "deadline_exceeded")]
 
 
-def _is_pure(seen: Seen, answers: Cold) -> bool:
+def is_pure(seen: Seen, answers: Cold) -> bool:
     """True if one version gave all values, and gives the same ones when nothing else is asked."""
     if not seen.values:
         return True
@@ -172,6 +180,7 @@ class Soak:
             for callers in asking:
                 observed.seen += callers.result()
             observed.stalls.append(probing.result())
+        wait_until_calm(self.operators)
         observed.calm.append((resident_mib(self.process), resident_mib(engine_of(self.process))))
 
     def _promote(

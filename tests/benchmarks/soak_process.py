@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROBE_SECONDS = 0.02
+_CALM_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,13 @@ def _remove(folder: Path) -> None:
 def resident_mib(process: int) -> float:
     """The memory of a process."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def wait_until_calm(operators: str) -> None:
+    """Waits until no request runs, and what they left has had its time to end."""
+    while not re.search(r"^iqa_in_flight 0\.0$", httpx.get(f"{operators}/metrics").text, re.MULTILINE):
+        time.sleep(_CALM_SECONDS)
+    time.sleep(_CALM_SECONDS)
 
 
 def engine_of(process: int) -> int:
