@@ -31,6 +31,7 @@ from service.configuration.settings import Settings
 from service.engine.canary import canary_images
 from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled
+from service.images.shares import Queue, Turns, preparing
 from service.prompts import Profile, chat_messages, max_tokens
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,12 @@ _CPU: dict[str, Any] = {
     "worker_cls": "service.engine.vllm_worker.CpuWorker",
     "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     "enable_chunked_prefill": False,
+    "mm_processor_cache_gb": 0.5,
 }
 """Block size: with the CPU's default of 128 tokens, K answers would never share a question of 90 tokens, at half the
 speed; 16 does not start. Chunked prefill: with seeded sampling it kills the engine, because vLLM rewinds the random
-generator for each chunk and a CPU generator cannot be rewound."""
+generator for each chunk and a CPU generator cannot be rewound. Cache of prepared pictures: the 4 GiB of vLLM's default
+would come on top of the limits of this service."""
 
 
 class VllmEngine:
@@ -66,6 +69,7 @@ class VllmEngine:
         self._budget = _pixel_budget(self._processor.image_processor, settings)
         self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
         self._numbers = itertools.count()
+        self._turns = Turns(1)
 
     async def warm_up(self, version: str, profile: Profile) -> None:
         """Sets the version and runs every kind of request once, because the first of each kind takes seconds."""
@@ -100,7 +104,7 @@ class VllmEngine:
         )
         with _translated_errors():
             for _ in range(2):
-                [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
+                rendered = await self._prepared(prompt)
                 asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
                 outputs = await gather(*(self._finish(one, params, priority=priority) for one in asked))
                 answers = [output.outputs[0] for output in outputs]
@@ -154,7 +158,13 @@ class VllmEngine:
 
     async def _ask(self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int) -> RequestOutput:
         lora = _lora(adapter) if adapter else None
-        return await self._finish(self._input(prompt), _sampling_params(prompt, sampling), lora, priority)
+        return await self._finish(await self._prepared(prompt), _sampling_params(prompt, sampling), lora, priority)
+
+    async def _prepared(self, prompt: Prompt) -> Any:
+        """The question with its pictures scaled and cut. vLLM does this in one thread, so requests take turns."""
+        async with self._turns.turn(preparing.get() or Queue()):
+            [rendered] = await self._llm.renderer.render_cmpl_async([self._input(prompt)])
+        return rendered
 
     async def _finish(
         self, asked: Any, params: SamplingParams, lora: LoRARequest | None = None, priority: int = 0

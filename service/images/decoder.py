@@ -14,7 +14,7 @@ from service.concurrency import gather
 from service.errors import ProblemError
 from service.images.picture import Limits
 from service.images.remote import Remote, is_url
-from service.images.shares import Memory, Queue, Turns
+from service.images.shares import Memory, Queue, Turns, preparing
 from service.images.workers import GRACE_SECONDS, Block, Workers, read, write_pixels
 from service.observability.metrics import stage
 
@@ -145,6 +145,7 @@ class _Request:
         self._queue = Queue()
         self._fetches = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
         self._owned: list[Block | Picture] = []
+        preparing.set(Queue())
 
     async def try_open(self, source: Source) -> Picture | ProblemError:
         """The picture, or why it cannot be opened."""

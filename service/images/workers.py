@@ -181,14 +181,22 @@ def _overwrite(file: io.FileIO, content: bytes) -> None:
 
 def _prepare(heif: bool) -> None:
     """Makes a process end with the service, go first when memory runs out, and keep memory between pictures."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    keep_freed(_KEPT_BYTES)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     if heif:
         take_heif()
+
+
+def keep_freed(size: int) -> None:
+    """Makes this process give freed memory back at once where a block is larger than `size` bytes, or as much is free.
+
+    Without this, glibc raises its limits as it goes, and the heap of every thread keeps the pixels it ever held.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, size)
+    libc.mallopt(_M_TRIM_THRESHOLD, size)
 
 
 def _nothing() -> None:
