@@ -32,8 +32,8 @@ from service.images.picture import Limits, decode, from_text, read_size, take_he
 GRACE_SECONDS = 0.5
 """A decode whose request is given up may still end within this time: starting a new process costs more."""
 
-AT_ONCE_PIXELS = 512 * 512
-"""Pictures up to this size are decoded when their header is read, before memory is reserved for them."""
+AT_ONCE_PIXELS = 1024 * 1024
+"""Pictures up to this size may be decoded when their header is read, before memory is reserved for them."""
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -139,8 +139,8 @@ def workers(count: int, heif: bool) -> Workers:
     return Workers(count, heif)
 
 
-def read(file: Address, is_text: bool, pixels: Address, limits: Limits) -> Opened:
-    """Checks the header of a file, and decodes a small picture at once. Raises InvalidImage.
+def read(file: Address, is_text: bool, pixels: Address, limits: Limits, at_once: int) -> Opened:
+    """Checks the header of a file, and decodes a picture of up to `at_once` pixels. Raises InvalidImage.
 
     Base64 text and data: URLs are replaced by the bytes of their file.
     """
@@ -150,7 +150,7 @@ def read(file: Address, is_text: bool, pixels: Address, limits: Limits) -> Opene
             data = from_text(data.decode("ascii", "replace"), limits)
             _overwrite(source, data)
         width, height = read_size(data, limits)
-        decoded = width * height <= AT_ONCE_PIXELS
+        decoded = width * height <= at_once
         if decoded:
             width, height = _write_pixels(data, target, limits)
         return Opened(hashlib.sha256(data).hexdigest(), width, height, decoded)

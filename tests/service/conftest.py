@@ -36,7 +36,7 @@ from tests.service.declared import only_declared
 from tests.service.fake_engine import FakeEngine
 
 KEY = "the key"
-LARGE_SIDE = 600
+LARGE_SIDE = 1100
 """Of a picture that is not decoded while its header is read."""
 
 

@@ -136,7 +136,7 @@ def test_a_batch_is_answered_by_one_version(world: World, run):
 
 def test_pictures_that_wait_for_memory_do_not_keep_a_swap_waiting(make_world, run):
     """There is memory for one of three. The others wait for it before they share the swap lock."""
-    world = make_world(decoded_mib=3, drain_seconds=5)
+    world = make_world(decoded_mib=10, drain_seconds=5)
     large = [picture(level, side=LARGE_SIDE) for level in LEVELS]
     behind = decodes(world, lambda: world.service.swap_lock._readers)
 

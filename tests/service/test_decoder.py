@@ -10,9 +10,10 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from service.errors import InvalidImage, InvalidRequest, UrlFailed
 from service.images.decoder import Decoder
@@ -30,7 +31,7 @@ SHARE = 3
 
 def decoder(seconds: float = 20, processes: Workers | None = None) -> Decoder:
     """One with memory for four pictures: one for small requests, `SHARE` for larger ones."""
-    limits = Limits(max_pixels=1_000_000, min_side=28)
+    limits = Limits(max_pixels=2_000_000, min_side=28)
     return Decoder(limits, processes or workers(2, False), 4 * PIXELS, seconds, Remote((), 1, 1))
 
 
@@ -190,6 +191,40 @@ def test_a_later_block_is_not_taken_for_a_closed_one():
     with pytest.raises(FileNotFoundError):
         address.open()
     later.close()
+
+
+def test_small_pictures_are_decoded_with_their_header_only_while_there_is_room_for_them(run):
+    """Else requests of countless small pictures, which reserve nothing before they are read, would fill the memory."""
+
+    async def story() -> None:
+        decode, small = decoder(), picture(side=64)
+        decode.room_ahead = 2
+        async with decode.tried([small] * 4) as pictures, decode.tried([small, b"none"]):
+            assert decode.room_ahead == 0
+            assert [(await one.pixels()).size for one in pictures] == [(64, 64)] * 4
+        assert decode.room_ahead == 2
+        async with decode.tried([IMAGE]):
+            assert decode.room_ahead == 2, "a large picture waits for its memory"
+        async with decode._turns.turn(Queue()), decode._turns.turn(Queue()):
+            waiting = asyncio.create_task(decoded(decode, [small]))
+            await until(lambda: decode.room_ahead == 1)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert decode.room_ahead == 2
+
+    run(story())
+
+
+def test_an_engine_can_tell_pictures_apart_by_their_files(run):
+    """vLLM's name for it: an ImageID that is a UUID. The same pixels from another file have another one."""
+
+    async def story() -> list[Any]:
+        files = [picture(), picture(), picture(kind="BMP")]
+        async with decoder().opened(files) as pictures:
+            return [(await one.pixels()).getexif()[ExifTags.Base.ImageID] for one in pictures]
+
+    first, again, other = run(story())
+    assert isinstance(first, UUID) and first == again != other
 
 
 def test_one_request_does_not_take_all_places_for_fetching(run, monkeypatch: pytest.MonkeyPatch):
