@@ -21,7 +21,7 @@ from service.images.picture import Limits
 from service.images.remote import Remote
 from service.images.shares import Queue, Turns
 from service.images.workers import Block, Workers, workers
-from tests.service.conftest import KEY, LARGE_SIDE, World, picture
+from tests.service.conftest import KEY, LARGE_SIDE, World, decodes, picture
 
 PIXELS = LARGE_SIDE * LARGE_SIDE * 4
 IMAGE = picture(side=LARGE_SIDE)
@@ -280,7 +280,7 @@ REQUESTS = {
     "rollouts": _internal("/internal/rollouts", {"prompts": [{"task": "score", "images": ["a"], "samples": 2}]}),
     "exact votes": _internal("/internal/exact-votes", {"pairs": [["a", "b"]]}),
 }
-ENDS = ("answered", "failed", "timed out", "hung up")
+ENDS = ("answered", "failed", "timed out", "hung up", "hung up while a picture is decoded")
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -292,6 +292,7 @@ def test_pixels_end_with_their_request_without_the_garbage_collector(
     internal = kind in {"rollouts", "exact votes"}
     if end == "timed out" and internal:
         pytest.skip("operators' requests have no deadline")
+    decoded = decodes(world)
 
     async def story() -> None:
         async with world.operators() if internal else world.public() as client:
@@ -299,11 +300,11 @@ def test_pixels_end_with_their_request_without_the_garbage_collector(
                 world.engine.failure = RuntimeError("the engine failed")
             world.engine.seconds = 0 if end in {"answered", "failed"} else 60
             asked = asyncio.create_task(REQUESTS[kind](client))
-            if end == "hung up":
-                await until(lambda: world.engine.running)
+            if end.startswith("hung up"):
+                await until(lambda: world.engine.running if end == "hung up" else decoded)
                 asked.cancel()
             await asyncio.wait([asked])
-            await until(lambda: not world.engine.running)
+            await until(lambda: not world.engine.running and not world.service.decoder._given_up)
 
     run(story())
     assert not living_pixels()
