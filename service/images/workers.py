@@ -71,8 +71,10 @@ class Block:
 
     def image(self, width: int, height: int) -> Image.Image:
         """A copy of the pixels as an RGB image."""
+        image = Image.new("RGB", (width, height), None)  # not filled: that would hold the interpreter for every pixel
         with mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ) as pixels, memoryview(pixels) as view:
-            return Image.frombytes("RGB", (width, height), view)
+            image.frombytes(view)
+        return image
 
     def close(self) -> None:
         """Closes this side of the block."""
