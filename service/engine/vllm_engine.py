@@ -69,7 +69,7 @@ class VllmEngine:
         self._budget = _pixel_budget(self._processor.image_processor, settings)
         self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
         self._numbers = itertools.count()
-        self._turns = Turns(1)
+        self._turns = Turns(2)  # one is prepared, and the next one is at hand
 
     async def warm_up(self, version: str, profile: Profile) -> None:
         """Sets the version and runs every kind of request once, because the first of each kind takes seconds."""
