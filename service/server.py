@@ -25,7 +25,7 @@ from service.configuration.settings import Settings, operator_key
 from service.engine.canary import readable_share
 from service.errors import UserError
 from service.images.picture import take_heif
-from service.images.workers import keep_freed
+from service.images.workers import give_back_freed, keep_freed
 from service.observability import metrics
 from service.observability.logs import logging_to_stderr
 from service.observability.tracing import start_tracing
@@ -140,10 +140,11 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     watchdog = asyncio.create_task(_watch(service, drain))
     reporter = asyncio.create_task(service.readiness.report())
     following = asyncio.create_task(_follow(service))
+    trimming = asyncio.create_task(give_back_freed())
     addresses = " and ".join("{}:{}".format(*bound.getsockname()) for bound in sockets)
     log.info("serving version %s on %s", service.swap_lock.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
-    for task in (watchdog, reporter, following, *closing):
+    for task in (watchdog, reporter, following, trimming, *closing):
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         return await watchdog

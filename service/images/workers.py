@@ -15,7 +15,8 @@ import mmap
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TaskTimeout
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -39,6 +40,8 @@ _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 2**20
 """Memory that a process keeps: a third of the time at a megapixel would go into page faults."""
+
+_TRIM_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -99,18 +102,24 @@ class Workers:
         self._pool = self._started()
 
     async def run(self, function: Callable[..., T], *arguments: Any, seconds: float) -> T:
-        """The result of a call in one of the processes. Raises what the call raises; InvalidImage if it was ended."""
+        """The result of a call in one of the processes. Raises what the call raises; InvalidImage if it was ended.
+
+        A call whose process ends is tried again: it may have ended for the call before, which was given up too late.
+        """
+        for _ in range(2):
+            with contextlib.suppress(ProcessExpired, BrokenProcessPool, MemoryError):
+                try:
+                    return await asyncio.wrap_future(self._schedule(function, arguments, seconds))
+                except TaskTimeout:
+                    raise InvalidImage(f"The image takes more than {seconds:g} s to decode.") from None
+        raise InvalidImage("The image could not be decoded within the limits of this service.")
+
+    def _schedule(self, function: Callable[..., T], arguments: Sequence[Any], seconds: float) -> Future[T]:
         try:
-            future = self._pool.schedule(function, arguments, timeout=seconds)
+            return self._pool.schedule(function, arguments, timeout=seconds)
         except RuntimeError:  # the pool broke: all of its processes were killed from outside
             self._pool = self._started()
-            future = self._pool.schedule(function, arguments, timeout=seconds)
-        try:
-            return await asyncio.wrap_future(future)
-        except TaskTimeout:
-            raise InvalidImage(f"The image takes more than {seconds:g} s to decode.") from None
-        except (ProcessExpired, BrokenProcessPool, MemoryError):
-            raise InvalidImage("The image could not be decoded within the limits of this service.") from None
+            return self._pool.schedule(function, arguments, timeout=seconds)
 
     def _started(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
@@ -199,6 +208,14 @@ def keep_freed(size: int) -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, size)
     libc.mallopt(_M_TRIM_THRESHOLD, size)
+
+
+async def give_back_freed() -> None:
+    """Gives freed memory between blocks in use back to the system too, every few seconds. Never ends."""
+    libc = ctypes.CDLL(None)
+    while True:
+        await asyncio.to_thread(libc.malloc_trim, 0)
+        await asyncio.sleep(_TRIM_SECONDS)
 
 
 def _nothing() -> None:

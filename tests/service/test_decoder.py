@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -180,6 +181,10 @@ def test_processes_that_are_killed_from_outside_are_replaced(run):
     run(story())
 
 
+def test_a_call_whose_process_ends_for_another_one_is_tried_again(run, tmp_path: Path):
+    assert run(Workers(1, heif=False).run(_killed_the_first_time, tmp_path / "mark", seconds=20)) == "done"
+
+
 def test_a_later_block_is_not_taken_for_a_closed_one():
     first = Block(b"first")
     address = first.address
@@ -340,3 +345,10 @@ def _work_for_ever() -> None:
 
 def _killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed_the_first_time(mark: Path) -> str:
+    if not mark.exists():
+        mark.touch()
+        _killed()
+    return "done"
