@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -116,6 +117,8 @@ async def _serve(
             log.warning("version %s answers only %.0f %% of the canaries readably", version.id, share * 100)
         metrics.set_version(settings.model_name, version.id)
         metrics.canary_readable.set(share)
+        gc.collect()
+        gc.freeze()  # else each full collection walks through all of vLLM while nobody is answered
         return await answer(create_service(settings, key, engine, store, version), sockets)
     finally:
         engine.shutdown()

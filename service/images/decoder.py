@@ -25,6 +25,8 @@ Source = bytes | str
 _FETCHES, _FETCHES_OF_A_REQUEST = 16, 4
 _BYTES_A_PIXEL = 4
 """Of a decoded picture, since Pillow pads RGB."""
+_SPARE_BLOCKS = 8
+"""Kept for later pictures, of up to three megabytes each: half of the time to write pixels goes into new memory."""
 
 T = TypeVar("T")
 
@@ -75,6 +77,7 @@ class Decoder:
         self._turns = Turns(workers.count)
         self._memory = Memory(memory)
         self.room_ahead = memory // 8 // (AT_ONCE_PIXELS * _BYTES_A_PIXEL)
+        self.spare: list[Block] = []
         self._seconds = seconds
         self._given_up: set[asyncio.Task[Any]] = set()
 
@@ -166,10 +169,11 @@ class _Request:
                 source = await self._decoder.remote.fetch(source)
         is_text = isinstance(source, str)
         file = await self._block(source.encode("ascii", "replace") if isinstance(source, str) else source)
-        pixels = await self._block()
+        spare = self._decoder.spare
+        self._owned.append(pixels := spare.pop() if spare else Block())
         opened = await self._read(file, is_text, pixels)
         size = opened.width, opened.height
-        decode = partial(_image, pixels, *size) if opened.decoded else partial(self._decode, file, pixels)
+        decode = partial(self._image, pixels, *size) if opened.decoded else partial(self._decode, file, pixels)
         picture = Picture(opened.digest, size[0] * size[1] * _BYTES_A_PIXEL, decode)
         self._owned.append(picture)
         return picture
@@ -192,9 +196,19 @@ class _Request:
         width, height = await self._decoder.run(
             self._queue, write_pixels, file.address, pixels.address, self._decoder.limits
         )
-        return await _image(pixels, width, height)
+        return await self._image(pixels, width, height)
 
-    async def _block(self, content: bytes = b"") -> Block:
+    async def _image(self, pixels: Block, width: int, height: int) -> Image.Image:
+        """Copies the pixels out of a block, which nobody writes to any more: another picture may have it."""
+        image = await asyncio.to_thread(pixels.image, width, height)
+        self._owned.remove(pixels)
+        if width * height <= AT_ONCE_PIXELS and len(self._decoder.spare) < _SPARE_BLOCKS:
+            self._decoder.spare.append(pixels)
+        else:
+            pixels.close()
+        return image
+
+    async def _block(self, content: bytes) -> Block:
         block = await asyncio.to_thread(Block, content)
         self._owned.append(block)
         return block
@@ -202,12 +216,5 @@ class _Request:
     def close(self) -> None:
         """Frees everything."""
         self._decoder.room_ahead += self._ahead
-        for owned in self._owned:
-            owned.close()
-
-
-async def _image(pixels: Block, width: int, height: int) -> Image.Image:
-    """Copies the pixels out of a block, which is freed."""
-    image = await asyncio.to_thread(pixels.image, width, height)
-    pixels.close()
-    return image
+        while self._owned:
+            self._owned.pop().close()

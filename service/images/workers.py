@@ -76,7 +76,7 @@ class Block:
         """A copy of the pixels as an RGB image."""
         image = Image.new("RGB", (width, height), None)  # not filled: that would hold the interpreter for every pixel
         with mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ) as pixels, memoryview(pixels) as view:
-            image.frombytes(view)
+            image.frombytes(view[: width * height * 3])
         return image
 
     def close(self) -> None:
@@ -178,13 +178,18 @@ def write_pixels(file: Address, pixels: Address, limits: Limits) -> tuple[int, i
 
 def _write_pixels(data: bytes, target: io.FileIO, limits: Limits) -> tuple[int, int]:
     image = decode(data, limits)
-    _overwrite(target, image.tobytes())
+    _write(target, image.tobytes())
     return image.size
 
 
 def _overwrite(file: io.FileIO, content: bytes) -> None:
+    file.truncate(0)
+    _write(file, content)
+
+
+def _write(file: io.FileIO, content: bytes) -> None:
+    """Writes from the beginning. What the file held behind it stays: cut off, its memory would have to come anew."""
     file.seek(0)
-    file.truncate()
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
