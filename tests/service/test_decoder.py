@@ -7,6 +7,8 @@ import base64
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -183,6 +185,42 @@ def test_processes_that_are_killed_from_outside_are_replaced(run):
 
 def test_a_call_whose_process_ends_for_another_one_is_tried_again(run, tmp_path: Path):
     assert run(Workers(1, heif=False).run(_killed_the_first_time, tmp_path / "mark", seconds=20)) == "done"
+
+
+HOLDS_NOTHING = """
+import asyncio, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from PIL import Image
+from service.images.workers import give_back_freed, keep_freed
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+def work(_):
+    held = [(Image.new("RGB", (2000, 1500)), bytes(3 * 2**20)) for _ in range(8)]
+    return bytes(100_000)
+
+async def given_back(limit):
+    giving, until = asyncio.create_task(give_back_freed()), time.monotonic() + 20
+    while resident() > limit and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    giving.cancel()
+
+keep_freed(8 * 2**20)
+before = resident()
+with ThreadPoolExecutor(4) as pool:
+    kept = list(pool.map(work, range(16)))
+asyncio.run(given_back(before + 60))
+print(resident() - before)
+"""
+
+
+@pytest.mark.slow
+def test_freed_pixels_and_files_do_not_stay_in_the_heaps_of_threads():
+    """Without measures it keeps some 200 MiB."""
+    grown = subprocess.run([sys.executable, "-c", HOLDS_NOTHING], check=True, capture_output=True, text=True).stdout
+    assert float(grown) <= 60
 
 
 def test_a_later_block_is_not_taken_for_a_closed_one():
