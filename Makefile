@@ -19,6 +19,9 @@ replicas: install ## Three replicas behind HAProxy follow promotions and a rollb
 	@$(HAPROXY)
 	@$(BIN)/python -m tests.benchmarks.replicas.scenario
 
+soak: install ## Ten minutes of photographs and promotions in the memory of k8s/overlays/cpu; runs/soak.json
+	@$(BIN)/python -m tests.benchmarks.soak
+
 ablations: install ## The paper's ablations on the embedded model, three seeds each; runs/ablations (over an hour)
 	@$(BIN)/python -m tests.benchmarks.ablations
 
@@ -75,4 +78,4 @@ images: install ## Build the CPU images from Debian's packages and try them (roo
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m tests.benchmarks.checkpoint.recipe
 
-.PHONY: help install demo demo-seeds replicas ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint images
+.PHONY: help install demo demo-seeds replicas soak ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint images

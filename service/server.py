@@ -26,6 +26,7 @@ from service.app import create_app, create_operator_app
 from service.configuration.settings import Settings, operator_key
 from service.errors import ProblemError, UserError, VersionError
 from service.images.picture import take_heif
+from service.images.workers import give_back_freed, keep_freed
 from service.observability import metrics
 from service.observability.logs import logging_to_stderr
 from service.observability.tracing import start_tracing
@@ -41,6 +42,8 @@ ENGINE_DIED, ENGINE_HUNG = 1, 3
 """Exit codes."""
 
 IDLE_CHECK_SECONDS = 0.05
+KEPT_BYTES = 8 * 2**20
+"""Freed memory that this process keeps, for each block and heap: pictures above two megapixels go back at once."""
 CLOSE_SECONDS = 1
 """Time left to requests that outlast the drain."""
 
@@ -75,6 +78,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _run(settings: Settings, vllm_logging: str) -> int:
+    keep_freed(KEPT_BYTES)
     start_tracing(settings.otlp_endpoint, settings.model_name)
     if settings.keys_file:
         read_keys(settings.keys_file)  # reports a wrong file before the slow start
@@ -170,6 +174,7 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     end = asyncio.create_task(_watch(service, drain))
     reporter = asyncio.create_task(service.readiness.report())
     following = asyncio.create_task(_follow(service))
+    trimming = asyncio.create_task(give_back_freed())
     addresses = " and ".join(map(_address, sockets))
     for app in apps:
         app.openapi()  # takes longer than a request may stop the loop
@@ -178,7 +183,7 @@ async def answer(service: Service, sockets: Sequence[socket.socket]) -> int:
     log.info("serving version %s on %s", service.swap_lock.version.id, addresses)
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
     gc.unfreeze()  # or native libraries complain of leaks
-    for task in (end, reporter, following, *closing):
+    for task in (end, reporter, following, trimming, *closing):
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         return await end

@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     """Answers kept for repeatable requests; 0 keeps none. One takes about 2 kB; answers with texts are not kept."""
     decoded_mib: Count = 4096
     """Memory for the decoded pictures of all running requests, 4 bytes a pixel, in MiB; further requests wait. A single
-    request that needs more is answered 422."""
+    request that needs more is answered 422. An eighth on top holds pictures of up to a megapixel that still wait."""
     heif: bool = False
     """Accepts HEIC and HEIF pictures too; needs the extra `heif`."""
     url_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)] = ()

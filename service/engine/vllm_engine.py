@@ -35,6 +35,7 @@ from service.configuration.settings import Settings
 from service.engine.canary import canary_images
 from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled
+from service.images.shares import Queue, Turns, preparing
 from service.prompts import Profile, chat_messages, max_tokens
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,12 @@ _CPU: dict[str, Any] = {
     "worker_cls": "service.engine.vllm_worker.CpuWorker",
     "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     "enable_chunked_prefill": False,
+    "mm_processor_cache_gb": 0.5,
 }
 """Block size: with the CPU's default of 128 tokens, K answers would never share a question of 90 tokens, at half the
 speed; 16 does not start. Chunked prefill: with seeded sampling it kills the engine, because vLLM rewinds the random
-generator for each chunk and a CPU generator cannot be rewound."""
+generator for each chunk and a CPU generator cannot be rewound. Cache of prepared pictures: the 4 GiB of vLLM's default
+would come on top of the limits of this service."""
 
 
 class VllmEngine:
@@ -79,6 +82,7 @@ class VllmEngine:
         self.arithmetic = f"{dtype} on {device}, vllm {vllm_version}, {pixels}"
         self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
         self._numbers = itertools.count()
+        self._turns = Turns(2)  # one is prepared, and the next one is at hand
 
     async def warm_up(self, version: str, profile: Profile) -> None:
         """Sets the version and runs every kind of request once, because the first of each kind takes seconds."""
@@ -193,10 +197,11 @@ class VllmEngine:
         return last
 
     async def _rendered(self, prompt: Prompt) -> Any:
-        """The prompt with its pictures as the model takes them, prepared in vLLM's own threads."""
+        """The prompt with its pictures as the model takes them. vLLM makes them in one thread: requests take turns."""
         ids = self._ids(self._text(prompt.task, prompt.profile))
         asked = {"prompt_token_ids": ids, "multi_modal_data": {"image": list(prompt.images)}}
-        [rendered] = await self._llm.renderer.render_cmpl_async([asked])
+        async with self._turns.turn(preparing.get() or Queue()):
+            [rendered] = await self._llm.renderer.render_cmpl_async([asked])
         return rendered
 
     def _encode(self, text: str) -> list[int]:

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from service.concurrency import gather
 from service.errors import ProblemError
 from service.images.picture import Limits
 from service.images.remote import Remote, is_url
-from service.images.shares import Memory, Queue, Turns
-from service.images.workers import GRACE_SECONDS, Block, Workers, read, write_pixels
+from service.images.shares import Memory, Queue, Turns, preparing
+from service.images.workers import AT_ONCE_PIXELS, GRACE_SECONDS, Block, Opened, Workers, read, write_pixels
 from service.observability.metrics import stage
 
 Source = bytes | str
@@ -24,6 +25,8 @@ Source = bytes | str
 _FETCHES, _FETCHES_OF_A_REQUEST = 16, 4
 _BYTES_A_PIXEL = 4
 """Of a decoded picture, since Pillow pads RGB."""
+_SPARE_BLOCKS = 8
+"""Kept for later pictures, of up to three megabytes each: half of the time to write pixels goes into new memory."""
 
 T = TypeVar("T")
 
@@ -46,6 +49,8 @@ class Picture:
         if self._pixels is None:
             with stage("decode"):
                 self._pixels = await self._decode()
+            # vLLM tells pictures apart by this, instead of hashing all pixels for every question.
+            self._pixels.getexif()[ExifTags.Base.ImageID] = UUID(self.digest[:32])
             if self._closed:
                 self._pixels.close()
         return self._pixels
@@ -71,6 +76,8 @@ class Decoder:
         self._workers = workers
         self._turns = Turns(workers.count)
         self._memory = Memory(memory)
+        self.room_ahead = memory // 8 // (AT_ONCE_PIXELS * _BYTES_A_PIXEL)
+        self.spare: list[Block] = []
         self._seconds = seconds
         self._given_up: set[asyncio.Task[Any]] = set()
 
@@ -145,6 +152,8 @@ class _Request:
         self._queue = Queue()
         self._fetches = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
         self._owned: list[Block | Picture] = []
+        self._ahead = 0
+        preparing.set(Queue())
 
     async def try_open(self, source: Source) -> Picture | ProblemError:
         """The picture, or why it cannot be opened."""
@@ -160,34 +169,52 @@ class _Request:
                 source = await self._decoder.remote.fetch(source)
         is_text = isinstance(source, str)
         file = await self._block(source.encode("ascii", "replace") if isinstance(source, str) else source)
-        pixels = await self._block()
-        limits = self._decoder.limits
-        opened = await self._decoder.run(self._queue, read, file.address, is_text, pixels.address, limits)
+        spare = self._decoder.spare
+        self._owned.append(pixels := spare.pop() if spare else Block())
+        opened = await self._read(file, is_text, pixels)
         size = opened.width, opened.height
-        decode = partial(_image, pixels, *size) if opened.decoded else partial(self._decode, file, pixels)
+        decode = partial(self._image, pixels, *size) if opened.decoded else partial(self._decode, file, pixels)
         picture = Picture(opened.digest, size[0] * size[1] * _BYTES_A_PIXEL, decode)
         self._owned.append(picture)
         return picture
+
+    async def _read(self, file: Block, is_text: bool, pixels: Block) -> Opened:
+        """Reads the header, and decodes a small picture at once while there is room for it until the request ends."""
+        decoder = self._decoder
+        at_once = min(1, decoder.room_ahead)
+        decoder.room_ahead -= at_once
+        self._ahead += at_once
+        opened = await decoder.run(
+            self._queue, read, file.address, is_text, pixels.address, decoder.limits, at_once * AT_ONCE_PIXELS
+        )
+        if not opened.decoded:
+            decoder.room_ahead += at_once
+            self._ahead -= at_once
+        return opened
 
     async def _decode(self, file: Block, pixels: Block) -> Image.Image:
         width, height = await self._decoder.run(
             self._queue, write_pixels, file.address, pixels.address, self._decoder.limits
         )
-        return await _image(pixels, width, height)
+        return await self._image(pixels, width, height)
 
-    async def _block(self, content: bytes = b"") -> Block:
+    async def _image(self, pixels: Block, width: int, height: int) -> Image.Image:
+        """Copies the pixels out of a block, which nobody writes to any more: another picture may have it."""
+        image = await asyncio.to_thread(pixels.image, width, height)
+        self._owned.remove(pixels)
+        if width * height <= AT_ONCE_PIXELS and len(self._decoder.spare) < _SPARE_BLOCKS:
+            self._decoder.spare.append(pixels)
+        else:
+            pixels.close()
+        return image
+
+    async def _block(self, content: bytes) -> Block:
         block = await asyncio.to_thread(Block, content)
         self._owned.append(block)
         return block
 
     def close(self) -> None:
         """Frees everything."""
-        for owned in self._owned:
-            owned.close()
-
-
-async def _image(pixels: Block, width: int, height: int) -> Image.Image:
-    """Copies the pixels out of a block, which is freed."""
-    image = await asyncio.to_thread(pixels.image, width, height)
-    pixels.close()
-    return image
+        self._decoder.room_ahead += self._ahead
+        while self._owned:
+            self._owned.pop().close()

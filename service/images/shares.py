@@ -1,10 +1,11 @@
-"""Fair shares of what requests compete for: turns of the decode workers, and memory for pixels."""
+"""Fair shares of what requests compete for: turns of the decode workers and of the engine, and memory for pixels."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 from service.errors import InvalidRequest
 
@@ -15,6 +16,10 @@ class Queue:
     def __init__(self) -> None:
         self.turns = 0
         self.waiting: list[asyncio.Future[None]] = []
+
+
+preparing: ContextVar[Queue | None] = ContextVar("preparing", default=None)
+"""The running request's place where pictures are prepared for the model; all tasks of the request share it."""
 
 
 class Turns:

@@ -1,12 +1,13 @@
 """The structure of an image file, walked before Pillow opens it.
 
-Pillow parses segments and chunks in Python, and a JPEG decoder passes over the picture once for each scan. So a few
-megabytes of filling, of tiny segments or of scans can keep it busy for minutes. This walk limits their numbers first.
+Pillow parses segments, chunks, strips and runs in Python, and a JPEG decoder passes over the picture once for each
+scan. So a few megabytes of filling or of tiny parts can keep it busy for minutes. This walk limits their numbers first.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 
 from service.errors import InvalidImage
 
@@ -17,10 +18,17 @@ MAX_FILLING = 64 * 1024
 MAX_CHUNKS = 50_000
 """Of a PNG. A 20 MiB file has some 2,600 of the usual size."""
 
+MAX_ENTRIES, MAX_STRIPS = 4096, 100_000
+"""Of a directory of a TIFF. Strips of one row are at most 65,536, with four planes of the highest picture."""
+MAX_RUN_BYTES = 4 * 2**20
+"""Of a run-length encoded BMP, which only old programs write."""
+
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
 _BEHIND_ENTROPY = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_RUN_LENGTHS = (1, 2)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -32,6 +40,10 @@ def count_scans(data: bytes) -> int:
     """
     if data.startswith(_PNG):
         _check_chunks(data)
+    elif data[:2] in (b"II", b"MM"):
+        _check_directories(data)
+    elif data.startswith(b"BM") and int.from_bytes(data[30:34], "little") in _RUN_LENGTHS and len(data) > MAX_RUN_BYTES:
+        raise _too_many(MAX_RUN_BYTES, "bytes of run lengths")
     return _walk_jpeg(data) if data.startswith(b"\xff\xd8") else 0
 
 
@@ -42,13 +54,9 @@ def _walk_jpeg(data: bytes) -> int:
         filling += marker.start() - position
         segments += 1
         if segments > MAX_SEGMENTS:
-            raise InvalidImage(
-                f"The image file has more than {MAX_SEGMENTS} segments; re-save it with an image editor."
-            )
+            raise _too_many(MAX_SEGMENTS, "segments")
         if filling > MAX_FILLING:
-            raise InvalidImage(
-                f"The image file has more than {MAX_FILLING} padding bytes; re-save it with an image editor."
-            )
+            raise _too_many(MAX_FILLING, "padding bytes")
         kind, position = marker[1][0], marker.end()
         if kind == _END_OF_IMAGE:
             break
@@ -68,4 +76,32 @@ def _check_chunks(data: bytes) -> None:
         if position + 8 > len(data) or data[position + 4 : position + 8] == b"IEND":
             return
         position += int.from_bytes(data[position : position + 4], "big") + 12  # length, type, checksum
-    raise InvalidImage(f"The image file has more than {MAX_CHUNKS} chunks; re-save it with an image editor.")
+    raise _too_many(MAX_CHUNKS, "chunks")
+
+
+def _check_directories(data: bytes) -> None:
+    """Looks at the first two directories of a TIFF, as Pillow does: the second one tells that there are more frames."""
+    big = data[2] == 43
+    order = "<" if data.startswith(b"II") else ">"
+    kinds = ("Q", "Q", "HHQ8x") if big else ("L", "H", "HHL4x")
+    number, head, entry = (struct.Struct(order + kind) for kind in kinds)
+    place = 8 if big else 4
+    try:
+        for _ in range(2):
+            [start] = number.unpack_from(data, place)
+            if not start:
+                return
+            [entries] = head.unpack_from(data, start)
+            if entries > MAX_ENTRIES:
+                raise _too_many(MAX_ENTRIES, "entries")
+            for index in range(entries):
+                tag, _, count = entry.unpack_from(data, start + head.size + index * entry.size)
+                if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and count > MAX_STRIPS:
+                    raise _too_many(MAX_STRIPS, "strips or tiles")
+            place = start + head.size + entries * entry.size
+    except (struct.error, OverflowError, IndexError):  # it ends early, and decoding finds the fault
+        return
+
+
+def _too_many(most: int, parts: str) -> InvalidImage:
+    return InvalidImage(f"The image file has more than {most} {parts}; re-save it with an image editor.")

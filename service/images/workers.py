@@ -14,7 +14,8 @@ import io
 import mmap
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TaskTimeout
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -32,12 +33,14 @@ from service.processes import end_with
 GRACE_SECONDS = 0.5
 """A decode whose request is given up may still end within this time: starting a new process costs more."""
 
-AT_ONCE_PIXELS = 512 * 512
-"""Pictures up to this size are decoded when their header is read, before memory is reserved for them."""
+AT_ONCE_PIXELS = 1024 * 1024
+"""Pictures up to this size may be decoded when their header is read, before memory is reserved for them."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 2**20
 """Memory that a process keeps: a third of the time at a megapixel would go into page faults."""
+
+_TRIM_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -70,8 +73,10 @@ class Block:
 
     def image(self, width: int, height: int) -> Image.Image:
         """A copy of the pixels as an RGB image."""
+        image = Image.new("RGB", (width, height), None)  # not filled: that would hold the interpreter for every pixel
         with mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ) as pixels, memoryview(pixels) as view:
-            return Image.frombytes("RGB", (width, height), view)
+            image.frombytes(view[: width * height * 3])
+        return image
 
     def close(self) -> None:
         """Closes this side of the block."""
@@ -96,18 +101,24 @@ class Workers:
         self._pool = self._started()
 
     async def run(self, function: Callable[..., T], *arguments: Any, seconds: float) -> T:
-        """The result of a call in one of the processes. Raises what the call raises; InvalidImage if it was ended."""
+        """The result of a call in one of the processes. Raises what the call raises; InvalidImage if it was ended.
+
+        A call whose process ends is tried again: it may have ended for the call before, which was given up too late.
+        """
+        for _ in range(2):
+            with contextlib.suppress(ProcessExpired, BrokenProcessPool, MemoryError):
+                try:
+                    return await asyncio.wrap_future(self._schedule(function, arguments, seconds))
+                except TaskTimeout:
+                    raise InvalidImage(f"The image takes more than {seconds:g} s to decode.") from None
+        raise InvalidImage("The image could not be decoded within the limits of this service.")
+
+    def _schedule(self, function: Callable[..., T], arguments: Sequence[Any], seconds: float) -> Future[T]:
         try:
-            future = self._pool.schedule(function, arguments, timeout=seconds)
+            return self._pool.schedule(function, arguments, timeout=seconds)
         except RuntimeError:  # the pool broke: all of its processes were killed from outside
             self._pool = self._started()
-            future = self._pool.schedule(function, arguments, timeout=seconds)
-        try:
-            return await asyncio.wrap_future(future)
-        except TaskTimeout:
-            raise InvalidImage(f"The image takes more than {seconds:g} s to decode.") from None
-        except (ProcessExpired, BrokenProcessPool, MemoryError):
-            raise InvalidImage("The image could not be decoded within the limits of this service.") from None
+            return self._pool.schedule(function, arguments, timeout=seconds)
 
     def _started(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
@@ -138,8 +149,8 @@ def workers(count: int, heif: bool) -> Workers:
     return Workers(count, heif)
 
 
-def read(file: Address, is_text: bool, pixels: Address, limits: Limits) -> Opened:
-    """Checks the header of a file, and decodes a small picture at once. Raises InvalidImage.
+def read(file: Address, is_text: bool, pixels: Address, limits: Limits, at_once: int) -> Opened:
+    """Checks the header of a file, and decodes a picture of up to `at_once` pixels. Raises InvalidImage.
 
     Base64 text and data: URLs are replaced by the bytes of their file.
     """
@@ -149,7 +160,7 @@ def read(file: Address, is_text: bool, pixels: Address, limits: Limits) -> Opene
             data = from_text(data.decode("ascii", "replace"), limits)
             _overwrite(source, data)
         width, height = read_size(data, limits)
-        decoded = width * height <= AT_ONCE_PIXELS
+        decoded = width * height <= at_once
         if decoded:
             width, height = _write_pixels(data, target, limits)
         return Opened(hashlib.sha256(data).hexdigest(), width, height, decoded)
@@ -166,13 +177,18 @@ def write_pixels(file: Address, pixels: Address, limits: Limits) -> tuple[int, i
 
 def _write_pixels(data: bytes, target: io.FileIO, limits: Limits) -> tuple[int, int]:
     image = decode(data, limits)
-    _overwrite(target, image.tobytes())
+    _write(target, image.tobytes())
     return image.size
 
 
 def _overwrite(file: io.FileIO, content: bytes) -> None:
+    file.truncate(0)
+    _write(file, content)
+
+
+def _write(file: io.FileIO, content: bytes) -> None:
+    """Writes from the beginning. What the file held behind it stays: cut off, its memory would have to come anew."""
     file.seek(0)
-    file.truncate()
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
@@ -181,13 +197,29 @@ def _overwrite(file: io.FileIO, content: bytes) -> None:
 def _prepare(service: int, heif: bool) -> None:
     """Makes a process end with the service, go first when memory runs out, and keep memory between pictures."""
     end_with(service)
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    keep_freed(_KEPT_BYTES)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     if heif:
         take_heif()
+
+
+def keep_freed(size: int) -> None:
+    """Makes this process give freed memory back at once where a block is larger than `size` bytes, or as much is free.
+
+    Without this, glibc raises its limits as it goes, and the heap of every thread keeps the pixels it ever held.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, size)
+    libc.mallopt(_M_TRIM_THRESHOLD, size)
+
+
+async def give_back_freed() -> None:
+    """Gives freed memory between blocks in use back to the system too, every few seconds. Never ends."""
+    libc = ctypes.CDLL(None)
+    while True:
+        await asyncio.to_thread(libc.malloc_trim, 0)
+        await asyncio.sleep(_TRIM_SECONDS)
 
 
 def _nothing() -> None:

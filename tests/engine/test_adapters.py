@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from evoquality import ServiceError
 from evoquality.contract import ScoreOptions
-from tests.engine.checkpoints import adapter, merged
+from tests.engine.checkpoints import Tensors, adapter, merged
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, logprobs, tokens
 from tests.engine.running import Running
@@ -114,3 +116,66 @@ def test_an_adapter_of_another_model_is_refused_and_the_engine_lives(service: Ru
         service.operators.load_adapter("wide")
     assert _code(refusal) == (422, "adapter_refused")
     assert service.public.score(images[0], ScoreOptions(samples=8)).samples == 8
+
+
+def _config(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def _file(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def _tensors(change: Callable[[Tensors], Tensors]) -> Callable[[Path], None]:
+    def rewrite(folder: Path) -> None:
+        file = folder / "adapter_model.safetensors"
+        save_file(change(load_file(file)), file)
+
+    return rewrite
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "no-config": lambda folder: (folder / "adapter_config.json").unlink(),
+    "no-weights": lambda folder: (folder / "adapter_model.safetensors").unlink(),
+    "config-no-json": _file("adapter_config.json", b"{"),
+    "config-a-list": _file("adapter_config.json", b"[]"),
+    "config-not-utf8": _file("adapter_config.json", b"\xff\xfe"),
+    "weights-empty": _file("adapter_model.safetensors", b""),
+    "weights-cut": _file("adapter_model.safetensors", b"\x10\0\0\0\0\0\0\0{}"),
+    "header-huge": _file("adapter_model.safetensors", b"\xff" * 8),
+    "rank-0": _config(r=0),
+    "rank-negative": _config(r=-4),
+    "rank-huge": _config(r=2**31),
+    "rank-a-text": _config(r="4"),
+    "alpha-nothing": _config(lora_alpha=None),
+    "alpha-a-text": _config(lora_alpha="x"),
+    "another-method": _config(peft_type="IA3"),
+    "targets-nobody": _config(target_modules=["nobody"]),
+    "targets-a-pattern": _config(target_modules="("),
+    "with-bias": _config(bias="all"),
+    "dora": _config(use_dora=True),
+    "no-tensors": _tensors(lambda tensors: {}),
+    "half-of-them": _tensors(lambda tensors: dict(list(tensors.items())[::2])),
+    "other-names": _tensors(lambda tensors: {f"x.{name}": tensor for name, tensor in tensors.items()}),
+    "other-shapes": _tensors(lambda tensors: {name: tensor.ravel() for name, tensor in tensors.items()}),
+    "integers": _tensors(lambda tensors: {name: tensor.astype(np.int32) for name, tensor in tensors.items()}),
+    "infinite": _tensors(lambda tensors: {name: tensor * np.inf for name, tensor in tensors.items()}),
+}
+"""What may be wrong with an adapter. Some of it is harmless and is loaded."""
+
+
+def test_odd_adapters_are_loaded_or_refused_and_the_engine_lives(service: Running, first: str, images: list[bytes]):
+    before = tokens(ask_greedily(service, images[:4]))
+    for name, make_odd in ODD.items():
+        make_odd(_make(service, first, f"odd-{name}"))
+        try:
+            service.operators.load_adapter(f"odd-{name}")
+            ask_greedily(service, images[:2], f"odd-{name}")
+            service.operators.unload_adapter(f"odd-{name}")
+        except ServiceError as refusal:
+            assert refusal.problem.status in (404, 422), (name, refusal)
+    assert tokens(ask_greedily(service, images[:4])) == before

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -21,6 +23,8 @@ from evoquality.contract import (
     ScoreResponse,
     SwapResponse,
 )
+from tests.benchmarks.soak import is_pure
+from tests.benchmarks.soak_traffic import Questions, Seen, ask, cold
 from tests.engine.checkpoints import Tensors, perturbed, rewritten
 from tests.engine.conftest import add
 from tests.engine.pictures import ask_greedily, tokens
@@ -55,6 +59,44 @@ def test_swapping_back_gives_the_old_answers_again(service: Running, first: str,
     between = tokens(ask_greedily(service, images))
     assert service.operators.rollback().version == first
     assert between != before == tokens(ask_greedily(service, images))
+
+
+def test_swaps_under_32_callers_give_exactly_the_cold_values_and_lose_none(
+    service: Running, first: str, second: str, images: list[bytes]
+):
+    """Every kind of small request of the soak."""
+    questions, known = Questions([], images), {}
+    for version in (second, first):
+        service.operators.promote(version)
+        known[version] = asyncio.run(cold(service.url, questions))
+    seen, versions = asyncio.run(_asked_while_swapped(service, questions, [second, first] * 5))
+    assert versions == {first, second}
+    assert not [each.problems for each in seen if each.problems]
+    assert not [each for each in seen if not is_pure(each, known)]
+
+
+async def _asked_while_swapped(service: Running, questions: Questions, swaps: list[str]) -> tuple[list[Seen], set[str]]:
+    """Thirty-two callers; a swap begins whenever as many requests were answered since the last one."""
+    asked, seen, over = itertools.cycle(questions.whole()), [], asyncio.Event()
+    answered = asyncio.Condition()
+
+    async def caller(client: httpx.AsyncClient) -> None:
+        while not over.is_set():
+            seen.append(await ask(client, next(asked)))
+            async with answered:
+                answered.notify_all()
+
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client, asyncio.TaskGroup() as group:
+        for _ in range(32):
+            group.create_task(caller(client))
+        async with AsyncClient(service.operator_url, key=service.key) as operators:
+            for version in swaps:
+                enough = len(seen) + 32
+                async with answered:
+                    await answered.wait_for(lambda enough=enough: len(seen) >= enough)
+                await operators.promote(version)
+        over.set()
+    return seen, {version for each in seen for version in each.versions}
 
 
 def _without_a_tensor(tensors: Tensors) -> None:

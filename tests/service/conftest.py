@@ -37,7 +37,7 @@ from tests.service.fake_engine import FakeEngine
 from tests.service.loop import elsewhere, never_blocked
 
 KEY = "the key"
-LARGE_SIDE = 600
+LARGE_SIDE = 1100
 """Of a picture that is not decoded while its header is read."""
 
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from evoquality.contract import ScoreBatchItem
+from service.images.shares import Queue, preparing
 from tests.service.conftest import LARGE_SIDE, Listening, World, decodes, picture
 from tests.service.fake_engine import plain_answer
 from tests.service.test_http import assert_problem
@@ -99,6 +100,17 @@ def test_wrong_options_are_a_problem_of_the_request_not_of_its_images(world: Wor
         assert_problem(response, 422, "invalid_request")
 
 
+def test_all_pictures_of_a_request_wait_for_the_engine_in_its_one_place(world: World, run):
+    """So that other requests go before the rest of a batch."""
+    places: list[Queue | None] = []
+    world.engine.answer = lambda *asked: places.append(preparing.get()) or plain_answer(*asked)
+    for number, files in enumerate((FILES, FILES[:1])):
+        assert ask(world, run, files, data={"samples": "1", "seed": str(number)}).status_code == 200
+    batch, other = set(places[:3]), set(places[3:])
+    assert len(batch) == len(other) == 1 and None not in batch | other
+    assert batch != other
+
+
 def test_a_batch_may_be_larger_than_a_single_image(make_world, run):
     world = make_world(max_upload_bytes=1000, max_batch_bytes=3000)
     assert ask(world, run, FILES * 2).status_code == 200
@@ -124,7 +136,7 @@ def test_a_batch_is_answered_by_one_version(world: World, run):
 
 def test_pictures_that_wait_for_memory_do_not_keep_a_swap_waiting(make_world, run):
     """There is memory for one of three. The others wait for it before they share the swap lock."""
-    world = make_world(decoded_mib=3, drain_seconds=5)
+    world = make_world(decoded_mib=10, drain_seconds=5)
     large = [picture(level, side=LARGE_SIDE) for level in LEVELS]
     behind = decodes(world, lambda: world.service.swap_lock._readers)
 

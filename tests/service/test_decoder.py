@@ -7,12 +7,16 @@ import base64
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from service.errors import InvalidImage, InvalidRequest, UrlFailed
 from service.images.decoder import Decoder
@@ -20,7 +24,7 @@ from service.images.picture import Limits
 from service.images.remote import Remote
 from service.images.shares import Queue, Turns
 from service.images.workers import Block, Workers, workers
-from tests.service.conftest import KEY, LARGE_SIDE, World, picture
+from tests.service.conftest import KEY, LARGE_SIDE, World, decodes, picture
 
 PIXELS = LARGE_SIDE * LARGE_SIDE * 4
 IMAGE = picture(side=LARGE_SIDE)
@@ -30,7 +34,7 @@ SHARE = 3
 
 def decoder(seconds: float = 20, processes: Workers | None = None) -> Decoder:
     """One with memory for four pictures: one for small requests, `SHARE` for larger ones."""
-    limits = Limits(max_pixels=1_000_000, min_side=28)
+    limits = Limits(max_pixels=2_000_000, min_side=28)
     return Decoder(limits, processes or workers(2, False), 4 * PIXELS, seconds, Remote((), 1, 1))
 
 
@@ -179,6 +183,46 @@ def test_processes_that_are_killed_from_outside_are_replaced(run):
     run(story())
 
 
+def test_a_call_whose_process_ends_for_another_one_is_tried_again(run, tmp_path: Path):
+    assert run(Workers(1, heif=False).run(_killed_the_first_time, tmp_path / "mark", seconds=20)) == "done"
+
+
+HOLDS_NOTHING = """
+import asyncio, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from PIL import Image
+from service.images.workers import give_back_freed, keep_freed
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+def work(_):
+    held = [(Image.new("RGB", (2000, 1500)), bytes(3 * 2**20)) for _ in range(8)]
+    return bytes(100_000)
+
+async def given_back(limit):
+    giving, until = asyncio.create_task(give_back_freed()), time.monotonic() + 20
+    while resident() > limit and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    giving.cancel()
+
+keep_freed(8 * 2**20)
+before = resident()
+with ThreadPoolExecutor(4) as pool:
+    kept = list(pool.map(work, range(16)))
+asyncio.run(given_back(before + 60))
+print(resident() - before)
+"""
+
+
+@pytest.mark.slow
+def test_freed_pixels_and_files_do_not_stay_in_the_heaps_of_threads():
+    """Without measures it keeps some 200 MiB."""
+    grown = subprocess.run([sys.executable, "-c", HOLDS_NOTHING], check=True, capture_output=True, text=True).stdout
+    assert float(grown) <= 60
+
+
 def test_a_later_block_is_not_taken_for_a_closed_one():
     first = Block(b"first")
     address = first.address
@@ -190,6 +234,40 @@ def test_a_later_block_is_not_taken_for_a_closed_one():
     with pytest.raises(FileNotFoundError):
         address.open()
     later.close()
+
+
+def test_small_pictures_are_decoded_with_their_header_only_while_there_is_room_for_them(run):
+    """Else requests of countless small pictures, which reserve nothing before they are read, would fill the memory."""
+
+    async def story() -> None:
+        decode, small = decoder(), picture(side=64)
+        decode.room_ahead = 2
+        async with decode.tried([small] * 4) as pictures, decode.tried([small, b"none"]):
+            assert decode.room_ahead == 0
+            assert [(await one.pixels()).size for one in pictures] == [(64, 64)] * 4
+        assert decode.room_ahead == 2
+        async with decode.tried([IMAGE]):
+            assert decode.room_ahead == 2, "a large picture waits for its memory"
+        async with decode._turns.turn(Queue()), decode._turns.turn(Queue()):
+            waiting = asyncio.create_task(decoded(decode, [small]))
+            await until(lambda: decode.room_ahead == 1)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert decode.room_ahead == 2
+
+    run(story())
+
+
+def test_an_engine_can_tell_pictures_apart_by_their_files(run):
+    """vLLM's name for it: an ImageID that is a UUID. The same pixels from another file have another one."""
+
+    async def story() -> list[Any]:
+        files = [picture(), picture(), picture(kind="BMP")]
+        async with decoder().opened(files) as pictures:
+            return [(await one.pixels()).getexif()[ExifTags.Base.ImageID] for one in pictures]
+
+    first, again, other = run(story())
+    assert isinstance(first, UUID) and first == again != other
 
 
 def test_one_request_does_not_take_all_places_for_fetching(run, monkeypatch: pytest.MonkeyPatch):
@@ -245,7 +323,7 @@ REQUESTS = {
     "rollouts": _internal("/internal/rollouts", {"prompts": [{"task": "score", "images": ["a"], "samples": 2}]}),
     "exact votes": _internal("/internal/exact-votes", {"pairs": [["a", "b"]]}),
 }
-ENDS = ("answered", "failed", "timed out", "hung up")
+ENDS = ("answered", "failed", "timed out", "hung up", "hung up while a picture is decoded")
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -257,6 +335,7 @@ def test_pixels_end_with_their_request_without_the_garbage_collector(
     internal = kind in {"rollouts", "exact votes"}
     if end == "timed out" and internal:
         pytest.skip("operators' requests have no deadline")
+    decoded = decodes(world)
 
     async def story() -> None:
         async with world.operators() if internal else world.public() as client:
@@ -264,11 +343,11 @@ def test_pixels_end_with_their_request_without_the_garbage_collector(
                 world.engine.failure = RuntimeError("the engine failed")
             world.engine.seconds = 0 if end in {"answered", "failed"} else 60
             asked = asyncio.create_task(REQUESTS[kind](client))
-            if end == "hung up":
-                await until(lambda: world.engine.running)
+            if end.startswith("hung up"):
+                await until(lambda: world.engine.running if end == "hung up" else decoded)
                 asked.cancel()
             await asyncio.wait([asked])
-            await until(lambda: not world.engine.running)
+            await until(lambda: not world.engine.running and not world.service.decoder._given_up)
 
     run(story())
     assert not living_pixels()
@@ -304,3 +383,10 @@ def _work_for_ever() -> None:
 
 def _killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed_the_first_time(mark: Path) -> str:
+    if not mark.exists():
+        mark.touch()
+        _killed()
+    return "done"

@@ -291,7 +291,53 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
 
 
+def tiff(order: str, strips: int, more: int = 0, big: bool = False) -> bytes:
+    """A grey TIFF whose strips are all the same row, with `more` entries that mean nothing. `order` as in `struct`."""
+    number, entry = ("Q", "HHQQ") if big else ("L", "HHLL")
+    numbers = struct.calcsize(order + number)
+    size = struct.calcsize(order + entry)
+    fields = {256: 100, 257: 100, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1} | {1000 + extra: 1 for extra in range(more)}
+    begin = 16 if big else 8
+    offsets = begin + (8 if big else 2) + (len(fields) + 2) * size + numbers
+    rows = {273: (strips, offsets), 279: (strips, offsets + strips * numbers)}
+    entries = [(tag, 4, 1, _first(order, number, value)) for tag, value in fields.items()]
+    entries += [(tag, 16 if big else 4, *row) for tag, row in rows.items()]
+    magic = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "H", 43 if big else 42)
+    head = magic + (struct.pack(order + "HHQ", 8, 0, begin) if big else struct.pack(order + "L", begin))
+    directory = struct.pack(order + ("Q" if big else "H"), len(entries))
+    directory += b"".join(struct.pack(order + entry, *each) for each in sorted(entries)) + bytes(numbers)
+    data = struct.pack(order + number, offsets) * strips + struct.pack(order + number, 100) * strips
+    return head + directory + data
+
+
+def _first(order: str, number: str, value: int) -> int:
+    """A number of four bytes, left-justified in its field."""
+    packed = struct.pack(order + "L", value).ljust(struct.calcsize(order + number), b"\0")
+    return struct.unpack(order + number, packed)[0]
+
+
+def run_lengths(side: int) -> bytes:
+    """A square BMP in runs of one pixel."""
+    runs = (b"\x01\x07" * side + b"\0\0") * side
+    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0) + bytes(1024)
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(runs), 0, 0, 14 + len(head)) + head + runs
+
+
+def second_directory(strips: int) -> bytes:
+    """A TIFF of two frames, of which the second has that many strips."""
+    first = bytearray(tiff("<", 100))
+    link = 8 + 2 + 9 * 12
+    first[link : link + 4] = struct.pack("<L", len(first))
+    return bytes(first) + struct.pack("<HHHLL", 1, 273, 4, strips, 8) + bytes(4)
+
+
 BOMBS = {
+    "strips": tiff("<", 200_000),
+    "strips, the other order": tiff(">", 200_000),
+    "strips of a large TIFF": tiff("<", 200_000, big=True),
+    "strips of the second frame": second_directory(200_000),
+    "entries": tiff("<", 100, more=5000),
+    "run lengths": run_lengths(1500),
     "filling before a marker": PHOTO[:2] + b"\xff" * 500_000 + PHOTO[2:],
     "junk before a marker": PHOTO[:2] + b"\x00" * 500_000 + PHOTO[2:],
     "comments": PHOTO[:2] + segment(0xFE, b"") * 100_000 + PHOTO[2:],
@@ -309,6 +355,12 @@ def test_a_file_of_countless_parts_is_refused_before_a_decoder_counts_them(kind:
         monkeypatch.setattr(Image, "open", None)
     with pytest.raises(InvalidImage, match="has more than"):
         decode(BOMBS[kind], LIMITS)
+
+
+def test_files_of_ordinary_parts_are_still_pictures():
+    for data in (tiff("<", 100), tiff(">", 100), tiff("<", 100, big=True), tiff("<", 100, more=50)):
+        assert decode(data, LIMITS).size == (100, 100)
+    assert decode(run_lengths(800), LIMITS).size == (800, 800)
 
 
 def test_scans_are_limited_by_the_size_of_the_picture():

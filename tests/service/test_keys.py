@@ -201,6 +201,13 @@ def test_more_requests_a_minute_than_the_key_has_are_told_when_to_come_back(make
     assert ask(world, run, free)[0].status_code == 200
 
 
+def test_three_hundred_at_once_are_counted_exactly(make_world, run, file: Path):
+    key = add_key(file, "limited", 37, None)
+    world = make_world(keys_file=file, max_in_flight=300)
+    statuses = [response.status_code for response in ask(world, run, key, times=300)]
+    assert (statuses.count(200), statuses.count(429)) == (37, 263)
+
+
 def test_listings_count_against_the_keys_limit_too(make_world, run, file: Path):
     key = add_key(file, "one", 2, None)
     world = make_world(keys_file=file)

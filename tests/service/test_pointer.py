@@ -19,6 +19,17 @@ from service.versions.store import VersionStore
 from tests.full_disk import small_files
 from tests.service.conftest import checkpoint
 
+KILLS = 5
+STORM = """
+import itertools, sys
+from pathlib import Path
+from service.versions.store import VersionStore
+store = VersionStore(Path(sys.argv[1]))
+for version in itertools.cycle(sys.argv[2:]):
+    store.activate(version)
+    print(version, flush=True)
+"""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> VersionStore:
@@ -132,6 +143,19 @@ def test_a_rollback_leaves_a_version_whose_files_are_broken(store: VersionStore,
     (store.path(two[1]) / "model.safetensors").write_bytes(b"")
     assert versions("rollback", "--store", store.root).exit_code == 0
     assert store.active().version == two[0]
+
+
+@pytest.mark.slow
+def test_a_kill_in_a_storm_of_promotions_leaves_no_broken_pointer(store: VersionStore, two: tuple[str, str]):
+    for _ in range(KILLS):
+        storm = subprocess.Popen([sys.executable, "-c", STORM, store.root, *two], stdout=subprocess.PIPE)
+        for _ in range(20):
+            assert storm.stdout.readline()
+        storm.kill()
+        storm.communicate()
+        pointer = store.active()
+        assert pointer and {pointer.version, pointer.previous} == set(two)
+    assert store.activate(two[0]).version == two[0]
 
 
 def test_what_may_not_serve_is_not_pointed_at(store: VersionStore, two: tuple[str, str], tmp_path: Path):

@@ -180,14 +180,14 @@ def test_what_cannot_be_ranked_is_refused(world: World, run, request_, code: str
 
 
 def test_more_pixels_than_the_service_has_memory_for_are_refused_at_once(make_world, run):
-    world = make_world(decoded_mib=4)
-    large = [picture(level, side=LARGE_SIDE) for level in (1, 2, 3)]  # 1.4 MiB decoded, each
+    world = make_world(decoded_mib=14)
+    large = [picture(level, side=LARGE_SIDE) for level in (1, 2, 3)]  # 4.6 MiB decoded, each
 
     async def story() -> None:
         async with world.public() as client:
             refused = await client.post("/v1/rank", files=form(large))
             assert_problem(refused, 422, "invalid_request")
-            assert "3 MiB" in refused.json()["detail"]
+            assert "10 MiB" in refused.json()["detail"]
             assert (await client.post("/v1/score", files={"image": large[0]})).status_code == 200
             batch = await client.post("/v1/score/batch", files=form(large))
             assert [item["problem"] for item in batch.json()["results"]] == [None] * 3

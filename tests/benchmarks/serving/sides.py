@@ -44,6 +44,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+EVOQUALITY = (str(Path(sys.executable).with_name("evoquality")),)
 STEADY = aiohttp.ClientTimeout(total=600)
 
 
@@ -127,19 +128,21 @@ async def direct() -> AsyncIterator[Mapping[str, Ask]]:
 
 @dataclass(frozen=True)
 class Served:
-    """The service: its requests by kind, and its operators' port and key."""
+    """The service: its process, its requests by kind, and its operators' port and key."""
 
+    process: int
     asks: Mapping[str, Ask]
     operator_url: str
     key: str
 
 
 @asynccontextmanager
-async def service(folder: Path) -> AsyncIterator[Served]:
+async def service(folder: Path, program: Sequence[str] = EVOQUALITY) -> AsyncIterator[Served]:
     """`evoquality serve`, with multipart requests."""
+    folder.mkdir(exist_ok=True)
     port, operator_port = _free_port(), _free_port()
     command = [
-        str(Path(sys.executable).with_name("evoquality")),
+        *program,
         "serve",
         f"--checkpoint={CHECKPOINT}",
         "--store",
@@ -150,7 +153,7 @@ async def service(folder: Path) -> AsyncIterator[Served]:
         f"--max-num-seqs={AT_ONCE}",
     ]
     url = f"http://127.0.0.1:{port}"
-    with _running(command, f"{url}/health/ready", folder / "service.log"):
+    with _running(command, f"{url}/health/ready", folder / "service.log") as process:
         async with _session() as session:
 
             def asking(**fields: str) -> Ask:
@@ -169,7 +172,7 @@ async def service(folder: Path) -> AsyncIterator[Served]:
                 "expected": asking(mode="expected"),
             }
             key = (folder / "store" / "operator.key").read_text().strip()
-            yield Served(asks, f"http://127.0.0.1:{operator_port}", key)
+            yield Served(process, asks, f"http://127.0.0.1:{operator_port}", key)
 
 
 @asynccontextmanager
@@ -234,12 +237,12 @@ def _session() -> aiohttp.ClientSession:
 
 
 @contextmanager
-def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
+def _running(command: list[str], ready: str, log: Path) -> Iterator[int]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stdout=output, stderr=subprocess.STDOUT)
     try:
         _wait(process, ready, log)
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(300)
