@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from evoquality.contract import VERSION_HEADER
+from evoquality.answers import VERSION_HEADER
 
 _LOOPBACK = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 _SWAPS = re.compile(r"/internal/(rollback|versions/[^/]+/promote)")

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evoquality import __version__
-from evoquality.contract import VERSION_HEADER
+from evoquality.answers import VERSION_HEADER
 from service.observability import logs, metrics
 
 REQUEST_ID_HEADER = "X-Request-Id"

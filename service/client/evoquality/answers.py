@@ -11,12 +11,14 @@ from typing import TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from evoquality.contract import VERSION_HEADER, Problem
+from evoquality.contract import Problem
 from evoquality.retries import ServiceError, retry_after
 
 T = TypeVar("T")
 
 __version__ = version("evoquality-service")
+VERSION_HEADER = "X-EvoQuality-Version"
+"""In every answer: the version of the service's software."""
 _SHOWN = 80
 
 

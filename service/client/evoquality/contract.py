@@ -1,7 +1,6 @@
-"""Every request and response of the service, public and internal.
+"""Every request and response of the service, public and internal: the contract with its callers, `trainer/` included.
 
-This module is the contract between `service/` and its callers, `trainer/` included.
-It imports neither torch, vLLM nor transformers.
+Imports neither torch, vLLM nor transformers.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ Mode = Literal["expected", "sampled"]
 Role = Literal["serve", "rollout"]
 
 MAX_BATCH, MAX_RANKED = 64, 64
-VERSION_HEADER = "X-EvoQuality-Version"
-"""In every answer: the version of the service's software."""
 
 EncodedImage = Annotated[
     str, Field(min_length=1, description="Base64, a data: URL, or an https: URL where the service allows its host.")
@@ -58,9 +55,8 @@ class Problem(BaseModel):
 class Options(Request):
     """Options of a question to the model.
 
-    `expected` reads the model's own probabilities and is repeatable; only profiles that answer without thinking
-    have it. `sampled` draws answers. Unset, the mode is `sampled` if one of its options is given or the profile
-    thinks, otherwise `expected`.
+    `expected` reads the model's own probabilities and is repeatable; only profiles that do not think have it. `sampled`
+    draws answers; it is the default if one of its options is given or the profile thinks, otherwise `expected` is.
     """
 
     mode: Mode | None = None
