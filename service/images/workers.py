@@ -68,8 +68,7 @@ class Block:
         self._file = io.FileIO(os.memfd_create("evoquality"), "r+")
         _overwrite(self._file, content)
         descriptor = self._file.fileno()
-        process = os.readlink("/proc/self")  # unlike getpid, right in a PID namespace without a /proc of its own
-        self.address = Address(f"/proc/{process}/fd/{descriptor}", os.fstat(descriptor).st_ino)
+        self.address = Address(f"/proc/{_own_process()}/fd/{descriptor}", os.fstat(descriptor).st_ino)
 
     def image(self, width: int, height: int) -> Image.Image:
         """A copy of the pixels as an RGB image."""
@@ -81,6 +80,12 @@ class Block:
     def close(self) -> None:
         """Closes this side of the block."""
         self._file.close()
+
+
+@cache
+def _own_process() -> str:
+    """The service's process in /proc: unlike getpid, right in a PID namespace without a /proc of its own."""
+    return os.readlink("/proc/self")
 
 
 class Opened(NamedTuple):
@@ -99,6 +104,7 @@ class Workers:
         self.count = count
         self._heif = heif
         self._pool = self._started()
+        _own_process()  # the event loop reads no files
 
     async def run(self, function: Callable[..., T], *arguments: Any, seconds: float) -> T:
         """The result of a call in one of the processes. Raises what the call raises; InvalidImage if it was ended.
