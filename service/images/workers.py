@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
+from service.concurrency import file_work
 from service.errors import InvalidImage
 from service.images.picture import Limits, decode, from_text, read_size, take_heif
 from service.processes import end_with
@@ -104,6 +105,7 @@ class Workers:
         self.count = count
         self._heif = heif
         self._pool = self._started()
+        self._starting = asyncio.Lock()
         _own_process()  # the event loop reads no files
 
     async def run(self, function: Callable[..., T], *arguments: Any, seconds: float) -> T:
@@ -114,16 +116,19 @@ class Workers:
         for _ in range(2):
             with contextlib.suppress(ProcessExpired, BrokenProcessPool, MemoryError):
                 try:
-                    return await asyncio.wrap_future(self._schedule(function, arguments, seconds))
+                    return await asyncio.wrap_future(await self._schedule(function, arguments, seconds))
                 except TaskTimeout:
                     raise InvalidImage(f"The image takes more than {seconds:g} s to decode.") from None
         raise InvalidImage("The image could not be decoded within the limits of this service.")
 
-    def _schedule(self, function: Callable[..., T], arguments: Sequence[Any], seconds: float) -> Future[T]:
+    async def _schedule(self, function: Callable[..., T], arguments: Sequence[Any], seconds: float) -> Future[T]:
+        pool = self._pool
         try:
-            return self._pool.schedule(function, arguments, timeout=seconds)
+            return pool.schedule(function, arguments, timeout=seconds)
         except RuntimeError:  # the pool broke: all of its processes were killed from outside
-            self._pool = self._started()
+            async with self._starting:
+                if self._pool is pool:
+                    self._pool = await file_work(self._started)
             return self._pool.schedule(function, arguments, timeout=seconds)
 
     def _started(self) -> ProcessPool:

@@ -32,6 +32,11 @@ SHARE = 3
 """Pictures that the larger part of the memory of `decoder` takes."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def started_beside_the_loop() -> None:
+    workers(2, False)
+
+
 def decoder(seconds: float = 20, processes: Workers | None = None) -> Decoder:
     """One with memory for four pictures: one for small requests, `SHARE` for larger ones."""
     limits = Limits(max_pixels=2_000_000, min_side=28)
@@ -145,8 +150,9 @@ def test_a_turn_that_is_given_up_while_it_waits_goes_to_the_next(run):
 
 
 def test_a_decode_ends_at_its_deadline_with_its_process_and_the_next_one_works(run):
+    processes = Workers(1, heif=False)
+
     async def story() -> None:
-        processes = Workers(1, heif=False)
         pid = await processes.run(_pid, seconds=20)
         with pytest.raises(InvalidImage, match=r"more than 0.3 s"):
             await processes.run(_work_for_ever, seconds=0.3)
@@ -159,8 +165,9 @@ def test_a_decode_ends_at_its_deadline_with_its_process_and_the_next_one_works(r
 def test_a_request_that_is_given_up_ends_its_decode(run):
     """The process of the one that runs is ended; those that wait never begin."""
 
+    processes = Workers(1, heif=False)
+
     async def story() -> None:
-        processes = Workers(1, heif=False)
         decode, queue = decoder(processes=processes), Queue()
         calls = [asyncio.create_task(decode.run(queue, _work_for_ever)) for _ in range(3)]
         await until(lambda: queue.turns == 1)
@@ -173,8 +180,9 @@ def test_a_request_that_is_given_up_ends_its_decode(run):
 
 
 def test_processes_that_are_killed_from_outside_are_replaced(run):
+    processes = Workers(2, heif=False)
+
     async def story() -> None:
-        processes = Workers(2, heif=False)
         for _ in range(3):
             with pytest.raises(InvalidImage):
                 await processes.run(_killed, seconds=20)
