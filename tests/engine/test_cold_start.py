@@ -53,6 +53,9 @@ def test_swapped_answers_equal_cold_ones_but_only_if_the_caches_are_emptied(
     original = ask_greedily(service, images)
     service.operators.promote(second)
     swapped, cold = ask_greedily(service, images), ask_greedily(careless, images)
+    with pytest.raises(ServiceError, match="changed_answers"):
+        careless.operators.promote(first)  # the canaries notice what the caches kept
+    (careless.store.root / "canaries" / f"{first}.json").unlink()
     careless.operators.promote(first)
     stale = ask_greedily(careless, images)
     assert _same(swapped, cold)
