@@ -28,7 +28,7 @@ def test_the_log_is_json_where_no_terminal_is(service: Running, images: list[byt
     """But for what vLLM's processes say while they import it, before it sets up its log."""
     service.public.score(images[0])
     log = (service.store.root.parent / "log").read_text().splitlines()
-    ours = log[next(number for number, line in enumerate(log) if '"service.server"' in line) :]
+    ours = log[next(number for number, line in enumerate(log) if "serving version" in line) :]
     lines = [json.loads(line) for line in ours]
     for line in lines:
         assert {"level", "logger", "message", "timestamp"} <= line.keys()

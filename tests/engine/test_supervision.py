@@ -140,7 +140,7 @@ def test_a_standard_error_that_nobody_reads_stops_neither_answers_nor_the_end(st
 def test_a_start_says_one_line_a_stage_even_without_a_home(start, tmp_path: Path):
     service = start(HOME="/proc/nowhere", XDG_CACHE_HOME="/proc/nowhere").ready()
     lines = service.log.read_text().splitlines()
-    stages = ("reading", "copying", "loading", "warming", "serving")
+    stages = ("reading", "loading", "warming", "serving")
     assert [line for line in lines if "WARNING" in line or "ERROR" in line or "Traceback" in line] == []
     assert len([line for line in lines if '"INFO"' in line and "service.access" not in line]) == len(stages)
     assert len(lines) < 12, lines
