@@ -169,9 +169,8 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
 
 @pytest.fixture(autouse=True)
 def loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
-    with (
-        nullcontext() if request.path.stem == "test_page" else never_blocked()
-    ):  # Playwright has a loop around the test
+    has_own_pace = request.path.stem == "test_page" or request.node.get_closest_marker("own_pace")
+    with nullcontext() if has_own_pace else never_blocked():
         yield
 
 

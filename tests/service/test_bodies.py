@@ -155,11 +155,13 @@ def test_no_json_holds_the_loop(listening: Listening, holds: list[float], body: 
     assert max(holds) < MOST_SECONDS
 
 
+@pytest.mark.own_pace
 @pytest.mark.parametrize("kind", ["unknown names", "spaces", "lists in lists", "prompts without end", "wrong images"])
 def test_memory_does_not_grow_with_what_is_refused(listening: Listening, kind: str):
     assert peak_mib(lambda: send(listening, BODIES[kind])) < 12
 
 
+@pytest.mark.own_pace
 def test_the_images_of_a_batch_take_memory_in_proportion(listening: Listening):
     image = base64.b64encode(bytes(MIB))
     body = Body(BATCH, 0, b'{"images": ["%b"]}' % b'", "'.join([image] * 20), b" ", b"")

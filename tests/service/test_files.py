@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,26 +183,34 @@ def test_what_is_neither_file_nor_folder_is_not_opened_and_a_lost_link_is_a_file
     assert (Path(lost["image"]).name, lost["error"]) == ("lost.png", "The file cannot be read.")
 
 
-def test_a_folder_too_deep_for_a_path_is_said(tmp_path: Path):
-    (tmp_path / "a.png").write_bytes(picture())
-    here, name = os.open(tmp_path, os.O_RDONLY), "d" * 200
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder for trees that Python, and so pytest, cannot remove: its way is recursive."""
+    (tmp_path / "deep").mkdir()
+    yield tmp_path / "deep"
+    subprocess.run(["rm", "-rf", tmp_path / "deep"], check=True)
+
+
+def test_a_folder_too_deep_for_a_path_is_said(deep: Path):
+    (deep / "a.png").write_bytes(picture())
+    here, name = os.open(deep, os.O_RDONLY), "d" * 200
     for _ in range(25):
         os.mkdir(name, dir_fd=here)
         below = os.open(name, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
     os.close(here)
-    assert [reason for _, reason in walk(tmp_path, follow_links=False)] == [None, "File name too long"]
+    assert [reason for _, reason in walk(deep, follow_links=False)] == [None, "File name too long"]
 
 
-def test_a_chain_of_a_thousand_folders_is_walked(tmp_path: Path):
-    deep = tmp_path
+def test_a_chain_of_a_thousand_folders_is_walked(deep: Path):
+    below = deep
     for _ in range(1100):
-        deep /= "d"
-        deep.mkdir()
-    (deep / "a.png").touch()
-    assert list(walk(tmp_path, follow_links=False)) == [(deep / "a.png", None)]
-    assert fits((deep / "a.png").parts, ("**", "A.*"))
+        below /= "d"
+        below.mkdir()
+    (below / "a.png").touch()
+    assert list(walk(deep, follow_links=False)) == [(below / "a.png", None)]
+    assert fits((below / "a.png").parts, ("**", "A.*"))
 
 
 MARKED = {"utf-8": b"", "utf-8-sig": b"", "utf-16": b"", "utf-32": b"", "utf-16-be": codecs.BOM_UTF16_BE}

@@ -66,6 +66,7 @@ def test_no_attack_is_an_accident_tells_anything_or_kills(world: World, run):
     run(story())
 
 
+@pytest.mark.own_pace
 def test_attacks_leave_nothing_in_the_memory(make_world, run):
     world = make_world(cache_entries=0)
 

@@ -6,10 +6,11 @@ Imports neither torch, vLLM nor transformers.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
+from anyio import to_thread
 from tenacity import AsyncRetrying, Retrying
 
 from evoquality import answers, calls
@@ -37,7 +38,7 @@ def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T
 def _awaited(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     @wraps(build)
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.send(build(*args, **kwargs))
+        return await self.send(await to_thread.run_sync(partial(build, *args, **kwargs)))  # it may read files
 
     return method
 
@@ -192,7 +193,7 @@ class AsyncClient(_Base):
         batch = Batch(images, options)
 
         async def ask() -> None:
-            batch.take_all(await self._once(batch.call()))
+            batch.take_all(await self._once(await to_thread.run_sync(batch.call)))
 
         while batch:
             try:
@@ -210,7 +211,7 @@ class AsyncClient(_Base):
             try:
                 async for attempt in AsyncRetrying(**self._policy(True)):
                     with attempt:
-                        response = await self._open(batch.call())
+                        response = await self._open(await to_thread.run_sync(batch.call))
                         try:
                             with self._way.named():
                                 async for line in response.aiter_lines():
