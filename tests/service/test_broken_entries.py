@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,9 +235,6 @@ def test_ten_thousand_versions_are_listed_beside_everything_else(listening: List
         (folder / "manifest.json").write_text(json.dumps({**content, "id": folder.name}))
     with httpx.Client(base_url=listening.url, timeout=120) as client:
         assert len(client.get("/v1/versions").json()["versions"]) == 10_002
-        began = time.perf_counter()
-        client.get("/v1/versions")
-        logging.getLogger(__name__).info("a listing took %.2f s", time.perf_counter() - began)
         read = []
         original = Path.open
 
@@ -250,4 +245,4 @@ def test_ten_thousand_versions_are_listed_beside_everything_else(listening: List
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Path, "open", noted)
             assert len(client.get("/v1/versions").json()["versions"]) == 10_002
-        assert [path.name for path in read] == ["ACTIVE"]
+        assert {path.name for path in read} == {"ACTIVE"}  # the follower reads it, too
