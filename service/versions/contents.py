@@ -12,8 +12,8 @@ from pathlib import Path
 from service.errors import VersionError
 
 MANIFEST = "manifest.json"
-_NOT_CONTENT = (MANIFEST, ".*", "*.tmp", "*~", "#*#", "thumbs.db", "ehthumbs*.db", "desktop.ini", "__macosx", "@eadir",
-                "icon\r", "__pycache__")  # fmt: skip
+_OF_DESKTOPS = ("thumbs.db", "ehthumbs*.db", "desktop.ini", "__macosx", "@eadir", "icon\r")
+_NOT_CONTENT = (MANIFEST, ".*", "*.tmp", "*~", "#*#", "__pycache__", *_OF_DESKTOPS)
 """What desktops, editors and servers leave in a folder. No engine reads it; it is neither copied nor verified."""
 
 

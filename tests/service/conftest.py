@@ -167,6 +167,19 @@ def served(world: World, ports: tuple[int, int] = (0, 0)) -> Iterator[Listening]
         thread.join()
 
 
+@pytest.fixture
+def store(tmp_path: Path, stocked) -> VersionStore:
+    """Two versions, the first active."""
+    shutil.copytree(stocked("plain")[0], tmp_path / "store")
+    return VersionStore(tmp_path / "store")
+
+
+@pytest.fixture
+def versions(stocked) -> list[str]:
+    """The ids of the versions in `store`."""
+    return [info.id for info in stocked("plain")[1]]
+
+
 @pytest.fixture(autouse=True)
 def loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
     has_own_pace = request.path.stem == "test_page" or request.node.get_closest_marker("own_pace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,18 +41,6 @@ class Recording(FakeEngine):
 def loads() -> list[tuple[int, str]]:
     """The versions that all engines of a test loaded, by their threads."""
     return []
-
-
-@pytest.fixture
-def store(tmp_path: Path, stocked) -> VersionStore:
-    """Two versions, the first active."""
-    shutil.copytree(stocked("plain")[0], tmp_path / "store")
-    return VersionStore(tmp_path / "store")
-
-
-@pytest.fixture
-def versions(stocked) -> list[str]:
-    return [info.id for info in stocked("plain")[1]]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,18 +16,6 @@ from service.observability import metrics
 from service.versions.store import VersionStore
 from tests.service.test_follower import until
 from trainer.serving import Starting, free_ports, running
-
-
-@pytest.fixture
-def store(tmp_path: Path, stocked) -> VersionStore:
-    """Two versions, the first active."""
-    shutil.copytree(stocked("plain")[0], tmp_path / "store")
-    return VersionStore(tmp_path / "store")
-
-
-@pytest.fixture
-def versions(stocked) -> list[str]:
-    return [info.id for info in stocked("plain")[1]]
 
 
 @pytest.fixture

@@ -166,17 +166,27 @@ def test_python_exits_with_1_and_a_traceback_after_a_bug() -> None:
     assert "Traceback" in ended.stderr and "could not be broadcast" in ended.stderr
 
 
+@pytest.fixture
+def ended_by(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Exception], tuple[int, str]]:
+    """The exit code and the last words of a command in which an exception is raised."""
+
+    def ended(error: Exception) -> tuple[int, str]:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("trainer.evaluation.comparison.run.ask", fail)
+        return trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
+
+    return ended
+
+
 @pytest.mark.parametrize("kind", [*subclasses(TrainerError)], ids=lambda kind: kind.__name__)
 def test_every_error_of_the_tree_ends_in_a_sentence_with_its_exit_code(
-    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[TrainerError]
+    ended_by: Callable[[Exception], tuple[int, str]], kind: type[TrainerError]
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise kind("It went wrong.")
-
-    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", fail)
-    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
-    assert code == kind.exit_code
-    assert said == "evoquality-trainer: It went wrong."
+    assert ended_by(kind("It went wrong.")) == (kind.exit_code, "evoquality-trainer: It went wrong.")
 
 
 @pytest.mark.parametrize("address", ["localhost:8000", "http://service.example:8000"])
@@ -193,14 +203,9 @@ def test_an_address_or_a_proxy_that_cannot_be_used_is_a_sentence(
 
 @pytest.mark.parametrize("kind", [of_service.UserError, of_service.UnknownVersion, of_service.ReadOnlyStore])
 def test_what_the_services_own_modules_refuse_is_a_sentence_too(
-    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+    ended_by: Callable[[Exception], tuple[int, str]], kind: type[Exception]
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise kind("the pointer cannot be read")
-
-    monkeypatch.setattr("trainer.evaluation.comparison.run.ask", fail)
-    code, said = trainer("evaluate", "--benchmarks", benchmark(tmp_path / "sets"), "--out", tmp_path / "out")
-    assert (code, said) == (2, "evoquality-trainer: the pointer cannot be read")
+    assert ended_by(kind("the pointer cannot be read")) == (2, "evoquality-trainer: the pointer cannot be read")
 
 
 def test_a_code_of_the_tree_means_one_thing() -> None:
