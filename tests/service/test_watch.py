@@ -123,7 +123,7 @@ def test_a_swap_lock_closed_longer_than_the_deadline_asks_to_come_back(make_worl
 
 def test_who_is_inside_while_the_swap_lock_is_closed_was_too_slow(make_world, run):
     world = make_world(request_seconds=SHORT)
-    world.engine.seconds = LONG
+    world.engine.seconds = 4 * SHORT  # also of the swap's canaries
 
     async def story() -> tuple[httpx.Response, httpx.Response]:
         inside = asyncio.create_task(score(world))
