@@ -1,6 +1,7 @@
-"""The patience of HTTP clients, and the slow tests: files that start processes, train, or drive a browser.
+"""The patience of HTTP clients, the slow tests, and what one process runs in turn.
 
-`make test-quick` leaves the slow ones out.
+Slow are files that start processes, train, or drive a browser: `make test-quick` leaves them out. The tests of a file
+share a process, and all tests of the engine one, for they share its service.
 """
 
 from __future__ import annotations
@@ -65,3 +66,5 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+        group = "engine" if item.get_closest_marker("engine") else f"{item.path.parent.name}/{item.path.stem}"
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -101,6 +101,9 @@ class Engine(Protocol):
     def arithmetic(self) -> str:
         """The data type first, then whatever else answers depend on beside the weights."""
 
+    async def prepare(self, prompt: Prompt) -> None:
+        """Scales the pictures of a question that this request asks later, so that its answer takes less time."""
+
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
     ) -> Generation:

@@ -44,6 +44,9 @@ SPELLED = "3.42"
 _IDLE_SHARE = 0.1
 """Of a core: what the threads of an engine take that does nothing."""
 
+_AHEAD_PIXELS = 4_000_000
+"""As the model sees them, for one request: 24 bytes a pixel."""
+
 _CPU: dict[str, Any] = {
     "block_size": 32,
     "worker_cls": "service.engine.vllm_worker.CpuWorker",
@@ -92,6 +95,14 @@ class VllmEngine:
             sampling = Sampling(2, seed=0, logprobs=logprobs)
             await self.generate(Prompt("score", (first,), profile), sampling)
             await self.generate(Prompt("compare", (first, second), profile), sampling)
+
+    async def prepare(self, prompt: Prompt) -> None:
+        request = preparing.get()
+        sizes = [self.seen_size(*image.size) or image.size for image in prompt.images]
+        seen = sum(width * height for width, height in sizes)
+        if request and seen * (len(request.ahead) + 1) <= _AHEAD_PIXELS:
+            with _translated_errors():
+                request.ahead[_name(prompt)] = await self._rendered(prompt)
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
@@ -198,9 +209,12 @@ class VllmEngine:
 
     async def _rendered(self, prompt: Prompt) -> Any:
         """The prompt with its pictures as the model takes them. vLLM makes them in one thread: requests take turns."""
+        request = preparing.get() or Queue()
+        if ready := request.ahead.pop(_name(prompt), None):
+            return ready
         ids = self._ids(self._text(prompt.task, prompt.profile))
         asked = {"prompt_token_ids": ids, "multi_modal_data": {"image": list(prompt.images)}}
-        async with self._turns.turn(preparing.get() or Queue()):
+        async with self._turns.turn(request):
             [rendered] = await self._llm.renderer.render_cmpl_async([asked])
         return rendered
 
@@ -284,6 +298,11 @@ def _pixel_budget(processor: Any, settings: Settings) -> dict[str, int] | None:
         "min_pixels": settings.min_pixels or processor.size["shortest_edge"],
         "max_pixels": settings.max_pixels or processor.size["longest_edge"],
     }
+
+
+def _name(prompt: Prompt) -> tuple[object, ...]:
+    """What a prepared prompt is known by, within its request."""
+    return prompt.task, prompt.profile.name, *map(id, prompt.images)
 
 
 def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from service.errors import InvalidRequest
 
@@ -16,6 +17,8 @@ class Queue:
     def __init__(self) -> None:
         self.turns = 0
         self.waiting: list[asyncio.Future[None]] = []
+        self.ahead: dict[Any, Any] = {}
+        """What is prepared for a question that is asked later."""
 
 
 preparing: ContextVar[Queue | None] = ContextVar("preparing", default=None)

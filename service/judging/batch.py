@@ -85,7 +85,7 @@ class Batch:
                 self._fail(part, failure)
 
     async def _score_part(self, pictures: Sequence[Picture]) -> None:
-        decoded = await gather(*(self._decoded(picture) for picture in pictures))
+        prepared = await gather(*(self._prepared(picture) for picture in pictures))
         async with self._judge.session() as version:
             if not self._version.done():
                 chosen_mode(self._options, PROFILES[version.profile])  # refuses the batch before it names a version
@@ -93,13 +93,12 @@ class Batch:
             if version.id != self._version.result():
                 self._fail(pictures, Swapping("The weights were replaced during the batch; send this image again."))
                 return
-            await gather(*(self._score(version, picture) for picture in filter(None, decoded)))
+            await gather(*(self._score(version, picture) for picture in filter(None, prepared)))
 
-    async def _decoded(self, picture: Picture) -> Picture | None:
-        """Decodes before the session, because a swap waits for every session."""
+    async def _prepared(self, picture: Picture) -> Picture | None:
+        """Decodes and scales before the session, because a swap waits for every session."""
         try:
-            if not self._judge.knows(picture, self._options):
-                await picture.pixels()
+            await self._judge.prepare(picture, self._options)
         except Exception as failure:
             self._fail([picture], failure)
             return None

@@ -20,7 +20,7 @@ from evoquality.contract import (
     VersionInfo,
 )
 from service.concurrency import gather
-from service.engine.protocol import Engine
+from service.engine.protocol import Engine, Prompt
 from service.engine.traffic import Traffic
 from service.images.decoder import Picture
 from service.judging.cache import AnswerCache, key_of
@@ -57,16 +57,18 @@ class Judge:
             stack.enter_context(self._traffic.user())
             yield version
 
-    def knows(self, picture: Picture, options: ScoreOptions) -> bool:
-        """True if the serving version's score is in the cache. Raises InvalidRequest as `score`."""
-        return key_of(ScoreResponse, self._swap_lock.version, [picture], options) in self._cache
-
     async def score(self, picture: Picture, options: ScoreOptions, version: VersionInfo | None = None) -> ScoreResponse:
         """The quality of one image, by the `version` of a running session or in a session of its own.
 
         Raises InvalidImage; InvalidRequest if the version's profile lacks the mode.
         """
         return await self._answer(ScoreResponse, [picture], options, version, self._ask_score)
+
+    async def prepare(self, picture: Picture, options: ScoreOptions) -> None:
+        """Does what needs no weights of a score that is asked next, unless the score is known. Raises InvalidImage."""
+        if key_of(ScoreResponse, self._swap_lock.version, [picture], options) not in self._cache:
+            image = await picture.pixels()
+            await self._engine.prepare(Prompt("score", (image,), PROFILES[self._swap_lock.version.profile]))
 
     async def compare(
         self, first: Picture, second: Picture, options: CompareOptions, version: VersionInfo | None = None

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from evoquality.contract import ScoreOptions
+from tests.engine.checkpoints import perturbed
+from tests.engine.conftest import add
 from tests.engine.pictures import pictures
 from tests.engine.running import Running, running
 
@@ -46,8 +48,11 @@ def test_in_bfloat16_an_expected_score_varies_a_little_with_the_crowd(
 ):
     crowd = pictures(CROWD, seed=9)
     with _anew(checkpoint, {**environment, **NO_CACHE, "EVOQUALITY_DTYPE": "bfloat16"}, tmp_path) as service:
+        first = service.active
         among = _at_once(service, crowd)[:ALONE]
-    with _anew(checkpoint, {**environment, **NO_CACHE, "EVOQUALITY_DTYPE": "bfloat16"}, tmp_path) as service:
+        other = add(service.store, perturbed(service.store.path(first), tmp_path / "other", seed=1), first)
+        for version in (other, first):  # empties every cache
+            service.operators.promote(version)
         assert _one_by_one(service, crowd[:ALONE]) == pytest.approx(among, abs=BFLOAT16)
 
 

@@ -84,7 +84,7 @@ def begins_with_the_first_version() -> None:
 
 
 def test_a_hanging_engine_is_told_at_once_comes_back_and_ends_the_process_if_it_does_not(start):
-    service = start("--hang-seconds", "2", "--hang-exit-seconds", "20").ready()
+    service = start("--hang-seconds", "2", "--hang-exit-seconds", "12").ready()
     engine = service.engine()
     engine.suspend()
     service.until(lambda: service.status() == (503, "engine_hangs"))

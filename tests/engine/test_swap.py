@@ -64,8 +64,8 @@ def test_swapping_back_gives_the_old_answers_again(service: Running, first: str,
 def test_swaps_under_32_callers_give_exactly_the_cold_values_and_lose_none(
     service: Running, first: str, second: str, images: list[bytes]
 ):
-    """Every kind of small request of the soak."""
-    questions, known = Questions([], images), {}
+    """Every kind of request of the soak, with small pictures for photographs."""
+    questions, known = Questions(images, images), {}
     for version in (second, first):
         service.operators.promote(version)
         known[version] = asyncio.run(cold(service.url, questions))
@@ -77,7 +77,8 @@ def test_swaps_under_32_callers_give_exactly_the_cold_values_and_lose_none(
 
 async def _asked_while_swapped(service: Running, questions: Questions, swaps: list[str]) -> tuple[list[Seen], set[str]]:
     """Thirty-two callers; a swap begins whenever as many requests were answered since the last one."""
-    asked, seen, over = itertools.cycle(questions.whole()), [], asyncio.Event()
+    batch = questions.batch(range(len(questions.photographs)))
+    asked, seen, over = itertools.cycle([*questions.whole(), batch]), [], asyncio.Event()
     answered = asyncio.Condition()
 
     async def caller(client: httpx.AsyncClient) -> None:

@@ -42,6 +42,9 @@ class FakeEngine:
         self.silent: asyncio.Event | None = None
         self.computes = False
 
+    async def prepare(self, prompt: Prompt) -> None:
+        """There is nothing to scale."""
+
     async def generate(
         self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
     ) -> Generation:

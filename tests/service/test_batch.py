@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from evoquality.contract import ScoreBatchItem
+from service.engine.protocol import Prompt
 from service.images.shares import Queue, preparing
 from tests.service.conftest import LARGE_SIDE, Listening, World, decodes, picture
 from tests.service.fake_engine import plain_answer
@@ -151,6 +152,18 @@ def test_pictures_that_wait_for_memory_do_not_keep_a_swap_waiting(make_world, ru
 
     assert run(story()) == [200, 200, 200]
     assert behind == [0, 0, 0], "decoded before the session"
+
+
+def test_pictures_are_scaled_for_the_model_before_a_swap_has_to_wait(world: World, run, monkeypatch):
+    sharing: list[int] = []
+
+    async def prepare(prompt: Prompt) -> None:
+        sharing.append(world.service.swap_lock._readers)
+
+    monkeypatch.setattr(world.engine, "prepare", prepare)
+    for _ in range(2):  # known scores need nothing
+        assert ask(world, run, FILES).status_code == 200
+    assert sharing == [0, 0, 0]
 
 
 def test_known_pictures_are_not_decoded_again(world: World, run):
