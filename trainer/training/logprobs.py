@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from trainer.training import shared_prefix
+from trainer.training.chunked_head import token_logprobs
 from trainer.training.shared_prefix import Prompt
 
 Answers = Sequence[Sequence[int]]
@@ -86,12 +87,10 @@ def answer_logprobs(
         ValueError: the prompts have different numbers of answers, or an answer is empty.
     """
     tokens, mask = padded(answers, prompts[0].embeddings.device)
-    found, rows = states(language_model, prompts, tokens, mask)
-    every = head(found).float().log_softmax(-1)
-    chosen = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(mask, every[rows[mask], tokens[mask]])
-    with torch.no_grad():
-        entropy = -torch.linalg.vecdot(every.exp(), every)[rows] * mask
-    return Logprobs(chosen, entropy, mask.float(), [prompt.token_ids for prompt in prompts])
+    hidden, rows = states(language_model, prompts, tokens, mask)
+    found, entropy = token_logprobs(hidden, head.weight, rows[mask], tokens[mask])
+    chosen = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(mask, found)
+    return Logprobs(chosen, entropy[rows] * mask, mask.float(), [prompt.token_ids for prompt in prompts])
 
 
 def padded(answers: Sequence[Answers], device: torch.device) -> tuple[Tensor, Tensor]:
