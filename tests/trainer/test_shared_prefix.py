@@ -109,8 +109,9 @@ def test_answers_longer_than_the_prompt(policy: LoraPolicy, checkpoint: Path) ->
 
 def test_short_answers_share_a_block_long_ones_have_their_own() -> None:
     lengths = torch.tensor([80, 60])
-    assert not shared_prefix._layout(lengths, torch.zeros(2, 8, 10)).apart
-    assert shared_prefix._layout(lengths, torch.zeros(2, 8, 11)).apart
+    fed = torch.ones(2, 8, 11, dtype=torch.bool)
+    assert shared_prefix._layout(lengths, fed[..., :10]).answers == (2, 80)
+    assert shared_prefix._layout(lengths, fed).answers == (16, 11)
 
 
 def test_answers_of_one_token(policy: LoraPolicy, checkpoint: Path) -> None:

@@ -1,14 +1,14 @@
-"""K answers to each of several prompts in one pass that computes every prompt once.
+"""K answers to each of several prompts in one pass that computes every prompt once and no padding.
 
-A row of the batch is `[prompt | answer 1 | ... | answer K]`; the rotary positions of every answer start where the
-prompt's end. Token-wise operations (projections, norms, MLPs) see the row as it is. Only attention is split: the prompt
-attends to itself, each answer to the prompt and to itself (Prefix Grouper, arXiv 2506.05433). The result is exact,
-gradients included.
+The batch is one row, `[prompt 1 | ... | prompt N | answers to 1 | ... | answers to N]`, without gaps; the rotary
+positions of every answer start where its prompt's end. Token-wise operations (projections, norms, MLPs) see the row as
+it is. Only attention is split, into padded blocks: each prompt attends to itself, each answer to its prompt and to
+itself (Prefix Grouper, arXiv 2506.05433). The result is exact, gradients included.
 
-Short answers attend in one block over the whole row, masked to their own part, without copies. Answers that together
-are longer than their prompt would waste most of that block; each has a block of its own, with a copy of the prompt's
-keys and values. Measured on 8 layers of width 128, prompt 310: 5 tokens, K = 32: 0.14 s against 0.22 s; 255 tokens,
-K = 8: 1.7 s against 0.8 s.
+Short answers attend in one block for each prompt, masked to their own part. Answers that together are longer than their
+prompt would waste most of that block; each has a block of its own, with a copy of the prompt's keys and values.
+Measured on 8 layers of width 128, prompt 310: 5 tokens, K = 32: 0.14 s against 0.22 s; 255 tokens, K = 8: 1.7 s against
+0.8 s.
 
 `repeated_states` is the plain way that this is checked against.
 """
@@ -46,16 +46,18 @@ class Prompt:
 
 
 class Layout(NamedTuple):
-    """The layout of a batch's rows."""
+    """Where a row's tokens lie in the blocks that attend. M prompt tokens come first."""
 
-    prompt: int
-    """P, columns of the longest prompt; shorter ones are padded on their right."""
-    answers: int
-    """K"""
-    apart: bool
-    """True if every answer attends in a block of its own."""
+    prompts: tuple[int, int]
+    """N, and P, the longest prompt's tokens."""
+    prompt_places: Tensor
+    """(M,) of the prompts' tokens in their (N, P) blocks."""
+    answers: tuple[int, int]
+    """Rows and columns of the answers' blocks: N and K T, or N K and T if every answer has a block of its own."""
+    answer_places: Tensor
+    """Of the answers' tokens in their blocks."""
     visible: Tensor
-    """The columns that each token of an answer sees: (N, 1, K T, P + K T) bool; apart, (N K, 1, T, P + T)."""
+    """The keys that each token of an answer sees: (rows, 1, columns, P + columns) bool."""
 
 
 def install(language_model: PreTrainedModel) -> None:
@@ -79,23 +81,20 @@ def shared_states(
     Returns:
         (M, width) states, each once, and (N, K, T) which of them predicts which token (0 at padding).
     """
-    fed = tokens[..., :-1]  # nothing follows the last token
+    fed, followed = tokens[..., :-1], mask[..., 1:]  # nothing follows the last token
     lengths = torch.tensor([len(prompt.token_ids) for prompt in prompts], device=tokens.device)
-    layout = _layout(lengths, fed)
     output = language_model(
-        inputs_embeds=_embeddings(language_model, prompts, fed),
-        position_ids=_positions(prompts, fed),
+        inputs_embeds=_embeddings(language_model, prompts, fed[followed]),
+        position_ids=_positions(prompts, followed),
         attention_mask={"full_attention": None},  # `_attend` masks by the layout
         use_cache=False,
-        layout=layout,
-    ).last_hidden_state
-    last = output[torch.arange(len(prompts), device=tokens.device), lengths - 1]
-    followed = mask[..., 1:]
-    rest = output[:, layout.prompt :].unflatten(1, fed.shape[1:])[followed]
+        layout=_layout(lengths, followed),
+    ).last_hidden_state[0]
+    ends = lengths.cumsum(0)
     rows = torch.zeros_like(tokens)
     rows[..., 0] = torch.arange(len(prompts), device=tokens.device)[:, None]
-    rows[..., 1:][followed] = torch.arange(len(rest), device=tokens.device) + len(prompts)
-    return torch.cat([last, rest]), rows
+    rows[..., 1:][followed] = torch.arange(len(output) - int(ends[-1]), device=tokens.device) + len(prompts)
+    return torch.cat([output[ends - 1], output[int(ends[-1]) :]]), rows
 
 
 def repeated_states(
@@ -121,29 +120,34 @@ def repeated_states(
     return output[row[wanted], torch.stack(places)[wanted]], rows
 
 
-def _layout(lengths: Tensor, fed: Tensor) -> Layout:
+def _layout(lengths: Tensor, followed: Tensor) -> Layout:
     """Of prompts of these (N,) lengths and the (N, K, T) answers' tokens that are fed."""
-    longest, (_, answers, width) = int(lengths.max()), fed.shape
+    longest, (_, answers, width) = int(lengths.max()), followed.shape
     apart = answers * width > longest
-    one = torch.ones(width, width, dtype=torch.bool, device=fed.device).tril()
+    one = torch.ones(width, width, dtype=torch.bool, device=followed.device).tril()
     own = one if apart else torch.block_diag(*[one] * answers)
-    prompt = (torch.arange(longest, device=fed.device) < lengths[:, None])[:, None].expand(-1, len(own), -1)
-    visible = torch.cat([prompt, own.expand(len(lengths), -1, -1)], -1)[:, None]
-    return Layout(longest, answers, apart, visible.repeat_interleave(answers, 0) if apart else visible)
+    there = torch.arange(longest, device=followed.device) < lengths[:, None]
+    visible = torch.cat([there[:, None].expand(-1, len(own), -1), own.expand(len(lengths), -1, -1)], -1)[:, None]
+    visible = visible.repeat_interleave(answers, 0) if apart else visible
+    return Layout(
+        (len(lengths), longest),
+        there.flatten().nonzero()[:, 0],
+        (len(visible), len(own)),
+        followed.flatten().nonzero()[:, 0],
+        visible,
+    )
 
 
 def _embeddings(language_model: PreTrainedModel, prompts: Sequence[Prompt], fed: Tensor) -> Tensor:
-    """(N, P + K T, width)"""
-    prefix = pad_sequence([prompt.embeddings for prompt in prompts], batch_first=True)
-    return torch.cat([prefix, language_model.get_input_embeddings()(fed).flatten(1, 2)], 1)
+    """(1, row, width)"""
+    return torch.cat([*(prompt.embeddings for prompt in prompts), language_model.get_input_embeddings()(fed)])[None]
 
 
-def _positions(prompts: Sequence[Prompt], fed: Tensor) -> Tensor:
-    """(3, N, P + K T)"""
-    prefix = pad_sequence([prompt.positions.T for prompt in prompts], batch_first=True)
+def _positions(prompts: Sequence[Prompt], followed: Tensor) -> Tensor:
+    """(3, 1, row)"""
     begin = torch.stack([prompt.next_position for prompt in prompts])
-    suffix = begin[:, None, None] + torch.arange(fed.shape[2], device=fed.device).expand(fed.shape[1:])
-    return torch.cat([prefix, suffix.flatten(1)[..., None].expand(-1, -1, 3)], 1).permute(2, 0, 1)
+    suffix = begin[:, None, None] + torch.arange(followed.shape[2], device=followed.device).expand(followed.shape)
+    return torch.cat([*(prompt.positions for prompt in prompts), suffix[followed].expand(3, -1)], 1)[:, None]
 
 
 def _attend(
@@ -155,31 +159,27 @@ def _attend(
     layout: Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """(N, heads, P + K T, width of a head) queries, keys, values -> (N, P + K T, heads, width of a head)."""
+    """(1, heads, row, width of a head) queries, keys, values -> (1, row, heads, width of a head)."""
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    prompts = [each[:, :, : layout.prompt] for each in (query, key, value)]
+    length = len(layout.prompt_places)
+    prompts = [_blocks(each[0, :, :length], layout.prompt_places, layout.prompts) for each in (query, key, value)]
     on_prompts, _ = sdpa_attention_forward(module, *prompts, None, is_causal=True, **options)
-    if query.shape[2] == layout.prompt:
-        return on_prompts, None
-    blocks = _blocks(query, key, value, layout)
-    on_answers, _ = sdpa_attention_forward(module, *blocks, layout.visible, **options)
-    return torch.cat([on_prompts, on_answers.reshape(len(query), -1, *on_answers.shape[2:])], 1), None
+    found = on_prompts.flatten(0, 1)[layout.prompt_places]
+    if query.shape[2] > length:
+        own = [_blocks(each[0, :, length:], layout.answer_places, layout.answers) for each in (query, key, value)]
+        copies = layout.answers[0] // layout.prompts[0]
+        keys, values = (
+            torch.cat([prefix.repeat_interleave(copies, 0), suffix], 2)
+            for prefix, suffix in zip(prompts[1:], own[1:], strict=True)
+        )
+        on_answers, _ = sdpa_attention_forward(module, own[0], keys, values, layout.visible, **options)
+        found = torch.cat([found, on_answers.flatten(0, 1)[layout.answer_places]])
+    return found[None], None
 
 
-def _blocks(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """The answers' queries, with the keys and values that they may see."""
-    if not layout.apart:
-        return query[:, :, layout.prompt :], key, value
-    queries, keys, values = (_by_answer(each[:, :, layout.prompt :], layout) for each in (query, key, value))
-    return queries.flatten(0, 1), _after(key[:, :, : layout.prompt], keys), _after(value[:, :, : layout.prompt], values)
-
-
-def _by_answer(each: Tensor, layout: Layout) -> Tensor:
-    """(N, heads, K T, width) -> (N, K, heads, T, width)"""
-    return each.unflatten(2, (layout.answers, -1)).transpose(1, 2)
-
-
-def _after(prompt: Tensor, own: Tensor) -> Tensor:
-    """(N, heads, P, width) before (N, K, heads, T, width) -> (N K, heads, P + T, width)"""
-    return torch.cat([prompt[:, None].expand(-1, own.shape[1], -1, -1, -1), own], -2).flatten(0, 1)
+def _blocks(row: Tensor, places: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(heads, tokens, width) -> (rows, heads, columns, width), zero where no token lies."""
+    rows, columns = shape
+    blocks = row.new_zeros(len(row), rows * columns, row.shape[2]).index_copy(1, places, row)
+    return blocks.unflatten(1, (rows, columns)).transpose(0, 1)
