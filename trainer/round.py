@@ -3,6 +3,7 @@
     start.json      the version and the settings it began with
     pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
+    memory.json     what of a step goes into one pass, measured
     votes.jsonl     the votes on each pair, appended as they come; votes.done ends the stage; mean_scores.json for the
                     ablation that regresses to them
     train/          steps.jsonl, checkpoint.pt; collapse.json if it was stopped
@@ -23,6 +24,7 @@ from trainer.pool.pool import Pool
 from trainer.promotion.behaviour import Observer
 from trainer.reporting.trackers import Trackers
 from trainer.stages.context import RoundContext
+from trainer.stages.fit import fit_memory
 from trainer.stages.gate import GateProbe, run_gate
 from trainer.stages.offline import ask_votes, check_decided, draw_groups, draw_pool, make_variants
 from trainer.stages.promote import promote
@@ -82,6 +84,7 @@ class Round(RoundContext):
         images = draw_pool(self)
         training, held_back = draw_groups(self, images)
         make_variants(self, images, [*training, *held_back])
+        fit_memory(self, images, training)
         voted = held_back if self.settings.reward == "regression" else [*training, *held_back]
         votes = ask_votes(self, images, voted)
         if self.settings.reward == "fidelity":

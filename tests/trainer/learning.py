@@ -53,7 +53,7 @@ def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
 
 def settings(folder: Path, kind: str, dtype: str) -> EvolveSettings:
     return EvolveSettings(
-        pool=folder, run=folder, policy=kind, rollout_operator="http://nowhere", rank=8, images_per_pass=2,
+        pool=folder, run=folder, policy=kind, rollout_operator="http://nowhere", rank=8, tokens_per_pass=150,
         learning_rate=1e-3, dtype=dtype,
     )  # fmt: skip
 

@@ -200,9 +200,9 @@ def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool
     engine, images = TorchEngine(checkpoint, pool, tmp_path), group(pool, STEPS[0])
     advantage = np.array([[1.0, -1.0, 0.5, 0.2], [0.0] * 4, [0.3, 0.4, -2.0, 1.0], [-1.0, 1.0, 1.0, -1.0]])
     found = []
-    for size in (1, 2, 16):
+    for size in (100, 200, 10_000):  # two of four answers; a picture and its four; all
         trained = policy(checkpoint)
-        learner = Learner(trained, EvolveSettings(pool=tmp_path, run=tmp_path, images_per_pass=size))
+        learner = Learner(trained, EvolveSettings(pool=tmp_path, run=tmp_path, tokens_per_pass=size))
         shown = {image: pool.open(image) for image in images}
         told = learner.accumulate(shown, engine.rollouts(asked(images)).results, advantage)
         found.append((told, [parameter.grad for parameter in trained.trainable()]))

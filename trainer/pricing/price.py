@@ -22,6 +22,8 @@ from trainer.progress import duration
 from trainer.promotion.behaviour import answers_of_one_look
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
+from trainer.training.fit import Fit
+from trainer.training.policy import with_arithmetic
 from trainer.voting.groups import STRENGTH_SAMPLES, chain_length
 
 _COUNTING_S = 20.0
@@ -46,6 +48,8 @@ class Price:
     lines: list[Line]
     unmeasured: str | None
     """The reason if there are no times."""
+    memory: Fit | None = None
+    """Of the training, if it was measured."""
 
     @property
     def hours(self) -> float | None:
@@ -73,6 +77,7 @@ def price(settings: EvolveSettings) -> Price | None:
     )
     probed = len(load(settings.probe).images) if settings.probe else 0
     try:
+        settings = with_arithmetic(settings)
         rates = distributed.run_on_main(settings.device, settings.dtype, partial(rehearse, settings, sources))
     except RankLost:  # rank 0 could not measure, and says why
         return None
@@ -82,7 +87,7 @@ def price(settings: EvolveSettings) -> Price | None:
     if rates is None:
         return None
     found = counts(settings, *count(sources, _COUNTING_S), exact=rates.exact, probed=probed)
-    return Price(settings.rounds, measured(found, rates), unmeasured=None)
+    return Price(settings.rounds, measured(found, rates), unmeasured=None, memory=rates.memory)
 
 
 def measured(c: Counts, r: Rates) -> list[Line]:
@@ -187,6 +192,7 @@ def show(price: Price, console: Console) -> None:
         console.print(f"No times and disk; nothing was measured: {price.unmeasured}", highlight=False, soft_wrap=True)
     else:
         hours, size = _time(3600 * (price.hours or 0)), _size(price.bytes)
+        console.print(str(price.memory), highlight=False, soft_wrap=True)
         console.print(f"{price.rounds} rounds: about {hours} and {size} of disk, the swaps aside.")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.versions.store import VersionStore
+from trainer.files import built, read_json
 from trainer.leftovers import folder_lock
 from trainer.pool.pool import Pool, content_id
 from trainer.pool.sources import Sources
@@ -18,6 +19,7 @@ from trainer.reporting.rounds import steps
 from trainer.reporting.trackers import Trackers
 from trainer.round import Round
 from trainer.settings.evolve import EvolveSettings
+from trainer.training.fit import Fit
 from trainer.voting.votes import load
 from trainer.workers.workers import Workers
 
@@ -47,6 +49,7 @@ class Rates:
     pair_bytes: float
     checkpoint_bytes: int
     candidate_bytes: int
+    memory: Fit
 
 
 def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
@@ -105,6 +108,7 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore) -> Rate
         pair_bytes=(miniature.folder / "votes.jsonl").stat().st_size / len(votes),
         checkpoint_bytes=(miniature.folder / "train" / "checkpoint.pt").stat().st_size,
         candidate_bytes=sum(file.stat().st_size for file in store.path(miniature.base).iterdir()),
+        memory=built(Fit, read_json(miniature.folder / "memory.json")),
     )
 
 

@@ -99,8 +99,10 @@ class TrainingSettings(BaseSettings):
     overlap: CliImplicitFlag[bool] = True
     """Sample the next step's scores while this one updates, from the policy one step behind. Without: strictly
     on-policy, but slower."""
-    images_per_pass: Count = 16
-    """Images of a step in one forward and backward pass; fewer need less memory, with the same result."""
+    tokens_per_pass: Count | None = None
+    """Tokens in one forward and backward pass, of pictures, prompts and answers; fewer need less memory, with the same
+    result. A picture whose answers are more is computed again for each part of them. Default: what fits the device,
+    measured before the votes, at most 32,768."""
     rank: int = Field(default=32, ge=1, le=64)
     """Policy lora: rank of the adapter."""
     rollout_operator: str | None = None
@@ -119,10 +121,12 @@ class TrainingSettings(BaseSettings):
     threads: Count | None = None
     """Threads of the torch policy on CPU. Unset: half of the process's cores, the rest is for the service; torchrun's
     processes share them. Too many threads wait for each other longer than they work."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the passes through the policy: bfloat16 on a GPU. Weights under training stay float32."""
-    gradient_checkpointing: CliImplicitFlag[bool] = False
-    """Recompute activations in the backward pass: less memory, more time, the same gradients."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the passes through the policy. Weights under training stay float32. auto: bfloat16 on a GPU if the
+    checkpoint has 16 bits; on a CPU if an adapter's model does not fit half of the memory in float32; else float32."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Compute activations again in the backward pass: less memory, a third more time, the same gradients. auto: where a
+    step then takes less time, because larger passes fit; measured before the votes."""
 
     @model_validator(mode="before")
     @classmethod

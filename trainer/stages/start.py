@@ -25,7 +25,7 @@ _MAY_CHANGE = {
     "device",
     "reference_device",
     "threads",
-    "images_per_pass",
+    "tokens_per_pass",
     "gradient_checkpointing",
     "checkpoint_every",
     "dry_run",

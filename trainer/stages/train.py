@@ -15,6 +15,7 @@ from trainer.files import read_json, write_json
 from trainer.pool.pool import Pool
 from trainer.reporting.trackers import Trackers
 from trainer.stages.context import RoundContext
+from trainer.stages.fit import fitted
 from trainer.training import distributed, learner
 from trainer.training.handover import Handover, open_handover
 from trainer.training.learner import Learner
@@ -45,7 +46,8 @@ def learning(context: RoundContext) -> Iterator[tuple[Learner, Handover]]:
         raise Collapsed(read_json(collapsed)["reason"])
     with open_handover(s, context.workers, context.store, context.base, context.stages.say) as handover:
         engine, version = handover.workers.info(), context.store.path(context.base)
-        with distributed.built(learner.begin, version, context.profile, s, context.seed, engine) as policy:
+        begun = version, context.profile, fitted(context), context.seed, engine
+        with distributed.built(learner.begin, *begun) as policy:
             yield policy, handover
 
 

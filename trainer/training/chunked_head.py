@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 128 * 2**20}
-"""Float32 logits of one chunk, by the kind of device. Fewer rows would not keep a GPU's matrix units busy: it would read
-the head's weights for longer than it computes with them."""
+"""Float32 logits of one chunk, by the kind of device. With fewer rows a GPU would read the head's weights for longer
+than it computes with them."""
 
 
 def token_logprobs(states: Tensor, head: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,21 +8,18 @@ ranks, which wait in `follow`, repeat it. Without torchrun all of this does noth
 from __future__ import annotations
 
 import gc
-import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 
 from trainer import termination
 from trainer.errors import RankLost
@@ -31,6 +28,7 @@ from trainer.termination import signals_deferred
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 
 _PATIENCE = timedelta(days=30)
 """The other ranks wait this long for rank 0, which votes for hours. If a process dies, torchrun ends all of them."""
@@ -105,6 +103,7 @@ def built(kind: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> Iterator[S
     If the block fails, nothing more is broadcast: the other ranks end with rank 0, which may be in mid-call.
     """
     broadcast((kind, args, kwargs))
+    release()
     yield kind(*args, **kwargs)
     broadcast(None)
 
@@ -120,6 +119,8 @@ def follow() -> None:
     signal.signal(signal.SIGTERM, _note_sigterm)
     while order := _receive():
         kind, args, kwargs = order
+        target = None
+        release()
         target = kind(*args, **kwargs)
         while call := _receive():
             name, arguments, options = call
@@ -146,16 +147,21 @@ def run_on_main(device: str, dtype: str, work: Callable[[], R]) -> R | None:
         return found
 
 
-def shares(rows: NDArray[np.intp], size: int) -> Iterator[tuple[NDArray[np.intp], bool]]:
-    """Splits rows over the ranks. Yields this rank's parts of at most `size` rows, and whether a part counts.
+def evenly(passes: Sequence[T], spare: T) -> Iterator[tuple[T, bool]]:
+    """This rank's passes, and whether each counts.
 
-    All ranks get equally many parts, since they gather weights together. A rank with fewer rows than others repeats
-    one, which must not count.
+    All ranks get equally many, since they gather weights together: one with fewer than others repeats the `spare` one,
+    which must not count.
     """
-    mine, longest = rows[rank() :: world_size()], math.ceil(len(rows) / world_size())
-    for start in range(0, longest, size):
-        part = mine[start : start + size]
-        yield (part, True) if len(part) else (rows[:1], False)
+    for place in range(int(all_reduce_max(float(len(passes))))):
+        yield (passes[place], True) if place < len(passes) else (spare, False)
+
+
+def release() -> None:
+    """Gives back the memory of what was `built` before and is no longer in use."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def all_reduce_max(value: float) -> float:

@@ -26,6 +26,7 @@ from trainer.training import distributed, sharding
 from trainer.training.distributed import on_all_ranks
 from trainer.training.grpo import Clipping, group_loss
 from trainer.training.logprobs import Logprobs
+from trainer.training.passes import MOST_TOKENS, Pass, split
 from trainer.training.policy import Policy, load_policy
 
 Rollouts = Sequence[RolloutResult]
@@ -50,8 +51,8 @@ class Learner:
 
     @on_all_ranks
     def accumulate(self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64]) -> dict[str, float]:
-        """Computes one step's gradients over the images whose rewards have spread, `images_per_pass` at a time. Under
-        torchrun each process takes a part of them.
+        """Computes one step's gradients over the images whose rewards have spread, in passes of at most
+        `tokens_per_pass`. Under torchrun each process takes a part of the images.
 
         Args:
             shown: B pictures.
@@ -65,17 +66,12 @@ class Learner:
             PromptMismatch: the engine saw another prompt than torch.
         """
         self._optimizer.zero_grad()
-        rows = np.flatnonzero(np.abs(advantage).max(1) > 0)
+        rows = np.flatnonzero(np.abs(advantage).max(1) > 0).tolist()
         tokens = sum(len(completion.token_ids) for row in rows for completion in rollouts[row].completions)
-        images = list(shown.items())
+        mine = self._split(rollouts, rows[distributed.rank() :: distributed.world_size()])
         passes = [
-            self._pass(
-                dict(images[row] for row in chosen),
-                [rollouts[row] for row in chosen],
-                advantage[chosen],
-                weight=1 / tokens if counts else 0.0,
-            )
-            for chosen, counts in distributed.shares(rows, self._settings.images_per_pass)
+            self._pass(*_taken(part, shown, rollouts, advantage), weight=1 / tokens if counts else 0.0)
+            for part, counts in distributed.evenly(mine, spare=Pass(rows[:1], [[0]]))
         ]
         means = distributed.all_reduce_sum({name: sum(found[name] for found in passes) for name in _MEANS})
         largest = distributed.all_reduce_max(max((found["ratio_max"] for found in passes), default=0.0))
@@ -102,9 +98,19 @@ class Learner:
     def mismatch(self, shown: Shown, rollout: RolloutResult) -> float:
         """The difference between engine and torch under the same weights: the mean |ratio - 1| over the tokens of one
         image's answers, sampled from the policy as it is now."""
-        current, _ = self._logprobs(shown, [rollout], reference=False)
-        ratio = torch.exp(current.chosen - _sampled_logprobs([rollout], current.mask))
-        return float(((ratio - 1).abs() * current.mask).sum() / current.mask.sum())
+        apart = tokens = 0.0
+        for part in self._split([rollout], [0]):
+            _, taken, _ = _taken(part, shown, [rollout], np.zeros((1, len(rollout.completions))))
+            current, _ = self._logprobs(shown, taken, reference=False)
+            ratio = torch.exp(current.chosen - _sampled_logprobs(taken, current.mask))
+            apart += float(((ratio - 1).abs() * current.mask).sum())
+            tokens += float(current.mask.sum())
+        return apart / tokens
+
+    @on_all_ranks
+    def recompute_activations(self) -> None:
+        """See `PolicyNetwork.recompute_activations`."""
+        self.policy.network.recompute_activations()
 
     @on_all_ranks
     def save(self, file: Path, steps: int, ahead: Ahead) -> None:
@@ -151,6 +157,12 @@ class Learner:
     def save_checkpoint(self, directory: Path) -> None:
         """See `Policy.save_checkpoint`."""
         self.policy.save_checkpoint(directory)
+
+    def _split(self, rollouts: Rollouts, rows: Sequence[int]) -> list[Pass]:
+        """Passes over these images."""
+        prompts = [len(rollout.prompt_token_ids) for rollout in rollouts]
+        answers = [[len(completion.token_ids) for completion in rollout.completions] for rollout in rollouts]
+        return split(prompts, answers, self._settings.tokens_per_pass or MOST_TOKENS, rows)
 
     def _pass(
         self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64], *, weight: float
@@ -202,6 +214,18 @@ def check_prompt(image: str, torch_saw: list[int], engine_saw: list[int]) -> Non
             f"image {image}: the engine's prompt has other tokens than the trainer's. Tokenizer or chat template "
             "differ: let service and trainer read the same version from the same --store"
         )
+
+
+def _taken(
+    part: Pass, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64]
+) -> tuple[Shown, list[RolloutResult], NDArray[np.float64]]:
+    """The pictures, answers and advantages of a pass."""
+    images, pairs = list(shown.items()), list(zip(part.pictures, part.answers, strict=True))
+    answered = [
+        rollouts[row].model_copy(update={"completions": [rollouts[row].completions[place] for place in places]})
+        for row, places in pairs
+    ]
+    return dict(images[row] for row in part.pictures), answered, np.array([advantage[row, p] for row, p in pairs])
 
 
 def _sampled_logprobs(rollouts: Rollouts, mask: Tensor) -> Tensor:

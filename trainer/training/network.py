@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from service.prompts import Profile, chat_messages
@@ -62,6 +62,10 @@ class PolicyNetwork(nn.Module):
         """Log-probabilities of K answers to each prompt; see `AnswerLogprobs`."""
         return self._logprobs(prompts, answers)
 
+    def prompt_ids(self, picture: Image.Image) -> list[int]:
+        """The token ids of the score prompt over a picture; computes nothing with the weights."""
+        return list(_tokenised(self._processor, self._profile, [picture])["input_ids"][0].tolist())
+
     def recompute_activations(self) -> None:
         """Discards each layer's inner activations and computes them again in the backward pass: less memory, exact."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -99,10 +103,7 @@ def encode_scores(
         pictures: RGB.
         gradient: keep the graph of vision tower and embeddings.
     """
-    text = processor.apply_chat_template(chat_messages("score", profile), add_generation_prompt=True, tokenize=False)
-    encoded = processor(
-        text=[text] * len(pictures), images=list(pictures), return_tensors="pt", padding=True, padding_side="right"
-    ).to(model.device)
+    encoded = _tokenised(processor, profile, pictures).to(model.device)
     ids, grids, there = encoded["input_ids"], encoded["image_grid_thw"], encoded["attention_mask"]
     positions, _ = model.get_rope_index(ids, encoded["mm_token_type_ids"], grids, attention_mask=there)
     with nullcontext() if gradient else torch.no_grad():
@@ -112,6 +113,13 @@ def encode_scores(
         Prompt(ids[row, :length].tolist(), embeddings[row, :length], positions[:, row, :length])
         for row, length in enumerate(lengths)
     ]
+
+
+def _tokenised(processor: ProcessorMixin, profile: Profile, pictures: Sequence[Image.Image]) -> BatchFeature:
+    text = processor.apply_chat_template(chat_messages("score", profile), add_generation_prompt=True, tokenize=False)
+    return processor(
+        text=[text] * len(pictures), images=list(pictures), return_tensors="pt", padding=True, padding_side="right"
+    )
 
 
 def _with_pictures(model: PreTrainedModel, ids: Tensor, pixels: Tensor, grids: Tensor) -> Tensor:

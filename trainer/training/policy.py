@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -24,8 +25,11 @@ from transformers import AutoConfig, PreTrainedModel
 from evoquality.contract import InfoResponse
 from service.prompts import Profile
 from service.versions.contents import MANIFEST
+from service.versions.store import VersionStore
+from trainer.files import read_json
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, sharding
+from trainer.training.device_memory import free_bytes
 from trainer.training.logprobs import Answers, Logprobs
 from trainer.training.network import Pixels, PolicyNetwork, load_model
 
@@ -52,6 +56,10 @@ class Policy(ABC):
     def trainable(self) -> list[nn.Parameter]:
         """The parameters under training, in a stable order."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def weights(self) -> Iterator[nn.Parameter]:
+        """All that is held on the policy's device, the frozen reference included."""
+        return self.network.parameters()
 
     @abstractmethod
     def with_reference(
@@ -169,7 +177,12 @@ class FullPolicy(Policy):
             _freeze_tower(model)
         network = PolicyNetwork(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
         super().__init__(network, checkpoint, device, dtype, recompute=recompute)
+        self._reference_is_here = reference_device in (None, device)
         self._load_reference = partial(_frozen, checkpoint, profile, dtype, reference_device or device, pixels)
+
+    def weights(self) -> Iterator[nn.Parameter]:
+        here = "_reference" in self.__dict__ and self._reference_is_here
+        return chain(super().weights(), self._reference.parameters() if here else ())
 
     @cached_property
     def _reference(self) -> PolicyNetwork:
@@ -207,8 +220,35 @@ def load_policy(
         made = partial(FullPolicy, train_vision=settings.train_vision, reference_device=settings.reference_device)
     else:
         made = partial(LoraPolicy, rank=settings.rank, seed=seed)
-    dtype, recompute = getattr(torch, settings.dtype), settings.gradient_checkpointing
+    dtype, recompute = getattr(torch, arithmetic(settings, checkpoint)), settings.gradient_checkpointing == "on"
     return made(checkpoint, profile, device=settings.device, dtype=dtype, recompute=recompute, pixels=pixels)
+
+
+def arithmetic(settings: EvolveSettings, checkpoint: Path) -> str:
+    """The settings' `dtype`, `auto` resolved for a checkpoint: float32 where the model fits so, see the setting."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    halves = _dtype(checkpoint).itemsize == 2
+    if settings.device.startswith("cuda"):
+        return "bfloat16" if halves else "float32"
+    stored = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
+    fits = stored * (2 if halves else 1) < free_bytes(torch.device(settings.device)) / 2
+    return "float32" if fits or settings.policy == "full" else "bfloat16"
+
+
+def with_arithmetic(settings: EvolveSettings) -> EvolveSettings:
+    """The settings with their `dtype` resolved for the version that the run starts from, or began with. Without such a
+    version they stay: what misses it says so."""
+    if settings.dtype != "auto":
+        return settings
+    begun = settings.run / "settings.json"
+    if begun.exists() and (dtype := read_json(begun)["dtype"]) != "auto":
+        return settings.model_copy(update={"dtype": dtype})
+    store = VersionStore(settings.store)
+    active = store.active()
+    version = settings.base or (active.version if active else "")
+    known = version and (store.path(version) / "config.json").exists()
+    return settings.model_copy(update={"dtype": arithmetic(settings, store.path(version)) if known else "float32"})
 
 
 def _frozen(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -64,6 +64,11 @@ def gathered_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> d
 def scatter_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Loads the result of `gathered_optimizer` on rank 0 into all ranks."""
     set_optimizer_state_dict(module, optimizer, state, options=_from_rank_0(strict=True))
+
+
+def own_bytes(parameters: Iterable[Tensor]) -> int:
+    """The bytes of this process's shards, tied ones once."""
+    return sum((each.to_local() if isinstance(each, DTensor) else each).nbytes for each in parameters)
 
 
 def whole(tensor: Tensor) -> Tensor:
