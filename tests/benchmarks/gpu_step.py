@@ -47,7 +47,8 @@ from tests.benchmarks.train.passes import (
     shared,
     step_flops,
 )
-from trainer.training.grpo import Clipping, group_loss
+from trainer.training.grpo import group_loss
+from trainer.training.losses import Dapo
 from trainer.training.logprobs import AnswerLogprobs
 from trainer.training.policy import LANGUAGE_LINEAR
 
@@ -136,9 +137,7 @@ class Update:
             with torch.no_grad(), self._frozen():
                 reference = self._answers(self._reference, prefix, prompt, answers)[None]
             advantages, mask = torch.randn(1, samples, device=self._device), torch.ones_like(current)
-            loss = group_loss(
-                current, current.detach(), reference, advantages, mask, beta=BETA, clipping=Clipping()
-            ).loss
+            loss = group_loss(current, current.detach(), reference, advantages, mask, beta=BETA, loss=Dapo()).loss
             torch.autograd.backward(loss / (images * mask.sum()))
         self._optimizer.step()
         self._optimizer.zero_grad()

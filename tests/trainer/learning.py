@@ -32,13 +32,15 @@ def main(folder: Path, name: str, other: str, kinds: list[str], dtype: str = "fl
 
 
 def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
-    """Two steps, a checkpoint, a third step; then the third step again from the `other` run's checkpoint if there is
-    one. Leaves <kind>-<name>.pt, -end.pt and -resumed.pt, what was handed over, and the last step's metrics."""
+    """Two steps, a checkpoint, a step that is not finite, a third step; then the third step again from the `other` run's
+    checkpoint if there is one. Leaves <kind>-<name>.pt, -end.pt and -resumed.pt, what was handed over, and the steps'
+    metrics."""
     begun = folder / "checkpoint", PLAIN, settings(folder, kind, dtype), 0, ENGINE
     path = folder / f"{kind}-{name}"
     with distributed.built(begin, *begun) as learner:
         metrics = [step(learner, number, folder) for number in range(2)]
         learner.save(path.with_suffix(".pt"), 2, None)
+        assert not np.isfinite(step(learner, 2, folder, float("-inf"))["norm"])
         metrics.append(step(learner, 2, folder))
         learner.save(Path(f"{path}-end.pt"), 3, None)
         learner.hand_over(Path(f"{path}-handed-over"))
@@ -58,10 +60,11 @@ def settings(folder: Path, kind: str, dtype: str) -> EvolveSettings:
     )  # fmt: skip
 
 
-def step(learner: Learner, number: int, folder: Path) -> dict[str, float]:
+def step(learner: Learner, number: int, folder: Path, first_logprob: float = -6.0) -> dict[str, float]:
     random = np.random.default_rng(number)
     shown = {str(index): picture(10 * number + index, *size) for index, size in enumerate(SIZES)}
     rollouts = [rollout(image, random, folder / "checkpoint") for image in shown.values()]
+    rollouts[0].completions[0].logprobs[0] = first_logprob
     advantage = random.normal(size=(len(SIZES), ANSWERS))
     metrics = learner.accumulate(shown, rollouts, advantage)
     return {**metrics, "norm": learner.step(1 - number / 3)}

@@ -1,4 +1,5 @@
-"""Two processes under torchrun (gloo, on CPU) against one: the same steps, and each resumes what the other saved."""
+"""Two processes under torchrun (gloo, on CPU) against one: the same steps, of which one is skipped because one process's
+image is not finite, and each resumes what the other saved."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import permutations
@@ -32,7 +32,7 @@ from trainer.termination import Terminated
 from trainer.training.collapse import check
 from trainer.training.handover import AdapterHandover
 from trainer.training.learner import Learner, check_prompt
-from trainer.training.online import OnlineStage
+from trainer.training.online import OnlineStage, rate
 from trainer.training.policy import LoraPolicy
 from trainer.training.reward import Ranking
 from trainer.workers.workers import Workers
@@ -44,10 +44,15 @@ HEALTHY = {
     "score_spread": 0.4,
     "constant": 0.0,
     "unreadable": 0.02,
+    "cut_off": 0.0,
     "kl": 0.05,
     "reward": 0.8,
     "informative": 1.0,
 }
+
+
+Says = str | Callable[[list[str]], list[str]] | None
+"""What the engine answers instead of its scores, or makes of them."""
 
 
 class Whole(NamedTuple):
@@ -90,7 +95,10 @@ class TorchEngine:
     adapters: Path
     dies_at: int | None = None
     ended_at: int | None = None
-    says: str | None = None
+    says: Says = None
+    ends: str = "stop"
+    broken: Collection[int] = ()
+    """Steps in which one token has no log-probability."""
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -112,16 +120,19 @@ class TorchEngine:
         results = []
         for prompt in request.prompts:
             rng = np.random.default_rng(prompt.seed)
-            texts = [self.says or f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
+            scores = [f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
+            texts = self.says(scores) if callable(self.says) else [self.says or score for score in scores]
             encoded = self.policy.network.encode([self.pool.open(prompt.images[0])])[0]
             answers = [[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts]
             with torch.no_grad():
                 chosen = self.policy.network.logprobs([encoded], [answers]).chosen[0].tolist()
             completions = [
-                Completion(text=text, token_ids=tokens, logprobs=row[: len(tokens)], finish_reason="stop")
+                Completion(text=text, token_ids=tokens, logprobs=row[: len(tokens)], finish_reason=self.ends)
                 for text, tokens, row in zip(texts, answers, chosen, strict=True)
             ]
             results.append(RolloutResult(prompt_token_ids=encoded.token_ids, completions=completions))
+        if len(self.asked) in self.broken:
+            results[-1].completions[0].logprobs[0] = float("nan")
         return RolloutResponse(results=results, adapter=request.adapter, version="v")
 
 
@@ -131,12 +142,14 @@ def train(
     run: Path,
     dies_at: int | None = None,
     ended_at: int | None = None,
-    says: str | None = None,
+    says: Says = None,
+    ends: str = "stop",
+    broken: Collection[int] = (),
     **changes: Any,
 ) -> LoraPolicy:
     store = VersionStore(run / "store")
     (store.root / "adapters").mkdir(parents=True, exist_ok=True)
-    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at, says)
+    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at, says, ends, broken)
     settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
     target = Ranking({(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}, settings.gamma)
     trained = policy(checkpoint)
@@ -282,12 +295,110 @@ def test_answers_that_all_earn_one_reward_end_the_training_with_what_to_do(
     assert len(metrics(tmp_path)) == 2
 
 
+def test_unreadable_answers_of_a_sure_policy_become_less_likely(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
+    sure = {"collapse_constant": 1.0, "collapse_spread": 0.0, "learning_rate": 1e-2}
+    trained = train(checkpoint, pool, tmp_path, says=lambda scores: ["2.00"] * (len(scores) - 1) + ["good"], **sure)
+    assert [row["informative"] for row in metrics(tmp_path)] == [1.0] * len(STEPS)
+    assert [row["constant"] for row in metrics(tmp_path)] == [1.0] * len(STEPS)
+    assert [row["unreadable"] for row in metrics(tmp_path)] == [0.25] * len(STEPS)
+    answer = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False).tokenizer("good")["input_ids"]
+    prompts = trained.network.encode([pool.open(image.id) for image in pool.images])
+    with torch.no_grad():
+        after = trained.network.logprobs(prompts, [[answer]] * len(prompts)).chosen
+        with trained.reference():
+            before = trained.network.logprobs(prompts, [[answer]] * len(prompts)).chosen
+    assert (after[:, 0, 0] < before[:, 0, 0] - 0.1).all()
+
+
+def half_cut_off(scores: list[str]) -> list[str]:
+    return ["2.00", "2.00", "<think>", "<think>"]
+
+
+def test_answers_that_the_token_limit_cut_off_are_counted_apart_and_earn_the_lowest_reward(
+    checkpoint: Path, pool: Pool, tmp_path: Path
+) -> None:
+    train(checkpoint, pool, tmp_path, says=half_cut_off, ends="length", collapse_constant=1.0, collapse_spread=0.0)
+    for row in metrics(tmp_path):
+        assert (row["cut_off"], row["unreadable"], row["images_trained"]) == (0.5, 0.0, 4.0)
+
+
+def test_masked_they_take_no_part_in_the_step(checkpoint: Path, pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(NothingToLearn, match="0% of the answers are unreadable and 50% cut off by the token limit"):
+        train(checkpoint, pool, tmp_path, says=half_cut_off, ends="length", cut_off="masked")
+    assert {row["images_trained"] for row in metrics(tmp_path)} == {0.0}
+    trained = [
+        learnt(checkpoint, pool, tmp_path, advantage)
+        for advantage in ([1.0, -1.0, np.nan, np.nan], [1.0, -1.0, 0.0, 0.0], [1.0, -1.0])
+    ]
+    assert trained[0] == pytest.approx(trained[2])
+    assert trained[0] != pytest.approx(trained[1])
+
+
+def learnt(checkpoint: Path, pool: Pool, folder: Path, advantage: list[float]) -> dict[str, float]:
+    """The metrics of a step on the first answers about two images."""
+    images = group(pool, STEPS[0])[:2]
+    rollouts = TorchEngine(checkpoint, pool, folder).rollouts(asked(images)).results
+    few = [each.model_copy(update={"completions": each.completions[: len(advantage)]}) for each in rollouts]
+    learner = Learner(policy(checkpoint), EvolveSettings(pool=folder, run=folder))
+    told = learner.accumulate({image: pool.open(image) for image in images}, few, np.array([advantage] * 2))
+    return told | {"norm": learner.step(1.0)}
+
+
 def test_a_collapse_that_nobody_saw_before_the_kill_is_seen_at_the_next_start(
     checkpoint: Path, pool: Pool, tmp_path: Path
 ) -> None:
     train(checkpoint, pool, tmp_path)
     with pytest.raises(Collapsed, match=f"to step {len(STEPS) - 1} "):
         train(checkpoint, pool, tmp_path, collapse_kl=0.0)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted_and_leaves_no_trace(
+    checkpoint: Path, pool: Pool, tmp_path: Path
+) -> None:
+    trained = train(checkpoint, pool, tmp_path, broken=[1, 3])
+    rows = metrics(tmp_path)
+    assert [row["skipped"] for row in rows] == [0, 1, 0, 1, 0]
+    assert [row["loss"] is None for row in rows] == [False, True, False, True, False]
+    assert all(torch.isfinite(tensor).all() for tensor in trained.state().values())
+    saved = torch.load(tmp_path / "train" / "checkpoint.pt", weights_only=True)
+    assert all(torch.equal(saved["policy"][name], tensor) for name, tensor in trained.state().items())
+
+
+def test_several_steps_in_a_row_that_are_not_finite_end_the_training_with_weights_that_are(
+    checkpoint: Path, pool: Pool, tmp_path: Path
+) -> None:
+    for _ in range(2):  # when it is started again, too
+        with pytest.raises(Collapsed, match=r"step 3: loss or gradients of 3 steps in a row were not finite"):
+            train(checkpoint, pool, tmp_path, broken=[1, 2, 3])
+    assert len(metrics(tmp_path)) == 4
+    saved = torch.load(tmp_path / "train" / "checkpoint.pt", weights_only=True)
+    assert saved["steps"] == 4 and all(torch.isfinite(tensor).all() for tensor in saved["policy"].values())
+
+
+def test_one_infinite_gradient_moves_neither_weights_nor_optimizer(
+    checkpoint: Path, pool: Pool, tmp_path: Path
+) -> None:
+    images = group(pool, STEPS[0])
+    rollouts = TorchEngine(checkpoint, pool, tmp_path).rollouts(asked(images)).results
+    shown, advantage = {image: pool.open(image) for image in images}, np.tile([1.0, -1.0, 0.5, 0.2], (4, 1))
+
+    def after(breaks: list[bool]) -> dict[str, torch.Tensor]:
+        learner = Learner(policy(checkpoint), EvolveSettings(pool=tmp_path, run=tmp_path))
+        for broken in breaks:
+            learner.accumulate(shown, rollouts, advantage)
+            if broken:
+                learner.policy.trainable()[3].grad[0, 0] = float("inf")
+            assert np.isfinite(learner.step(1.0)) != broken
+        return learner.policy.state()
+
+    found, expected = after([False, True, False]), after([False, False])
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_nothing() -> None:
+    assert [rate(step, 4, 0) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+    assert [rate(step, 8, 3) for step in range(8)] == pytest.approx([0.25, 0.5, 0.75, 1, 0.8, 0.6, 0.4, 0.2])
+    assert rate(0, 2, 5) == pytest.approx(1 / 6)
 
 
 @pytest.fixture
@@ -309,7 +420,7 @@ def test_a_healthy_series_goes_on(settings: EvolveSettings) -> None:
         ({"entropy": 0.001}, "entropy is 0.001"),
         ({"score_spread": 0.001}, "spread by 0.001"),
         ({"constant": 1.0}, "100% of the images got the same answer"),
-        ({"unreadable": 0.8}, "80% of the answers are unreadable"),
+        ({"unreadable": 0.8}, "80% of the answers are unreadable or cut off"),
         ({"kl": 7.0}, "7.00 nats a token"),
     ],
 )
@@ -330,6 +441,11 @@ def test_a_bad_beginning_shorter_than_the_window_is_awaited(settings: EvolveSett
     check(series(*[{"unreadable": 1.0}] * 4), settings)
 
 
-def test_a_figure_that_is_no_number_ends_the_round_at_once(settings: EvolveSettings) -> None:
-    with pytest.raises(Collapsed, match="step 1: loss is not finite"):
-        check(series({}, {"loss": float("nan")}), settings)
+def test_answers_cut_off_count_as_answers_without_a_score(settings: EvolveSettings) -> None:
+    check(series(*[{"unreadable": 0.3, "cut_off": 0.1}] * 5), settings)
+    with pytest.raises(Collapsed, match="60% of the answers are unreadable or cut off"):
+        check(series(*[{"unreadable": 0.3, "cut_off": 0.3}] * 5), settings)
+
+
+def test_a_step_that_is_skipped_lacks_figures_and_is_no_collapse(settings: EvolveSettings) -> None:
+    check(series(*[{"skipped": 1.0, "entropy": None, "kl": None}] * 5), settings)

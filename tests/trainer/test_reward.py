@@ -52,11 +52,11 @@ def test_rewards_equal_the_transcribed_equations(seed: int) -> None:
     )
 
 
-def test_an_unreadable_answer_gets_the_lowest_reward_of_its_group_and_no_say_in_the_others() -> None:
+def test_an_unreadable_answer_earns_nothing_and_has_no_say_in_the_others() -> None:
     scores, labels = batch(4, 6, 0)
     scores[1, 2] = np.nan
     found = rewards(scores, labels, GAMMA)
-    assert found[1, 2] == found[1].min() == np.delete(found[1], 2).min()
+    assert found[1, 2] == 0 < np.delete(found[1], 2).min()
     without = np.delete(scores[1], 2)
     np.testing.assert_allclose(thurstone(scores[0], scores[1], GAMMA), thurstone(scores[0], without, GAMMA))
 
@@ -65,8 +65,35 @@ def test_an_image_with_one_readable_answer_leaves_its_partners_rewards_alone() -
     scores, labels = batch(4, 6, 1)
     scores[3, 1:] = np.nan
     found = rewards(scores, labels, GAMMA)
-    assert np.isnan(found[3]).all()
+    assert found[3, 0] > 0 and not found[3, 1:].any()
     np.testing.assert_allclose(found[:3], rewards(scores[:3], labels[:3, :3], GAMMA))
+
+
+@pytest.mark.parametrize("unreadable", [1, 2, 15])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_confident_answers_unlearn_the_unreadable_ones_among_them_and_one_readable_is_learnt(
+    unreadable: int, normalise: bool
+) -> None:
+    scores = np.full((3, 16), 2.0)
+    scores[:, :unreadable] = np.nan
+    _, labels = batch(3, 16, 0)
+    for reward in (
+        rewards(scores, labels, GAMMA),
+        rewards(scores, np.full((3, 3), np.nan), GAMMA),
+        regression_rewards(scores, np.array([2.0, 5.0, np.nan])),
+    ):
+        found = advantages(reward, normalise=normalise)
+        assert (found[:, :unreadable] < 0).all() and (found[:, unreadable:] > 0).all()
+
+
+def test_no_readable_answer_earns_less_than_an_unreadable_one() -> None:
+    random = np.random.default_rng(0)
+    for seed in range(50):
+        scores, labels = batch(4, 5, seed)
+        scores[random.random(scores.shape) < 0.3] = np.nan
+        scores = np.where(random.random(scores.shape) < 0.3, np.round(scores), scores)
+        found = rewards(scores, labels, GAMMA)
+        assert (found[np.isnan(scores)] == 0).all() and (found[np.isfinite(scores)] > 0).all()
 
 
 def test_rewarded_scores_order_as_the_labels_do() -> None:
@@ -82,26 +109,38 @@ def test_fidelity_is_one_where_label_and_probability_agree(label: float, probabi
 
 def test_advantages_are_the_standardised_rewards_of_each_group() -> None:
     reward = np.random.default_rng(0).uniform(size=(3, 8))
-    expected = [[(r - statistics.mean(row)) / statistics.stdev(row) for r in row] for row in reward.tolist()]
+    expected = [[(r - statistics.mean(row)) / (statistics.stdev(row) + 0.01) for r in row] for row in reward.tolist()]
     np.testing.assert_allclose(advantages(reward), expected, rtol=1e-12)
     centred = advantages(reward, normalise=False)
     np.testing.assert_allclose(centred, reward - reward.mean(1, keepdims=True))
 
 
-def test_groups_without_spread_or_without_rewards_carry_no_signal() -> None:
-    reward = np.array([[0.7, 0.7, 0.7], [np.nan, np.nan, np.nan], [0.1, 0.2, 0.3]])
+def test_groups_without_spread_carry_no_signal() -> None:
+    found = advantages(np.array([[0.7, 0.7, 0.7], [0.1, 0.2, 0.3]]))
+    assert (found[0] == 0).all()
+    assert found[1, 2] > 0
+
+
+def test_a_spread_of_noise_is_not_blown_up_to_full_advantages() -> None:
+    reward = np.full((1, 16), 0.8)
+    reward[0, 0] += 0.0004
+    assert 0 < np.abs(advantages(reward)).max() < 0.05
+
+
+def test_masked_answers_have_no_advantage_and_no_say_in_that_of_the_others() -> None:
+    reward = np.array([[0.2, 0.9, np.nan, 0.4], [np.nan] * 4, [0.5, np.nan, np.nan, np.nan]])
     found = advantages(reward)
-    assert (found[:2] == 0).all()
-    assert found[2, 2] > 0
+    np.testing.assert_allclose(found[0, [0, 1, 3]], advantages(reward[:1, [0, 1, 3]])[0])
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(reward))
+    assert found[2, 0] == 0
 
 
 def test_the_ablations_reward_is_one_at_the_mean_score_and_falls_with_the_distance_to_it() -> None:
     scores = np.array([[1.0, 2.5, 5.0], [3.0, np.nan, 4.0], [np.nan] * 3, [2.0, 3.0, 4.0]])
     found = regression_rewards(scores, np.array([2.5, 4.0, 3.0, np.nan]))
     np.testing.assert_allclose(found[0], [0.625, 1, 0.375])
-    np.testing.assert_allclose(found[1], [0.75, 0.75, 1], err_msg="an unreadable answer gets the lowest of its group")
-    assert np.isnan(found[2:]).all(), "no readable score or no target: no part in the update"
-    assert not advantages(found)[2:].any()
+    np.testing.assert_allclose(found[1], [0.75, 0, 1], err_msg="an unreadable answer earns nothing")
+    assert not advantages(found)[2:].any(), "no readable score or no target: no part in the update"
 
 
 def test_ranking_takes_the_votes_of_a_groups_pairs_and_leaves_out_pairs_without() -> None:
@@ -125,4 +164,4 @@ def test_soft_labels_of_exact_votes_know_no_tie() -> None:
 def test_regression_takes_each_images_mean_and_leaves_out_images_without() -> None:
     found = Regression({"a": 2.0, "c": 4.5}).rewards(GROUP, SCORES)
     np.testing.assert_array_equal(found, regression_rewards(SCORES, np.array([2.0, np.nan, 4.5])))
-    assert np.isnan(found[1]).all()
+    assert np.ptp(found[1]) == 0

@@ -20,9 +20,11 @@ CURVES = {
     "entropy": "Entropy a token",
     "score_spread": "Spread of the scores",
     "unreadable": "Unreadable answers",
+    "cut_off": "Answers cut off by the token limit",
     "mismatch": "Engine against torch, same weights: mean |ratio - 1|",
     "ratio": "Policy against the one that sampled: mean ratio",
     "ratio_max": "The same: largest ratio",
+    "skipped": "Steps skipped: loss or gradients not finite",
 }
 """Titles of a step's metrics; the others are titled by their names."""
 _SMOOTHED = 10

@@ -109,6 +109,7 @@ def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
     tenth = max(1, len(rows) // 10)
     return {
         "steps": len(rows),
+        "skipped": sum(row.get("skipped", 0) for row in rows),
         "first": _means(rows[:tenth]),
         "last": _means(rows[-tenth:]),
         "rollout_seconds": sum(row.get("rollout_seconds", 0) for row in rows),
@@ -117,7 +118,8 @@ def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    names = [name for name, value in rows[-1].items() if isinstance(value, float) and all(name in row for row in rows)]
+    """Of the figures that all rows have; a skipped step may lack one."""
+    names = [name for name in rows[-1] if all(isinstance(row.get(name), float) for row in rows)]
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
 

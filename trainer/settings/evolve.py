@@ -86,16 +86,27 @@ class TrainingSettings(BaseSettings):
     """Of AdamW, falling linearly to zero. Unset with policy full: 1e-4 (the paper, 7B: 3e-7)."""
     beta: float = Field(default=0.02, ge=0)
     """Weight of the KL penalty to the model the round started from (the paper: 0.05)."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises linearly to its value, before it falls."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest Euclidean norm of a step's gradients; longer ones are scaled down to it."""
     gamma: float = Field(default=0.01, ge=0)
     """Added to the variance in the Thurstone probability."""
     normalise: CliImplicitFlag[bool] = True
     """Divide advantages by their group's standard deviation, as the paper does."""
-    clip_low: float = Field(default=0.2, gt=0, lt=1)
-    """Lower clip: ratio ≥ 1 − clip_low."""
+    cut_off: Literal["lowest", "masked"] = "lowest"
+    """Answers that the token limit ends before they have a score: the lowest reward, as unreadable ones, so that the
+    policy learns to end them; or masked, so that they take no part in the step (DAPO's overlong filtering), for a limit
+    that good answers reach too."""
+    loss: Literal["dapo", "gspo", "cispo", "sapo"] = "dapo"
+    """Loss: the clip of DAPO (arXiv 2503.14476), one ratio an answer (GSPO, 2507.18071), a clipped weight on every token
+    (CISPO, 2506.13585), or a soft gate (SAPO, 2511.20347)."""
+    clip_low: float = Field(default=0.2, gt=0, le=1)
+    """Lower clip: ratio ≥ 1 − clip_low. Unset with loss gspo 0.0003, with cispo 1. SAPO clips nothing."""
     clip_high: float = Field(default=0.28, gt=0)
-    """Upper clip: ratio ≤ 1 + clip_high."""
+    """Upper clip: ratio ≤ 1 + clip_high. Unset with loss gspo 0.0004, with cispo 4."""
     truncation: float = Field(default=2.0, ge=1)
-    """Largest weight of a token by its probability ratio (truncated importance sampling)."""
+    """Losses dapo and gspo: largest weight of a token by its probability ratio (truncated importance sampling)."""
     overlap: CliImplicitFlag[bool] = True
     """Sample the next step's scores while this one updates, from the policy one step behind. Without: strictly
     on-policy, but slower."""
@@ -134,6 +145,13 @@ class TrainingSettings(BaseSettings):
         """An adapter takes about ten times the rate of all weights."""
         return {"learning_rate": 1e-4, **given} if given.get("policy") == "full" else given
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clip_by_loss(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The ratio of a whole answer differs far less from 1 than that of a token; CISPO bounds a weight only."""
+        clips = {"gspo": {"clip_low": 3e-4, "clip_high": 4e-4}, "cispo": {"clip_low": 1.0, "clip_high": 4.0}}
+        return {**clips.get(given.get("loss", ""), {}), **given}
+
 
 class GateSettings(BaseSettings):
     """Limits of the votes, of the gate, of the check after a promotion, and of the collapse watch."""
@@ -169,6 +187,9 @@ class GateSettings(BaseSettings):
 
     collapse_window: Count = 5
     """Collapse watch: number of steps whose mean is compared with the limits below."""
+    collapse_skipped: Count = 3
+    """Collapse watch: steps in a row whose loss or gradients are not finite, at which the round stops. Such a step is
+    skipped: it moves no weight."""
     collapse_entropy: float = Field(default=0.02, ge=0)
     """Collapse watch: smallest entropy of the answers, in nats a token. The demo's healthy rounds: 0.3 at least."""
     collapse_spread: float = Field(default=0.01, ge=0)
@@ -176,7 +197,8 @@ class GateSettings(BaseSettings):
     collapse_constant: Share = 0.9
     """Collapse watch: largest share of images whose answers are all equal."""
     collapse_unreadable: Share = 0.5
-    """Collapse watch: largest share of unreadable answers. The demo's healthy rounds: 9 % at most."""
+    """Collapse watch: largest share of answers without a score, unreadable or cut off. The demo's healthy rounds: 9 % at
+    most."""
     collapse_kl: float = Field(default=3, ge=0)
     """Collapse watch: largest KL divergence from the model the round started from, in nats a token. The demo's healthy
     rounds reach 1.2."""

@@ -83,7 +83,10 @@ def train(
 def _summary(metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return ""
-    return f"reward {metrics['reward']:z.3f}  KL {metrics['kl']:z.3f}  unreadable {metrics['unreadable']:.1%}"
+    kl = "–" if metrics["kl"] is None else f"{metrics['kl']:z.3f}"
+    said = f"reward {metrics['reward']:z.3f}  KL {kl}  unreadable {metrics['unreadable']:.1%}"
+    cut = f"  cut off {metrics['cut_off']:.1%}" if metrics["cut_off"] else ""
+    return said + cut + ("  skipped: not finite" if metrics["skipped"] else "")
 
 
 def _mean_scores(context: RoundContext, images: Pool, training: Sequence[Group]) -> dict[str, float]:

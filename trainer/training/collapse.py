@@ -12,23 +12,23 @@ from collections.abc import Mapping, Sequence
 from trainer.errors import Collapsed, NothingToLearn
 from trainer.settings.evolve import EvolveSettings
 
+Row = Mapping[str, float | None]
+"""A line of `steps.jsonl`."""
 
-def check(rows: Sequence[Mapping[str, float]], settings: EvolveSettings) -> None:
-    """Checks the last `collapse_window` rows, oldest first; there is at least one.
+
+def check(rows: Sequence[Row], settings: EvolveSettings) -> None:
+    """Checks the last `collapse_window` rows, oldest first.
 
     Raises:
-        Collapsed: a mean over the window has passed its limit, or a metric of the last step is not finite.
+        Collapsed: a mean over the window has passed its limit.
     """
-    for name, value in rows[-1].items():
-        if not math.isfinite(value):
-            raise Collapsed(f"training collapsed at step {rows[-1]['step']}: {name} is not finite; {_ADVICE}")
     window = rows[-settings.collapse_window :]
     if len(window) < settings.collapse_window:
         return
     passed = [
         _SENTENCES[name].format(mean, limit)
         for name, limit, low_is_bad in _limits(settings)
-        if _is_past(mean := sum(row[name] for row in window) / len(window), limit, low_is_bad)
+        if _is_past(mean := _mean(window, name), limit, low_is_bad)
     ]
     if passed:
         raise Collapsed(
@@ -36,16 +36,34 @@ def check(rows: Sequence[Mapping[str, float]], settings: EvolveSettings) -> None
         )
 
 
-def check_informative(rows: Sequence[Mapping[str, float]]) -> None:
+def check_skipped(rows: Sequence[Row], limit: int) -> None:
+    """Raises Collapsed if the last `limit` steps were skipped."""
+    last = rows[-limit:]
+    if len(last) == limit and all(row.get("skipped") for row in last):
+        raise Collapsed(
+            f"training collapsed at step {rows[-1]['step']}: loss or gradients of {limit} steps in a row were not finite "
+            f"(--collapse-skipped); {_ADVICE}, or with --dtype float32"
+        )
+
+
+def check_informative(rows: Sequence[Row]) -> None:
     """Raises NothingToLearn if in all steps the answers about each image earned equal rewards: no weight moved."""
     if any(row["informative"] for row in rows):
         return
-    constant, unreadable = (sum(row[name] for row in rows) / len(rows) for name in ("constant", "unreadable"))
+    constant, unreadable, cut = (_mean(rows, name) for name in ("constant", "unreadable", "cut_off"))
     raise NothingToLearn(
         f"nothing to learn from: in all {len(rows)} steps the answers about an image earn one reward; {constant:.0%} "
-        f"of the images get one answer every time, {unreadable:.0%} of the answers are unreadable; begin a new run "
-        "from a --base whose answers vary and are readable, or with more --samples"
+        f"of the images get one answer every time, {unreadable:.0%} of the answers are unreadable and {cut:.0%} cut off "
+        "by the token limit; begin a new run from a --base whose answers vary and are readable, or with more --samples"
     )
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    """Over the steps that have the figure: a skipped step may lack it. NaN, which passes no limit, without any."""
+    if name == "no_score":
+        return _mean(rows, "unreadable") + _mean(rows, "cut_off")
+    known = [value for row in rows if (value := row.get(name, 0.0)) is not None]
+    return sum(known) / len(known) if known else math.nan
 
 
 _ADVICE = "begin a new run with a lower --learning-rate or a larger --beta"
@@ -53,7 +71,7 @@ _SENTENCES = {
     "entropy": "the answers' entropy is {:.3f} nats a token (limit {:.3f})",
     "score_spread": "the images' mean scores spread by {:.3f} (limit {:.3f})",
     "constant": "{:.0%} of the images got the same answer every time (limit {:.0%})",
-    "unreadable": "{:.0%} of the answers are unreadable (limit {:.0%})",
+    "no_score": "{:.0%} of the answers are unreadable or cut off (limit {:.0%})",
     "kl": "the KL divergence from the first model is {:z.2f} nats a token (limit {:.2f})",
 }
 
@@ -64,7 +82,7 @@ def _limits(settings: EvolveSettings) -> list[tuple[str, float, bool]]:
         ("entropy", settings.collapse_entropy, True),
         ("score_spread", settings.collapse_spread, True),
         ("constant", settings.collapse_constant, False),
-        ("unreadable", settings.collapse_unreadable, False),
+        ("no_score", settings.collapse_unreadable, False),
         ("kl", settings.collapse_kl, False),
     ]
 

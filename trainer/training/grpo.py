@@ -1,39 +1,30 @@
-"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image.
-
-The ratio is that of the policy being trained to the one that sampled, by the engine's own log-probabilities. It
-corrects both for what the policy has learned since (one step, when rollouts overlap updates) and for numerical
-differences between engine and torch: it is an importance weight inside a trust region (PPO, arXiv 1707.06347). The
-trust region is open on one side: a token that became likelier although its answer was worse than the others may have
-any ratio. There the ratio is truncated at C (truncated importance sampling: Ionides 2008; for GRPO with a separate
-engine Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
-"""
+"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image: one of `losses`, with a KL
+penalty to the model at the start of the round."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from trainer.training.losses import Loss, lengths
 
-@dataclass(frozen=True, slots=True)
-class Clipping:
-    """Bounds of the probability ratio: a trust region of 1 - low to 1 + high (DAPO's, arXiv 2503.14476), and C."""
-
-    low: float = 0.2
-    high: float = 0.28
-    truncation: float = 2.0
+KL_LIMIT = 5.0
+"""Nats by which the reference may prefer a token before its penalty goes on along the tangent. The pull back to the
+reference then stays, at e^5: unlimited, one token 16 nats away outweighs the whole step by 10^5."""
 
 
 class GroupLoss(NamedTuple):
-    """The loss of some groups and its metrics. All are sums over tokens but `ratio_max`, all detached but `loss`."""
+    """The loss of some groups and its metrics, all detached but `loss`."""
 
     loss: Tensor
+    """A sum over tokens; over answers if the loss is `by_answer`."""
     kl: Tensor
     clipped: Tensor
     truncated: Tensor
     ratio: Tensor
+    """Sums over tokens, up to here."""
     ratio_max: Tensor
 
 
@@ -45,29 +36,32 @@ def group_loss(
     mask: Tensor,
     *,
     beta: float,
-    clipping: Clipping,
+    loss: Loss,
 ) -> GroupLoss:
-    """-sum over tokens of w min(ratio a, clip(ratio) a) - beta KL, to be divided by the batch's token count.
-
-    w = min(1, C / ratio), without gradient: a truncated token has the weight of one of ratio C.
+    """-sum over tokens of objective - beta KL, to be divided by the batch's token count; of a loss by answer the sum of
+    each answer's mean, to be divided by the batch's number of answers.
 
     Args:
         policy: (N, K, T) log-probabilities of the sampled tokens under the policy being trained.
         rollout: (N, K, T) the same under the policy that sampled them, as the engine reported.
         reference: (N, K, T) the same under the frozen initial model; None leaves the KL penalty out.
         advantages: (N, K) one for each answer.
-        mask: (N, K, T) 1 for answer tokens, 0 for padding.
-        beta: weight of the KL penalty to the reference (the k3 estimator, r - log r - 1 with r = ref / policy).
-        clipping: the bounds of the ratio.
+        mask: (N, K, T) 1 for answer tokens, 0 for padding and for answers that take no part.
+        beta: weight of the KL penalty to the reference (see `k3`).
+        loss: the objective.
     """
-    ratio = torch.exp(policy - rollout)
-    weight = advantages[..., None]
-    clipped = ratio.clamp(1 - clipping.low, 1 + clipping.high)
-    surrogate = torch.minimum(ratio * weight, clipped * weight)
-    truncation = (clipping.truncation / ratio.detach()).clamp(max=1)
-    r = torch.zeros_like(policy) if reference is None else reference - policy
-    kl = torch.exp(r) - r - 1
-    loss = -((truncation * surrogate - beta * kl) * mask).sum()
+    objective = loss(policy, rollout, advantages[..., None], mask)
+    kl = torch.zeros_like(policy) if reference is None else k3(reference - policy)
+    weight = mask / lengths(mask) if loss.by_answer else mask
+    total = -((objective.value - beta * kl) * weight).sum()
     with torch.no_grad():
-        outside, truncated = ((ratio != clipped) * mask).sum(), ((truncation < 1) * mask).sum()
-        return GroupLoss(loss, (kl * mask).sum(), outside, truncated, (ratio * mask).sum(), (ratio * mask).max())
+        ratio = torch.exp(policy - rollout) * mask
+        kl, clipped, truncated = ((each * mask).sum() for each in (kl, objective.clipped, objective.truncated))
+        return GroupLoss(total, kl, clipped, truncated, ratio.sum(), ratio.max())
+
+
+def k3(log_ratio: Tensor) -> Tensor:
+    """The estimator r - log r - 1 of the KL divergence (Schulman 2020, "Approximating KL divergence"), with r = reference
+    / policy; beyond `KL_LIMIT` it is a straight line of the same slope."""
+    near = log_ratio.clamp(max=KL_LIMIT)
+    return torch.exp(near) * (1 + log_ratio - near) - log_ratio - 1

@@ -7,6 +7,7 @@ the number of steps done, and the next step's rollouts, because the policy that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from service.prompts import Profile
 from trainer.errors import PromptMismatch, UserError
 from trainer.files import replacing
 from trainer.settings.evolve import EvolveSettings
-from trainer.training import distributed, sharding
+from trainer.training import distributed, losses, sharding
 from trainer.training.distributed import on_all_ranks
-from trainer.training.grpo import Clipping, group_loss
+from trainer.training.grpo import group_loss
 from trainer.training.logprobs import Logprobs
 from trainer.training.passes import MOST_TOKENS, Pass, split
 from trainer.training.policy import Policy, load_policy
@@ -46,7 +47,8 @@ class Learner:
     def __init__(self, policy: Policy, settings: EvolveSettings) -> None:
         self.policy = policy
         self._settings = settings
-        self._clipping = Clipping(settings.clip_low, settings.clip_high, settings.truncation)
+        self._loss = losses.chosen(settings)
+        self._is_finite = True
         self._optimizer = torch.optim.AdamW(policy.trainable(), lr=settings.learning_rate, weight_decay=0.0)
 
     @on_all_ranks
@@ -57,40 +59,53 @@ class Learner:
         Args:
             shown: B pictures.
             rollouts: K answers to each of them.
-            advantage: (B, K).
+            advantage: (B, K); NaN for an answer that takes no part.
 
         Returns:
-            The step's metrics, means over its tokens.
+            The step's metrics, means over its tokens; the loss is the mean over its answers if it is one by answer.
 
         Raises:
             PromptMismatch: the engine saw another prompt than torch.
         """
         self._optimizer.zero_grad()
-        rows = np.flatnonzero(np.abs(advantage).max(1) > 0).tolist()
-        tokens = sum(len(completion.token_ids) for row in rows for completion in rollouts[row].completions)
+        rows = np.flatnonzero((np.abs(advantage) > 0).any(1)).tolist()
+        lengths = [
+            len(completion.token_ids)
+            for row in rows
+            for completion, own in zip(rollouts[row].completions, advantage[row], strict=True)
+            if np.isfinite(own)
+        ]
         mine = self._split(rollouts, rows[distributed.rank() :: distributed.world_size()])
         passes = [
-            self._pass(*_taken(part, shown, rollouts, advantage), weight=1 / tokens if counts else 0.0)
+            self._pass(
+                *_taken(part, shown, rollouts, advantage), tokens=sum(lengths), answers=len(lengths), counts=counts
+            )
             for part, counts in distributed.evenly(mine, spare=Pass(rows[:1], [[0]]))
         ]
         means = distributed.all_reduce_sum({name: sum(found[name] for found in passes) for name in _MEANS})
         largest = distributed.all_reduce_max(max((found["ratio_max"] for found in passes), default=0.0))
+        self._is_finite = math.isfinite(means["loss"])
         return {**means, "ratio_max": largest, "images_trained": float(len(rows))}
 
     @on_all_ranks
-    def step(self, left: float) -> float:
-        """Moves the weights along the gradients.
+    def step(self, rate: float) -> float:
+        """Moves the weights along the gradients, unless loss or gradients are not finite: such a step is skipped, and
+        nothing of it is left. All ranks decide alike, because loss and norm are those of the whole step.
 
         Args:
-            left: the share of the training still to come; the learning rate falls with it.
+            rate: the share of the learning rate.
 
         Returns:
-            The norm of the gradients, 0 if no image had any.
+            The norm of the gradients before they were clipped, 0 if no image had any; NaN or infinite if the step was
+            skipped.
         """
         for options in self._optimizer.param_groups:
-            options["lr"] = self._settings.learning_rate * left
-        norm = self.policy.gradient_norm(1.0)
-        self._optimizer.step()
+            options["lr"] = self._settings.learning_rate * rate
+        norm = self.policy.gradient_norm(self._settings.gradient_clip) if self._is_finite else math.nan
+        if math.isfinite(norm):
+            self._optimizer.step()
+        else:
+            self._optimizer.zero_grad()
         return norm
 
     @on_all_ranks
@@ -165,23 +180,34 @@ class Learner:
         return split(prompts, answers, self._settings.tokens_per_pass or MOST_TOKENS, rows)
 
     def _pass(
-        self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64], *, weight: float
+        self,
+        shown: Shown,
+        rollouts: Rollouts,
+        advantage: NDArray[np.float64],
+        *,
+        tokens: int,
+        answers: int,
+        counts: bool,
     ) -> dict[str, float]:
-        """One forward and backward pass over N images; `advantage` is (N, K), `weight` is that of each token in the
-        step's mean."""
+        """One forward and backward pass over N images; `advantage` is (N, K), `tokens` and `answers` are the numbers of
+        the whole step, and a pass that does not count has no gradients."""
         current, reference = self._logprobs(shown, rollouts, reference=self._settings.beta > 0)
+        given = torch.tensor(advantage, dtype=torch.float32, device=current.mask.device)
+        mask = current.mask * given.isfinite()[..., None]
         found = group_loss(
             current.chosen,
             _sampled_logprobs(rollouts, current.mask),
             reference and reference.chosen,
-            torch.tensor(advantage, dtype=torch.float32, device=current.mask.device),
-            current.mask,
+            given.nan_to_num(),
+            mask,
             beta=self._settings.beta,
-            clipping=self._clipping,
+            loss=self._loss,
         )
+        weight = counts / (answers if self._loss.by_answer else tokens)
         torch.autograd.backward(found.loss * weight * distributed.world_size())  # FSDP averages over the ranks
-        sums = {**found._asdict(), "entropy": current.entropy.sum()}
-        return {name: float(value.detach()) * (1 if name == "ratio_max" else weight) for name, value in sums.items()}
+        sums = {**found._asdict(), "entropy": (current.entropy * mask).sum()}
+        weights = dict.fromkeys(sums, counts / tokens) | {"loss": weight, "ratio_max": 1}
+        return {name: float(value.detach()) * weights[name] for name, value in sums.items()}
 
     def _logprobs(self, shown: Shown, rollouts: Rollouts, *, reference: bool) -> tuple[Logprobs, Logprobs | None]:
         answers = [[completion.token_ids for completion in rollout.completions] for rollout in rollouts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -23,7 +24,7 @@ from trainer.training import collapse
 from trainer.training.handover import Handover
 from trainer.training.learner import Learner, Shown
 from trainer.training.reward import Target, advantages
-from trainer.training.rollouts import SampledGroup, Sampler, sample_scores, to_scores
+from trainer.training.rollouts import SampledGroup, Sampler, cut_off, sample_scores, to_scores
 from trainer.voting.groups import Group
 
 
@@ -47,7 +48,7 @@ class OnlineStage:
         independent of timing, so that a run can be repeated.
 
         Raises:
-            Collapsed: see `collapse.check`.
+            Collapsed: see `collapse.check` and `collapse.check_skipped`.
             NothingToLearn: no answer has earned another reward than the others about its image.
             Terminated: a signal came; the steps done are in the checkpoint.
         """
@@ -66,9 +67,10 @@ class OnlineStage:
                         self._save(step, ahead)
                     raise
                 with signals_deferred():
-                    norm = self.learner.step(1 - step / len(plan))
+                    norm = self.learner.step(rate(step, len(plan), self.settings.warmup_steps))
                     ahead, seconds = following, time.monotonic() - began
                     metrics = {"step": step, **metrics, "gradient_norm": norm, "step_seconds": seconds}
+                    metrics = _finite(metrics) | {"skipped": float(not math.isfinite(norm))}
                     append_jsonl(self.folder / "steps.jsonl", [metrics])
                     if termination.came() or (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == len(plan):
                         self._save(step + 1, ahead)
@@ -83,13 +85,15 @@ class OnlineStage:
         overlaps = self.settings.overlap and step + 1 < len(plan)
         sampling = self._begin(plan, step + 1, sampler) if overlaps else None
         sampled = to_scores(rollouts.results, self.profile)
+        cut = cut_off(rollouts.results, sampled)
         reward = self.target.rewards(plan[step], sampled)
-        advantage = advantages(reward, normalise=self.settings.normalise)
+        counted = np.where(cut, np.nan, reward) if self.settings.cut_off == "masked" else reward
+        advantage = advantages(counted, normalise=self.settings.normalise)
         update = self.learner.accumulate(self._shown(plan[step]), rollouts.results, advantage)
         updated = time.monotonic()
         ahead = self._collect(sampling, plan[step + 1]) if sampling else None  # before the weights move
         metrics = {
-            **_describe(sampled, reward, advantage),
+            **_describe(sampled, cut, reward, advantage),
             **update,
             "mismatch": rollouts.mismatch,
             "rollout_seconds": rollouts.seconds,
@@ -117,6 +121,7 @@ class OnlineStage:
         if rows := list(read_jsonl(self.folder / "steps.jsonl")):
             if len(rows) >= min(self.settings.collapse_window, steps):
                 collapse.check_informative(rows)
+            collapse.check_skipped(rows, min(self.settings.collapse_skipped, steps))
             collapse.check(rows, self.settings)
 
     def _save(self, done: int, ahead: SampledGroup | None) -> None:
@@ -131,19 +136,31 @@ class OnlineStage:
         return done, SampledGroup.model_validate(ahead) if ahead else None
 
 
+def rate(step: int, steps: int, warmup: int) -> float:
+    """The share of the learning rate at a step: it rises linearly over the `warmup` steps, then falls linearly to 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (steps - step) / (steps - warmup)
+
+
+def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
+    """With None for figures that are not finite, which JSON and plots do not know."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
 def _describe(
-    sampled: NDArray[np.float64], reward: NDArray[np.float64], advantage: NDArray[np.float64]
+    sampled: NDArray[np.float64], cut: NDArray[np.bool_], reward: NDArray[np.float64], advantage: NDArray[np.float64]
 ) -> dict[str, float]:
     """The metrics of a step's rollouts."""
     means = [float(np.nanmean(row)) for row in sampled if np.isfinite(row).any()]
     deviations = [float(np.nanstd(row)) for row in sampled if np.isfinite(row).any()]
-    judged = reward[np.isfinite(reward)]
     return {
-        "reward": float(judged.mean()) if judged.size else 0.0,
-        "unreadable": float(np.isnan(sampled).mean()),
+        "reward": float(reward.mean()),
+        "unreadable": float((np.isnan(sampled) & ~cut).mean()),
+        "cut_off": float(cut.mean()),
         "score_mean": float(np.mean(means)) if means else 0.0,
         "score_spread": float(np.std(means)) if means else 0.0,
         "sample_deviation": float(np.mean(deviations)) if deviations else 0.0,
         "constant": deviations.count(0.0) / len(deviations) if deviations else 0.0,
-        "informative": float((np.abs(advantage).max(1) > 0).mean()),
+        "informative": float((np.abs(advantage) > 0).any(1).mean()),
     }

@@ -1,8 +1,8 @@
 """The fidelity reward of EvoQuality (arXiv 2509.25787, Eq. 2-4), the reward of its ablation that regresses to the mean
 score, and the group's advantages (Eq. 5).
 
-Pure maths on numpy arrays. Unreadable answers are NaN: they have no score, are left out of every mean and variance, and
-get the lowest reward of their image's group.
+Pure maths on numpy arrays. Answers without a score are NaN: they are left out of every mean and variance, and earn 0,
+which no readable answer goes below.
 """
 
 from __future__ import annotations
@@ -19,15 +19,26 @@ from trainer.voting.groups import Group
 from trainer.voting.votes import Pair
 
 Array = NDArray[np.float64]
+UNJUDGED = float(np.sqrt(0.5))
+"""The reward of a readable answer about which the votes say nothing: the fidelity of a coin flip (Eq. 3)."""
+EPSILON = 0.01
+"""Added to a group's deviation. Rewards lie between 0 and 1, and healthy groups deviate by 0.05 to 0.3; a deviation far
+below that is noise, and must not be blown up to full advantages."""
 
 
 def thurstone(scores: Array, partner: Array, gamma: float) -> Array:
     """Eq. 2: probability that each of an image's K scores beats its partner's K scores.
 
-    `scores` and `partner` are (K,), NaN where unreadable; variances are unbiased. Returns (K,).
+    `scores` and `partner` are (K,), NaN where unreadable; variances are unbiased, that of a single score is 0. Returns
+    (K,).
     """
-    spread = np.nanvar(scores, ddof=1) + np.nanvar(partner, ddof=1) + gamma
+    spread = _variance(scores) + _variance(partner) + gamma
     return ndtr((scores - np.nanmean(partner)) / np.sqrt(spread))
+
+
+def _variance(scores: Array) -> float:
+    readable = scores[np.isfinite(scores)]
+    return float(readable.var(ddof=1)) if len(readable) > 1 else 0.0
 
 
 def fidelity(label: float, probability: Array) -> Array:
@@ -45,19 +56,18 @@ def rewards(scores: Array, labels: Array, gamma: float) -> Array:
         gamma: added to the variance in the Thurstone probability; keeps its denominator above zero.
 
     Returns:
-        (B, K). An image with fewer than two readable scores is nobody's partner; it, and an image left without
-        partners, has NaN rewards and takes no part in the update.
+        (B, K), from 0 to 1: 0 for an unreadable answer. An image with fewer than two readable scores is nobody's
+        partner. The readable answers about an image without partners earn `UNJUDGED`: they differ from its unreadable
+        ones alone.
     """
-    usable = np.isfinite(scores).sum(1) >= 2
-    result = np.full(scores.shape, np.nan)
-    for i in np.flatnonzero(usable):
-        partners = np.flatnonzero(usable & np.isfinite(labels[i]))
-        if len(partners) == 0:
-            continue
-        per_partner = [fidelity(labels[i, j], thurstone(scores[i], scores[j], gamma)) for j in partners]
-        reward = np.mean(per_partner, axis=0)
-        result[i] = np.where(np.isfinite(scores[i]), reward, np.nanmin(reward))
-    return result
+    partners = np.isfinite(labels) & (np.isfinite(scores).sum(1) >= 2)
+    judged = [
+        np.mean([fidelity(labels[i, j], thurstone(own, scores[j], gamma)) for j in np.flatnonzero(partners[i])], axis=0)
+        if partners[i].any() and np.isfinite(own).any()
+        else np.full(own.shape, UNJUDGED)
+        for i, own in enumerate(scores)
+    ]
+    return np.where(np.isfinite(scores), judged, 0.0)
 
 
 def regression_rewards(scores: Array, targets: Array) -> Array:
@@ -70,24 +80,27 @@ def regression_rewards(scores: Array, targets: Array) -> Array:
         targets: (B,) pseudo-scores, the mean of each image's own K scores; NaN where none was readable.
 
     Returns:
-        (B, K). An image without a target or a readable score has NaN rewards and takes no part in the update.
+        (B, K), from 0 to 1: 0 for an unreadable answer, `UNJUDGED` for the readable ones of an image without a target.
     """
-    reward = 1 - np.abs(scores - targets[:, None]) / 4
-    readable = np.isfinite(reward)
-    lowest = np.where(readable, reward, np.inf).min(1, keepdims=True)
-    return np.where(readable.any(1, keepdims=True), np.where(readable, reward, lowest), np.nan)
+    near = 1 - np.abs(scores - targets[:, None]) / 4
+    return np.where(np.isfinite(scores), np.where(np.isfinite(near), near, UNJUDGED), 0.0)
 
 
 def advantages(rewards: Array, *, normalise: bool = True) -> Array:
-    """Eq. 5: each reward minus its group's mean, over the group's standard deviation if `normalise`.
+    """Eq. 5: each reward minus its group's mean, over the group's standard deviation plus `EPSILON` if `normalise`.
 
-    Groups without spread or without rewards get zeros: they carry no signal. (B, K) -> (B, K).
+    A NaN reward is that of a masked answer: it has no say in its group's mean and deviation, and its advantage is NaN.
+    Groups without spread get zeros: they carry no signal. (B, K) -> (B, K).
     """
-    centred = rewards - rewards.mean(1, keepdims=True)
-    deviation = rewards.std(1, ddof=1, keepdims=True)
-    informative = np.nan_to_num(deviation) > 1e-8
-    scaled = centred / np.where(informative, deviation, 1) if normalise else centred
-    return np.where(informative, scaled, 0.0)
+    counted = np.ma.masked_invalid(rewards)
+    centred = counted - counted.mean(1, keepdims=True)
+    deviation = np.ma.filled(counted.std(1, ddof=1, keepdims=True), 0.0)
+    scaled = centred / (deviation + EPSILON) if normalise else centred
+    return np.ma.filled(scaled * (deviation > _NO_SPREAD), np.nan)
+
+
+_NO_SPREAD = 1e-8
+"""Equal rewards deviate by no more, by rounding."""
 
 
 class Target(Protocol):

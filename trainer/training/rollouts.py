@@ -115,3 +115,9 @@ def to_scores(rollouts: Sequence[RolloutResult], profile: Profile) -> NDArray[np
     """(B, K) scores, NaN where an answer is unreadable."""
     parsed = [[parse_score(completion.text, profile) for completion in rollout.completions] for rollout in rollouts]
     return np.array([[np.nan if score is None else score for score in group] for group in parsed], dtype=np.float64)
+
+
+def cut_off(rollouts: Sequence[RolloutResult], scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(B, K) True where the token limit ended an answer before it had a score; `scores` are those of `to_scores`."""
+    ended = [[completion.finish_reason == "length" for completion in rollout.completions] for rollout in rollouts]
+    return np.array(ended) & np.isnan(scores)
