@@ -13,7 +13,8 @@ TrainerError           exit  start again
 ├── GateRefused         42   no     the candidate must not serve
 ├── Regressed           43   no     the promoted version was rolled back
 ├── Collapsed           44   no     training collapsed
-└── NothingToLearn      45   no     neither votes nor answers say what is better
+├── NothingToLearn      45   no     neither votes nor answers say what is better
+└── WrongProfile        46   no     the base answers in another format than its profile's
 
 The message is one sentence: the problem, its cause, and what to do. `trainer.cli` ends so for others too: with 2 for
 the service's UserError and for what the version store refuses, with 2 or 3 for the client's ServiceError, with 3 for
@@ -126,3 +127,11 @@ class NothingToLearn(TrainerError):
     exit_code = 45
     restart = False
     meaning = "nothing to learn from: the votes decide too few pairs, or all answers earn the same reward"
+
+
+class WrongProfile(TrainerError):
+    """The base does not answer in the format of its profile: its votes and scores would be unreadable."""
+
+    exit_code = 46
+    restart = False
+    meaning = "the base does not answer in the format of its profile; the message names the profiles that would read it"

@@ -3,6 +3,7 @@
     start.json      the version and the settings it began with
     pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
+    answers.json    the base's first answers: does it speak its profile?
     memory.json     what of a step goes into one pass, measured
     votes.jsonl     the votes on each pair, appended as they come; votes.done ends the stage; mean_scores.json for the
                     ablation that regresses to them
@@ -21,12 +22,13 @@ from dataclasses import dataclass
 
 from trainer.files import read_json
 from trainer.pool.pool import Pool
-from trainer.promotion.behaviour import Observer
+from trainer.promotion.behaviour import SAMPLES, Observer
 from trainer.reporting.trackers import Trackers
+from trainer.stages.base import check_answers
 from trainer.stages.context import RoundContext
 from trainer.stages.fit import fit_memory
 from trainer.stages.gate import GateProbe, run_gate
-from trainer.stages.offline import ask_votes, check_decided, draw_groups, draw_pool, make_variants
+from trainer.stages.offline import ask_votes, check_decided, check_gate, draw_groups, draw_pool, make_variants
 from trainer.stages.promote import promote
 from trainer.stages.start import start
 from trainer.stages.train import learning, reward_target, train
@@ -59,6 +61,7 @@ class Round(RoundContext):
             WrongVersion: somebody else promoted a version since the round began.
             Unreachable: no replica of the service answered for too long.
             NothingToLearn: the votes, or the policy's own answers, give no reward to learn from.
+            WrongProfile: the base does not answer in the format of its profile.
         """
         images, training, observer, target = self._prepare()
         if not (self.folder / "candidate.json").exists():
@@ -84,10 +87,13 @@ class Round(RoundContext):
         images = draw_pool(self)
         training, held_back = draw_groups(self, images)
         make_variants(self, images, [*training, *held_back])
+        check_answers(self, images, [*training, *held_back])
         fit_memory(self, images, training)
         voted = held_back if self.settings.reward == "regression" else [*training, *held_back]
         votes = ask_votes(self, images, voted)
         if self.settings.reward == "fidelity":
             check_decided(self, training, votes)
-        observer = Observer(images, held_back, labels_of(votes), self.profile, self.settings.samples, self.seed)
+        check_gate(self, held_back, votes)
+        samples = min(SAMPLES, self.settings.samples)
+        observer = Observer(images, held_back, labels_of(votes), self.profile, samples, self.seed)
         return images, training, observer, reward_target(self, images, training, votes)

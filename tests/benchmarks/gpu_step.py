@@ -48,8 +48,8 @@ from tests.benchmarks.train.passes import (
     step_flops,
 )
 from trainer.training.grpo import group_loss
-from trainer.training.losses import Dapo
 from trainer.training.logprobs import AnswerLogprobs
+from trainer.training.losses import Dapo
 from trainer.training.policy import LANGUAGE_LINEAR
 
 RANK, BETA = 32, 0.05

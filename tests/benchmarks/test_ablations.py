@@ -177,12 +177,13 @@ def test_the_time_left_is_estimated_from_the_same_arm_where_one_is_done(study: P
 
 
 def test_the_gate_stops_nothing_but_its_opinion_is_kept(study: Path) -> None:
-    before = Behaviour(unreadable=0.02, agreement=0.9, mean=3, spread=0.7)
-    after = Behaviour(unreadable=0.5, agreement=0.4, mean=1.5, spread=1.9)
+    before = Behaviour(unreadable=0.02, agreement=1.0, mean=3, spread=0.7, scores={"a": 3.2, "b": 2.8, "c": 3})
+    after = Behaviour(unreadable=0.5, agreement=0.0, mean=1.5, spread=1.9, scores={"a": 1.2, "b": 1.8, "c": 1.5})
+    decided = {("a", "b"): 1.0, ("a", "c"): 1.0, ("c", "b"): 1.0}
     settings = Trial(study, ARMS["default"], 0).settings(1, SCALE, "x")
-    verdict = criteria.judge(before, after, settings)
+    verdict = criteria.judge(before, after, decided, settings)
     assert verdict.passed
-    found = gate_opinion(verdict.as_dict())
+    found = gate_opinion(verdict.as_dict(), decided)
     assert not found["passed"]
     assert len(found["reasons"]) == 4
 

@@ -32,7 +32,7 @@ def main(folder: Path, name: str, other: str, kinds: list[str], dtype: str = "fl
 
 
 def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
-    """Two steps, a checkpoint, a step that is not finite, a third step; then the third step again from the `other` run's
+    """Two steps, a checkpoint, a step that is not finite, a third step; then the third again from the `other` run's
     checkpoint if there is one. Leaves <kind>-<name>.pt, -end.pt and -resumed.pt, what was handed over, and the steps'
     metrics."""
     begun = folder / "checkpoint", PLAIN, settings(folder, kind, dtype), 0, ENGINE

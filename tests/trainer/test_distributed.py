@@ -1,5 +1,5 @@
-"""Two processes under torchrun (gloo, on CPU) against one: the same steps, of which one is skipped because one process's
-image is not finite, and each resumes what the other saved."""
+"""Two processes under torchrun (gloo, on CPU) against one: the same steps, one of them skipped because the image of one
+process is not finite, and each resumes what the other saved."""
 
 from __future__ import annotations
 

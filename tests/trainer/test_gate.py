@@ -15,15 +15,27 @@ from tests.trainer.brightness import LEVELS, brightness
 from tests.trainer.replicas import Replicas
 from trainer.cli import app
 from trainer.promotion import criteria
+from trainer.promotion.agreement import change
 from trainer.promotion.behaviour import Behaviour, behaviour
 from trainer.promotion.probe import Probe
 from trainer.settings.evolve import EvolveSettings
 from trainer.training.rollouts import Served
 
-BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5, position_bias=-0.05)
-BETTER = Behaviour(
-    unreadable=0.0, agreement=0.80, mean=3.2, spread=0.6, position_bias=0.04, scores={"a": 2.6, "b": 3.8}
-)
+DECIDED = {(f"a{number}", f"b{number}"): 1.0 for number in range(100)}
+"""The votes prefer a picture a to a picture b in all of a hundred pairs."""
+
+
+def scores(agreement: float, shift: float = 0.0) -> dict[str, float]:
+    """Scores that order a share of the pairs as voted, the last ones, with little distance."""
+    found: dict[str, float] = {}
+    for number, (one, other) in enumerate(DECIDED):
+        low, high = (other, one) if number >= round(100 * (1 - agreement)) else (one, other)
+        found |= {low: 2.9 + shift, high: 3.1 + shift}
+    return found
+
+
+BEFORE = Behaviour(unreadable=0.01, agreement=0.70, mean=3.0, spread=0.5, position_bias=-0.05, scores=scores(0.7))
+BETTER = Behaviour(unreadable=0.0, agreement=0.80, mean=3.2, spread=0.6, position_bias=0.04, scores=scores(0.8))
 
 
 @pytest.fixture
@@ -32,14 +44,24 @@ def settings(tmp_path: Path) -> EvolveSettings:
 
 
 def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: EvolveSettings) -> None:
-    assert criteria.judge(BEFORE, BETTER, settings).passed
+    assert criteria.judge(BEFORE, BETTER, DECIDED, settings).passed
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"unreadable": 0.07}, "7.0% of its answers are unreadable, 1.0% before"),
-        ({"agreement": 0.60}, "agree with 60.0%"),
+        (
+            {"unreadable": 0.07, "cut_off": 0.04},
+            "7.0% of its answers are unreadable, 1.0% before (cut off by the token ",
+        ),
+        (
+            {"scores": scores(0.6)},
+            "agree with 60.0% of the votes on 100 pairs, 70.0% before: the change of -10.0% (68% ",
+        ),
+        (
+            {"scores": {}},
+            "nothing shows that it learnt: 100 of the held-back pairs are decided by the votes, and it can ",
+        ),
         ({"spread": 0.1}, "collapsed"),
         ({"spread": 1.75}, "widened"),
         ({"mean": 1.9}, "moved by -1.10"),
@@ -50,7 +72,7 @@ def test_a_candidate_that_agrees_better_with_the_votes_may_serve(settings: Evolv
 def test_a_worse_candidate_is_refused_with_the_reason(
     settings: EvolveSettings, change: dict[str, float], reason: str
 ) -> None:
-    verdict = criteria.judge(BEFORE, replace(BETTER, **change), settings)
+    verdict = criteria.judge(BEFORE, replace(BETTER, **change), DECIDED, settings)
     assert not verdict.passed
     assert len(verdict.reasons) == 1
     assert reason in verdict.reasons[0]
@@ -58,7 +80,7 @@ def test_a_worse_candidate_is_refused_with_the_reason(
 
 def test_a_candidate_may_be_what_its_version_was(settings: EvolveSettings) -> None:
     before, after = replace(BEFORE, unreadable=0.2, spread=1.8), replace(BETTER, unreadable=0.21, spread=1.8)
-    assert criteria.judge(before, after, settings).passed
+    assert criteria.judge(before, after, DECIDED, settings).passed
 
 
 def test_weights_that_are_no_numbers_are_refused(settings: EvolveSettings) -> None:
@@ -72,18 +94,44 @@ def test_the_probes_correlation_must_not_fall_far(settings: EvolveSettings, afte
 
 
 def test_a_promoted_version_that_is_what_the_gate_saw_stays(settings: EvolveSettings) -> None:
-    assert criteria.regressions(BETTER, replace(BETTER, scores={"a": 2.7, "b": 3.7}, agreement=0.79), settings) == []
+    assert criteria.regressions(BETTER, replace(BETTER, scores=scores(0.79, 0.1)), DECIDED, settings) == []
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"scores": {"a": 2.9, "b": 3.5}}, "differ from those at the gate by 0.30"), ({"agreement": 0.7}, "70.0%")],
+    [({"scores": scores(0.8, 0.3)}, "differ from those at the gate by 0.30"), ({"scores": scores(0.7)}, "70.0%")],
 )
 def test_a_promoted_version_that_differs_from_what_the_gate_saw_has_regressed(
     settings: EvolveSettings, change: dict[str, Any], reason: str
 ) -> None:
-    (found,) = criteria.regressions(BETTER, replace(BETTER, **change), settings)
+    (found,) = criteria.regressions(BETTER, replace(BETTER, **change), DECIDED, settings)
     assert reason in found
+
+
+@pytest.mark.parametrize("loss", [0.05, 1.0])
+def test_without_a_decided_pair_nothing_was_learnt_and_nothing_is_promoted(
+    settings: EvolveSettings, loss: float
+) -> None:
+    settings.gate_agreement_loss = loss
+    verdict = criteria.judge(replace(BEFORE, agreement=0.0), replace(BETTER, agreement=0.0), {}, settings)
+    assert verdict.reasons[0].startswith("nothing shows that it learnt: 0 of the held-back pairs are decided")
+
+
+def test_a_loss_that_chance_explains_is_refused_only_where_it_may_be_a_large_one(settings: EvolveSettings) -> None:
+    after = replace(BETTER, scores=scores(0.69))
+    assert criteria.judge(BEFORE, after, DECIDED, settings).passed
+    settings.gate_agreement_loss = 0.015
+    assert not criteria.judge(BEFORE, after, DECIDED, settings).passed
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap_where_no_two_pairs_share_a_picture() -> None:
+    found = change(scores(0.7), scores(0.85), DECIDED)
+    assert found is not None
+    draws = np.random.default_rng(0).binomial(100, 0.15, 20_000) / 100
+    low, high = np.quantile(draws, [0.16, 0.84])
+    wide = 3**0.5  # a pair counts as often as both its pictures were drawn
+    assert (found.before, found.after) == (0.7, 0.85)
+    assert found.interval.high - found.interval.low == pytest.approx(wide * (high - low), rel=0.15)
 
 
 def test_agreement_counts_decided_pairs_and_halves_tied_scores() -> None:

@@ -60,8 +60,14 @@ ORDER = (
     "demo",
 )
 """Packages and top-level modules: each may import those before it."""
-UPWARD = {("promotion.probe", "evaluation"), ("reporting.rounds", "evaluation")}
-"""The exceptions: the gate's probe reads labelled benchmarks, and a round's report counts cycles among its votes."""
+UPWARD = {
+    ("promotion.agreement", "evaluation"),
+    ("promotion.criteria", "evaluation"),
+    ("promotion.probe", "evaluation"),
+    ("reporting.rounds", "evaluation"),
+}
+"""The exceptions: the gate takes its intervals from the bootstrap and its probe reads labelled benchmarks, and a round's
+report counts cycles among its votes."""
 KNOW_THE_TRUTH = (
     "demo.audit",
     "demo.benchmarks",

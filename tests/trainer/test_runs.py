@@ -27,6 +27,11 @@ Evolve = Callable[..., tuple[int, str]]
 SMALL = {"groups": 3, "group_size": 3, "held_back_groups": 1, "variants": 2, "rounds": 1}
 
 
+def in_words(score: str, vote: str = "0") -> Callable[..., str]:
+    """An engine's answer, by the task."""
+    return lambda prompt, *_: score if prompt.task == "score" else vote
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Twelve pictures, each brighter than the one before."""
@@ -134,7 +139,7 @@ def test_a_refusal_of_the_version_that_serves_changes_no_file_of_the_run(
 def test_more_rounds_go_on_from_those_that_are_done(
     finished: RoundContext, evolve: Evolve, photos: Path, replicas: Replicas
 ) -> None:
-    replicas.worlds[0].engine.answer = lambda *_: "0"  # the second round ends at its votes
+    replicas.worlds[0].engine.answer = in_words("3.00", "0")  # the second round ends at its votes
     code, said = evolve(photos, rounds=2)
     assert (code, "already done" in said, "round 2: votes: done" in said) == (45, True, True)
     assert read_json(finished.settings.run / "round-2" / "start.json")["settings"]["rounds"] == 2
@@ -194,8 +199,8 @@ def test_a_pool_of_one_picture_many_times_stops_before_the_training(
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (lambda *_: "0", "0 have no readable answer; begin a new run with a --pool of more different pictures"),
-        (lambda *_: "I like both.", "no readable answer; serve the model with the --profile of the format"),
+        (in_words("3.00", "0"), "0 have no readable answer; begin a new run with a --pool of more different pictures"),
+        (in_words("3.00", "Both."), "no readable answer; serve the model with the --profile of the format"),
     ],
     ids=["always the first", "unreadable"],
 )
@@ -204,8 +209,51 @@ def test_votes_that_decide_nothing_stop_the_round_with_the_figures_and_a_fitting
 ) -> None:
     for world in replicas.worlds:
         world.engine.answer = answer
-    code, said = evolve(photos, votes_by="samples", votes=4)
+    code, said = evolve(photos, votes_by="samples", votes=4, base_unreadable=1)
     assert (code, told in said.replace("\n", " ")) == (45, True)
+
+
+THOUGHTS = "<think>The sky is a little noisy, and"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (
+            in_words(r"<think>It is sharp.</think> \boxed{3.50}"),
+            r"20 of its first 20 answers about pictures are unreadable (100%; --base-unreadable allows 50%), 0 of them cut "
+            r"off by the token limit; one says '<think>It is sharp.</think> \\boxed{3.50}'; the profile evoquality would "
+            "read 20 of them: serve the checkpoint with that --profile from a new --store, and begin a new run",
+        ),
+        (in_words("<answer>4</answer>"), "the profile visualquality-r1 would read 20 of them"),
+        (in_words(THOUGHTS), "only the profiles evoquality or visualquality-r1 have room"),
+        (in_words("It is good."), "no profile would read them (plain, evoquality, visualquality-r1)"),
+        (in_words("3.00", "The first."), "20 of its first 20 answers about pairs of pictures are unreadable"),
+    ],
+    ids=["boxed", "answer tags", "thoughts", "words", "only votes"],
+)
+def test_a_base_that_does_not_speak_its_profile_stops_before_the_votes_with_the_profiles_that_would_read_it(
+    evolve: Evolve, replicas: Replicas, photos: Path, tmp_path: Path, answer: Callable[..., str], told: str
+) -> None:
+    engine = replicas.worlds[0].engine
+    engine.answer = answer
+    for _ in range(2):  # when it is started again, too
+        code, said = evolve(photos, groups=9)
+        assert (code, told in said.replace("\n", " ")) == (46, True), said
+    folder = tmp_path / "run" / "round-1"
+    assert len(read_json(folder / "answers.json")) == 40
+    assert not (folder / "votes.jsonl").exists()
+
+
+def test_a_base_that_speaks_its_profile_most_of_the_time_goes_on(
+    evolve: Evolve, replicas: Replicas, photos: Path
+) -> None:
+    count = iter(range(10_000))
+    for world in replicas.worlds:
+        plain = world.engine.answer
+        world.engine.answer = lambda *given, plain=plain: "no" if next(count) % 3 == 0 else plain(*given)
+    code, said = evolve(photos, least_decided=1)
+    assert code == 45, said
 
 
 def test_too_few_decided_pairs_stop_the_round_and_the_least_is_a_setting(evolve: Evolve, photos: Path) -> None:

@@ -37,7 +37,7 @@ from trainer.settings.protocol import Protocol
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64
-SCALE = ("--groups=60", "--samples=12")
+SCALE = ("--groups=60", "--held-back-groups=12", "--samples=12")
 """For about ten minutes on two cores; the trainer's defaults are larger."""
 CONSOLE = Console()
 

@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from evoquality import ServiceError
-from trainer.errors import NothingToLearn, Occupied, RankLost, Unreachable, UserError, WrongVersion
+from trainer.errors import NothingToLearn, Occupied, RankLost, Unreachable, UserError, WrongProfile, WrongVersion
 from trainer.evaluation.benchmarks.load import load
 from trainer.pool.sources import Sources
 from trainer.pricing.rehearsal import Rates, rehearse
@@ -81,7 +81,7 @@ def price(settings: EvolveSettings) -> Price | None:
         rates = distributed.run_on_main(settings.device, settings.dtype, partial(rehearse, settings, sources))
     except RankLost:  # rank 0 could not measure, and says why
         return None
-    except (NothingToLearn, Occupied, Unreachable, WrongVersion, UserError, ServiceError) as error:
+    except (NothingToLearn, Occupied, Unreachable, WrongProfile, WrongVersion, UserError, ServiceError) as error:
         found = counts(settings, *count(sources, _COUNTING_S), exact=settings.votes_by == "exact", probed=probed)
         return Price(settings.rounds, _lines(found), unmeasured=str(error) or type(error).__name__)
     if rates is None:

@@ -56,7 +56,7 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
     """Runs a few groups through a round up to the candidate, twice: the second time all caches are warm.
 
     Raises:
-        Unreachable, ServiceError, WrongVersion, UserError: as a round does.
+        Unreachable, ServiceError, WrongProfile, WrongVersion, UserError: as a round does.
         Occupied: another trainer is at work on the store.
     """
     with TemporaryDirectory(prefix="evoquality-dry-run-") as folder:

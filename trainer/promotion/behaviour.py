@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from math import comb
@@ -16,11 +16,13 @@ from service.answers import parse_vote
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.settings.evolve import EvolveSettings
-from trainer.training.rollouts import Served, sample_scores, to_scores
+from trainer.training.rollouts import Served, cut_off, sample_scores, to_scores
 from trainer.voting.groups import Group
 from trainer.voting.votes import Pair
 from trainer.workers.workers import Workers
 
+SAMPLES = 8
+"""Scores sampled an image, at most: many images with a few scores each tell more than few images with many."""
 COMPARED = 48
 """Pairs compared in both orders for the position bias."""
 VOTES = 4
@@ -32,12 +34,14 @@ class Behaviour:
     """Statistics of the answers about the held-back images."""
 
     unreadable: float
-    """Share of answers without a score."""
+    """Share of answers without a score, those that the token limit cut off included."""
     agreement: float
     """Share of decided held-back pairs that the mean scores order as the votes do; a tie counts half."""
     mean: float
     spread: float
     """Standard deviation of the images' mean scores."""
+    cut_off: float = 0.0
+    """Share of answers that the token limit ended before they had a score."""
     position_bias: float = 0.0
     """Share of readable votes for the image shown first, every pair in both orders, above one half."""
     scores: dict[str, float] = field(default_factory=dict)
@@ -67,14 +71,18 @@ class Observer:
         means = {
             image: float(np.nanmean(row)) for image, row in zip(images, sampled, strict=True) if np.isfinite(row).any()
         }
-        return behaviour(sampled, means, self._pairs(), self.labels, self._votes_by_place(served, workers))
+        cut = float(cut_off(answers, sampled).mean())
+        votes = self._votes_by_place(served, workers)
+        return behaviour(sampled, means, _pairs(self.groups), self.labels, votes, cut_off=cut)
 
-    def _pairs(self) -> list[Pair]:
-        return [pair for group in self.groups for pair in combinations(group, 2)]
+    @property
+    def decided(self) -> dict[Pair, float]:
+        """The labels of the pairs that the votes decide."""
+        return decided(self.groups, self.labels)
 
     def _votes_by_place(self, served: Served, workers: Workers) -> list[int]:
         """Readable votes: 0 for the image shown first, 1 for the other."""
-        pairs = self._pairs()[:COMPARED]
+        pairs = _pairs(self.groups)[:COMPARED]
         orders = [order for one, other in pairs for order in ([one, other], [other, one])]
         prompts = [
             RolloutPrompt(task="compare", images=order, samples=VOTES, seed=(self.seed + 17 * number) % 2**31)
@@ -87,11 +95,20 @@ class Observer:
         return [vote for vote in votes if vote is not None]
 
 
+def decided(groups: Sequence[Group], labels: Mapping[Pair, float]) -> dict[Pair, float]:
+    """The labels of the groups' pairs that the votes decide."""
+    return {pair: labels[pair] for pair in _pairs(groups) if labels.get(pair, 0.5) != 0.5}
+
+
+def _pairs(groups: Sequence[Group]) -> list[Pair]:
+    return [pair for group in groups for pair in combinations(group, 2)]
+
+
 def answers_of_one_look(s: EvolveSettings, images: int) -> int:
     """The number of answers that `Observer.observe` asks for, in a round of `images` images: scores of the held-back
     ones, and votes on some pairs in both orders."""
     compared = min(COMPARED, s.held_back_groups * comb(s.group_size, 2))
-    return min(images, s.held_back_groups * s.group_size) * s.samples + 2 * VOTES * compared
+    return min(images, s.held_back_groups * s.group_size) * min(s.samples, SAMPLES) + 2 * VOTES * compared
 
 
 def behaviour(
@@ -100,6 +117,8 @@ def behaviour(
     pairs: Sequence[Pair],
     labels: dict[Pair, float],
     votes_by_place: Sequence[int],
+    *,
+    cut_off: float = 0.0,
 ) -> Behaviour:
     """From (B, K) sampled scores, the readable images' means, and votes that are 0 for the image shown first."""
     agreed = [
@@ -113,6 +132,7 @@ def behaviour(
         agreement=float(np.mean(agreed)) if agreed else 0.0,
         mean=float(np.mean(values)),
         spread=float(np.std(values)),
+        cut_off=cut_off,
         position_bias=0.5 - float(np.mean(votes_by_place)) if votes_by_place else 0.0,
         scores=means,
     )

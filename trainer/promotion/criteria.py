@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trainer.evaluation.bootstrap import Interval
+from trainer.promotion.agreement import LEVEL, change
 from trainer.promotion.behaviour import Behaviour
 from trainer.settings.evolve import EvolveSettings
+from trainer.voting.votes import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class Criterion:
     passed: bool
     reason: str
     """The failure, in words."""
+    interval: Interval | None = None
+    """Of `after`, if that is an estimate whose interval must be within the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,10 @@ class Verdict:
         return {"passed": self.passed, **asdict(self), "reasons": self.reasons}
 
 
-def judge(before: Behaviour, after: Behaviour, settings: EvolveSettings) -> Verdict:
-    """Compares the candidate with the version it came from."""
-    return Verdict(before, after, [finite_weights(True), *_criteria(before, after, settings)])
+def judge(before: Behaviour, after: Behaviour, decided: Mapping[Pair, float], settings: EvolveSettings) -> Verdict:
+    """Compares the candidate with the version it came from; `decided` are the labels of the held-back pairs that the
+    votes decide."""
+    return Verdict(before, after, [finite_weights(True), *_criteria(before, after, decided, settings)])
 
 
 def finite_weights(finite: bool) -> Criterion:
@@ -64,9 +71,11 @@ def probe(before: float, after: float, settings: EvolveSettings) -> Criterion:
     return Criterion("SRCC on the probe", before, after, limit, after >= limit, reason)
 
 
-def regressions(gated: Behaviour, promoted: Behaviour, settings: EvolveSettings) -> list[str]:
+def regressions(
+    gated: Behaviour, promoted: Behaviour, decided: Mapping[Pair, float], settings: EvolveSettings
+) -> list[str]:
     """Differences between the promoted version and the gate's observation; empty if there are none."""
-    reasons = [criterion.reason for criterion in _criteria(gated, promoted, settings) if not criterion.passed]
+    reasons = [each.reason for each in _criteria(gated, promoted, decided, settings) if not each.passed]
     apart = _apart(gated, promoted)
     if apart > settings.regression_drift:
         reasons.append(f"its scores of the held-back images differ from those at the gate by {apart:.2f} in the mean")
@@ -79,9 +88,35 @@ def _apart(one: Behaviour, other: Behaviour) -> float:
     return sum(abs(one.scores[image] - other.scores[image]) for image in both) / max(1, len(both))
 
 
-def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Criterion]:
+def _agreement(
+    before: Behaviour, after: Behaviour, decided: Mapping[Pair, float], s: EvolveSettings
+) -> list[Criterion]:
+    """The loss of agreement must be shown to be small: without a decided pair nothing is shown."""
+    found = change(before.scores, after.scores, decided)
+    shown = Criterion(
+        "decided held-back pairs",
+        len(decided),
+        found.pairs if found else 0,
+        1,
+        found is not None,
+        f"nothing shows that it learnt: {len(decided)} of the held-back pairs are decided by the votes, and it can score "
+        "both images of none",
+    )
+    if found is None:
+        return [shown]
+    low, high = found.interval
+    reason = (
+        f"its scores agree with {found.after:.1%} of the votes on {found.pairs:,} pairs, {found.before:.1%} before: the "
+        f"change of {found.after - found.before:+z.1%} ({LEVEL:.0%} interval {low:+z.1%} to {high:+z.1%}) may be a loss "
+        f"of more than {s.gate_agreement_loss:.1%} (--gate-agreement-loss; more --held-back-groups narrow the interval)"
+    )
+    limit, of_after = found.before - s.gate_agreement_loss, Interval(found.before + low, found.before + high)
+    passed = low >= -s.gate_agreement_loss
+    return [shown, Criterion("agreement with the votes", found.before, found.after, limit, passed, reason, of_after)]
+
+
+def _criteria(before: Behaviour, after: Behaviour, decided: Mapping[Pair, float], s: EvolveSettings) -> list[Criterion]:
     unreadable = before.unreadable + s.gate_unreadable
-    agreement = before.agreement - s.gate_agreement_loss
     narrow, wide = before.spread * s.gate_spread, max(before.spread, s.gate_largest_spread)
     drift = after.mean - before.mean
     bias = abs(before.position_bias) + s.gate_position_bias
@@ -92,16 +127,10 @@ def _criteria(before: Behaviour, after: Behaviour, s: EvolveSettings) -> list[Cr
             after.unreadable,
             unreadable,
             after.unreadable <= unreadable,
-            f"{after.unreadable:.1%} of its answers are unreadable, {before.unreadable:.1%} before",
+            f"{after.unreadable:.1%} of its answers are unreadable, {before.unreadable:.1%} before (cut off by the token "
+            f"limit: {after.cut_off:.1%}, {before.cut_off:.1%} before)",
         ),
-        Criterion(
-            "agreement with the votes",
-            before.agreement,
-            after.agreement,
-            agreement,
-            after.agreement >= agreement,
-            f"its scores agree with {after.agreement:.1%} of the votes, {before.agreement:.1%} before",
-        ),
+        *_agreement(before, after, decided, s),
         Criterion(
             "smallest spread of the scores",
             before.spread,

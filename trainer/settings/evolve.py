@@ -45,8 +45,9 @@ class PoolSettings(BaseSettings):
     """Groups of images compared with each other; each is one training step an epoch."""
     group_size: int = Field(default=12, ge=2, le=64)
     """Images a group, all paired: 12 give 66 pairs. In a training step they are each other's partners."""
-    held_back_groups: int = Field(default=4, ge=1)
-    """Groups that are voted on for the gate, and not trained on."""
+    held_back_groups: int = Field(default=32, ge=1)
+    """Groups that are voted on for the gate, and not trained on. With fewer the gate cannot tell small losses from
+    chance, and refuses more candidates that are as good as the version before (tests/benchmarks/README.md#the-gate)."""
     pairs: Literal["random", "informative"] = "random"
     """Groups: at random, as in the paper, or of images that the model now scores alike. On the embedded model random
     groups gave more at equal votes (tests/benchmarks/README.md#votes)."""
@@ -99,8 +100,8 @@ class TrainingSettings(BaseSettings):
     policy learns to end them; or masked, so that they take no part in the step (DAPO's overlong filtering), for a limit
     that good answers reach too."""
     loss: Literal["dapo", "gspo", "cispo", "sapo"] = "dapo"
-    """Loss: the clip of DAPO (arXiv 2503.14476), one ratio an answer (GSPO, 2507.18071), a clipped weight on every token
-    (CISPO, 2506.13585), or a soft gate (SAPO, 2511.20347)."""
+    """Loss: the clip of DAPO (arXiv 2503.14476), one ratio an answer (GSPO, 2507.18071), a clipped weight on every
+    token (CISPO, 2506.13585), or a soft gate (SAPO, 2511.20347)."""
     clip_low: float = Field(default=0.2, gt=0, le=1)
     """Lower clip: ratio ≥ 1 − clip_low. Unset with loss gspo 0.0003, with cispo 1. SAPO clips nothing."""
     clip_high: float = Field(default=0.28, gt=0)
@@ -161,9 +162,11 @@ class GateSettings(BaseSettings):
     gate_unreadable: Share = 0.05
     """Gate: largest increase of the share of unreadable scores. The demo's healthy rounds go from 2 to 4 % before to at
     most 5.4 % after; another draw of images already moves it by 1 %."""
-    gate_agreement_loss: Share = 0.03
-    """Gate: largest loss of agreement between the scores' order and the votes on held-back pairs. A healthy round with
-    nothing left to learn ends within 1 or 2 % of its start; a random order agrees with half of the votes."""
+    gate_agreement_loss: Share = 0.05
+    """Gate: largest loss of agreement between the scores' order and the votes on held-back pairs. The candidate must
+    show that it lost no more: the interval of its loss (68 %, paired bootstrap over pictures) must end below this. A
+    healthy round with nothing left to learn ends within 1 or 2 % of its start; a random order agrees with half of the
+    votes."""
     gate_spread: Share = 0.25
     """Gate: smallest spread of the scores, as a share of the spread before."""
     gate_largest_spread: float = Field(default=1.7, ge=0)
@@ -182,6 +185,9 @@ class GateSettings(BaseSettings):
     """After promotion: largest mean distance of the held-back images' scores from those at the gate. Beyond it, or
     beyond a limit of the gate, the previous version is promoted again."""
 
+    base_unreadable: Share = 0.5
+    """Before the votes: largest share of unreadable answers among those that the base gives about 20 pictures first, and
+    about 20 pairs of them. Beyond it, the base does not speak its profile."""
     least_decided: Share = 0.05
     """Before training: the votes must decide more than this share of the pairs."""
 
@@ -197,8 +203,8 @@ class GateSettings(BaseSettings):
     collapse_constant: Share = 0.9
     """Collapse watch: largest share of images whose answers are all equal."""
     collapse_unreadable: Share = 0.5
-    """Collapse watch: largest share of answers without a score, unreadable or cut off. The demo's healthy rounds: 9 % at
-    most."""
+    """Collapse watch: largest share of answers without a score, unreadable or cut off. The demo's healthy rounds: 9 %
+    at most."""
     collapse_kl: float = Field(default=3, ge=0)
     """Collapse watch: largest KL divergence from the model the round started from, in nats a token. The demo's healthy
     rounds reach 1.2."""

@@ -50,7 +50,7 @@ def _verdict(
     if not learner.is_finite():
         return Verdict(before, None, [criteria.finite_weights(False)])
     with handover.served(learner, "gate") as served:
-        verdict = criteria.judge(before, observer.observe(served, handover.workers), context.settings)
+        verdict = criteria.judge(before, observer.observe(served, handover.workers), observer.decided, context.settings)
         if probe:
             was, now = probe(base, context.workers, context.profile), probe(served, handover.workers, context.profile)
             verdict.criteria.append(criteria.probe(was, now, context.settings))

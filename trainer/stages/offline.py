@@ -13,6 +13,7 @@ from trainer.files import read_json, write_json
 from trainer.pool.build import build
 from trainer.pool.pool import Pool
 from trainer.pool.sources import Sources
+from trainer.promotion.behaviour import decided
 from trainer.stages.context import RoundContext
 from trainer.training.rollouts import Served, sample_scores, to_scores
 from trainer.voting.groups import (
@@ -96,12 +97,23 @@ def check_decided(context: RoundContext, training: Sequence[Group], votes: Seque
     labels = labels_of(votes, soft=s.labels == "soft")
     unreadable = sum(pair not in labels for pair in pairs)
     ties = sum(labels.get(pair) == 0.5 for pair in pairs)
-    decided = len(pairs) - unreadable - ties
-    if decided <= s.least_decided * len(pairs):
+    clear = len(pairs) - unreadable - ties
+    if clear <= s.least_decided * len(pairs):
         raise NothingToLearn(
-            f"nothing to learn from: the votes decide {decided:,} of {len(pairs):,} pairs (--least-decided asks for "
+            f"nothing to learn from: the votes decide {clear:,} of {len(pairs):,} pairs (--least-decided asks for "
             f"more than {s.least_decided:.0%}), {ties:,} are ties and {unreadable:,} have no readable answer; "
             + _REMEDIES["answers" if unreadable > ties else "ties"]
+        )
+
+
+def check_gate(context: RoundContext, held_back: Sequence[Group], votes: Sequence[PairVotes]) -> None:
+    """Raises NothingToLearn if the votes decide no held-back pair: the gate could not tell what was learnt."""
+    if not decided(held_back, labels_of(votes)):
+        raise NothingToLearn(
+            f"nothing could be shown to be learnt: the votes decide none of the {len(pairs_of(held_back)):,} held-back "
+            "pairs, by which "
+            "the gate compares a candidate with the version before; begin a new run with more --held-back-groups, or a "
+            "--pool of more different pictures"
         )
 
 

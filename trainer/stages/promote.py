@@ -66,7 +66,7 @@ def _swap_in(
         return {}, [f"the service refused it ({refusal.problem.detail})"]
     _report_behind(context, version, behind)
     promoted = observer.observe(Served(version), context.workers)
-    reasons = criteria.regressions(gated, promoted, context.settings)
+    reasons = criteria.regressions(gated, promoted, observer.decided, context.settings)
     return {**swap.model_dump(mode="json"), "behind": behind}, reasons
 
 

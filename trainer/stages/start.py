@@ -36,6 +36,7 @@ _MAY_CHANGE = {
 """They decide nothing about a round's result."""
 _MAY_CHANGE_UNTIL = {
     "pool_unreadable": "pool.jsonl",
+    "base_unreadable": "votes.done",
     "least_decided": "gate.json",
     "collapse_": "gate.json",
     "gate_": "gate.json",

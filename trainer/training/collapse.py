@@ -41,8 +41,8 @@ def check_skipped(rows: Sequence[Row], limit: int) -> None:
     last = rows[-limit:]
     if len(last) == limit and all(row.get("skipped") for row in last):
         raise Collapsed(
-            f"training collapsed at step {rows[-1]['step']}: loss or gradients of {limit} steps in a row were not finite "
-            f"(--collapse-skipped); {_ADVICE}, or with --dtype float32"
+            f"training collapsed at step {rows[-1]['step']}: loss or gradients of {limit} steps in a row were not "
+            f"finite (--collapse-skipped); {_ADVICE}, or with --dtype float32"
         )
 
 
@@ -53,8 +53,9 @@ def check_informative(rows: Sequence[Row]) -> None:
     constant, unreadable, cut = (_mean(rows, name) for name in ("constant", "unreadable", "cut_off"))
     raise NothingToLearn(
         f"nothing to learn from: in all {len(rows)} steps the answers about an image earn one reward; {constant:.0%} "
-        f"of the images get one answer every time, {unreadable:.0%} of the answers are unreadable and {cut:.0%} cut off "
-        "by the token limit; begin a new run from a --base whose answers vary and are readable, or with more --samples"
+        f"of the images get one answer every time, {unreadable:.0%} of the answers are unreadable and {cut:.0%} cut "
+        "off by the token limit; begin a new run from a --base whose answers vary and are readable, or with more "
+        "--samples"
     )
 
 

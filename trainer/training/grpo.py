@@ -1,4 +1,4 @@
-"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image: one of `losses`, with a KL
+"""The GRPO loss of EvoQuality (arXiv 2509.25787, Eq. 5-6) on groups of answers, one an image: one of `losses`, and a KL
 penalty to the model at the start of the round."""
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def group_loss(
 
 
 def k3(log_ratio: Tensor) -> Tensor:
-    """The estimator r - log r - 1 of the KL divergence (Schulman 2020, "Approximating KL divergence"), with r = reference
-    / policy; beyond `KL_LIMIT` it is a straight line of the same slope."""
+    """The estimator r - log r - 1 of the KL divergence (Schulman 2020, "Approximating KL divergence"), where r is
+    reference / policy; beyond `KL_LIMIT` it is a straight line of the same slope."""
     near = log_ratio.clamp(max=KL_LIMIT)
     return torch.exp(near) * (1 + log_ratio - near) - log_ratio - 1

@@ -79,8 +79,8 @@ class Gspo:
 
 @dataclass(frozen=True, slots=True)
 class Cispo:
-    """CISPO (MiniMax-M1, arXiv 2506.13585, Eq. 4-5): REINFORCE on every token, with a clipped importance weight that has
-    no gradient, averaged over tokens."""
+    """CISPO (MiniMax-M1, arXiv 2506.13585, Eq. 4-5): REINFORCE on every token with a clipped importance weight, which
+    has no gradient, averaged over tokens."""
 
     by_answer: ClassVar[bool] = False
     low: float = 1.0

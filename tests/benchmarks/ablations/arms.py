@@ -54,6 +54,8 @@ _ALL = (
     Arm("hard", 2, {"tie_margin": 0.0}),
     Arm("soft", 2, {"labels": "soft"}),
     Arm("informative", 1, {"pairs": "informative"}),
+    *(Arm(loss, 1, {"loss": loss}) for loss in ("gspo", "cispo", "sapo")),
+    Arm("gspo-wide", 1, {"loss": "gspo", "clip_low": 0.2, "clip_high": 0.28}),
     Arm("stacked", 2, start="supervised"),
 )
 
@@ -180,6 +182,18 @@ ABLATIONS = {
         ("plcc", "gain", "votes_right", "ties"),
         (Line("random", "default", 1, ROUND_1), Line("informative", "informative", 1)),
         (("random", "informative"),),
+    ),
+    "losses": Ablation(
+        "Losses",
+        ("plcc", "gain", "srcc"),
+        (
+            Line("DAPO's clip", "default", 1, ROUND_1),
+            Line("GSPO", "gspo", 1),
+            Line("GSPO with DAPO's bounds", "gspo-wide", 1),
+            Line("CISPO", "cispo", 1),
+            Line("SAPO", "sapo", 1),
+        ),
+        tuple((one, "DAPO's clip") for one in ("GSPO", "GSPO with DAPO's bounds", "CISPO", "SAPO")),
     ),
     "rounds": Ablation(
         "Rounds",

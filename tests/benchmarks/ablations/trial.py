@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean
@@ -11,11 +11,12 @@ from typing import Any
 from tests.benchmarks.ablations.arms import ARMS, Arm, Start
 from trainer.files import read_json
 from trainer.progress import stage_times
-from trainer.promotion import criteria
+from trainer.promotion import behaviour, criteria
 from trainer.promotion.behaviour import Behaviour
 from trainer.reporting.averages import plcc_gain_percent
 from trainer.reporting.rounds import of_round
 from trainer.settings.evolve import EvolveSettings
+from trainer.voting.votes import Pair, labels_of, load
 
 OPEN: dict[str, Any] = {
     "gate_unreadable": 1,
@@ -74,6 +75,7 @@ class Trial:
             seed=self.seed,
             groups=scale.groups,
             samples=scale.samples,
+            held_back_groups=4,
             tensorboard=False,
             **OPEN,
             **self.arm.settings,
@@ -136,7 +138,7 @@ def row(trial: Trial, number: int, failed: str | None) -> dict[str, Any]:
     if "vote" in found:
         result["vote"] = {name: found["vote"][name] for name in VOTES if name in found["vote"]}
     if "gate" in found:
-        result["gate"] = gate_opinion(found["gate"])
+        result["gate"] = gate_opinion(found["gate"], _held_back(trial.round(number)))
     if failed:
         return result | {"failed": failed}
     start = read_json(starting(trial.study, trial.arm.start))
@@ -155,13 +157,18 @@ def _scale(begun: Sequence[Trial]) -> dict[str, int]:
     return {field.name: settings[0][field.name] for field in fields(Scale)} if settings else {}
 
 
-def gate_opinion(verdict: dict[str, Any]) -> dict[str, Any]:
-    """The gate's verdict at its default limits, from the measurements in `gate.json`."""
+def gate_opinion(verdict: dict[str, Any], decided: Mapping[Pair, float]) -> dict[str, Any]:
+    """The gate's verdict at its default limits, from the measurements in `gate.json` and the votes on held-back pairs."""
     if verdict["after"] is None:
         return {"passed": False, "reasons": verdict["reasons"]}
     before, after = (Behaviour(**verdict[when]) for when in ("before", "after"))
-    found = criteria.judge(before, after, EvolveSettings.model_construct())
+    found = criteria.judge(before, after, decided, EvolveSettings.model_construct())
     return {"passed": found.passed, "reasons": found.reasons, "before": before.figures(), "after": after.figures()}
+
+
+def _held_back(folder: Path) -> dict[Pair, float]:
+    """The labels of a round's held-back pairs that the votes decide."""
+    return behaviour.decided(read_json(folder / "pairs.json")["held_back"], labels_of(load(folder / "votes.jsonl")))
 
 
 def remaining(planned: Sequence[Trial]) -> str:
