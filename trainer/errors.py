@@ -3,6 +3,7 @@
 TrainerError           exit  start again
 ├── UserError            2   no     a person must mend what the sentence names
 │   ├── PromptMismatch              engine and trainer encode the same question differently
+│   ├── UnsupportedModel            the trainer does not compute what the model itself does
 │   └── Refused                     the service refuses a request for good
 ├── Unreachable          3   yes    no replica of the service answers
 │   ├── RefusedForNow               the service refuses a request that may succeed later
@@ -48,6 +49,10 @@ class UserError(TrainerError, of_service.UserError, ValueError):
 
 class PromptMismatch(UserError):
     """Engine and trainer encode the same image or question as different prompts."""
+
+
+class UnsupportedModel(UserError):
+    """The trainer does not compute the log-probabilities of this model's answers as the model itself does."""
 
 
 class Refused(UserError):

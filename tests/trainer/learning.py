@@ -22,7 +22,7 @@ from trainer.training.learner import Learner, begin
 SIZES = [(84, 112), (112, 56), (112, 112), (56, 112), (84, 84)]
 """Of the pictures: five among two processes, with prompts of different lengths."""
 ANSWERS = 3
-ENGINE = InfoResponse.model_construct(min_pixels=None, max_pixels=None)
+ENGINE = InfoResponse.model_construct(min_pixels=None, max_pixels=None, dtype="float32")
 """It scales pictures as the checkpoint says."""
 
 

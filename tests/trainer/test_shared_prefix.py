@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from pathlib import Path
 
 import pytest
@@ -135,22 +134,6 @@ def test_repeated_prefix_gives_the_same_states(policy: LoraPolicy) -> None:
     shared, rows = shared_prefix.shared_states(language_model, prompts, tokens, mask)
     repeated, places = shared_prefix.repeated_states(language_model, prompts, tokens, mask)
     torch.testing.assert_close(shared[rows[mask]], repeated[places[mask]], atol=1e-4, rtol=0)
-
-
-def test_a_shared_prefix_that_disagrees_is_replaced_with_a_warning(
-    policy: LoraPolicy, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def blind(lengths: Tensor, fed: Tensor) -> shared_prefix.Layout:
-        layout = _layout(lengths, fed)
-        return layout._replace(visible=torch.ones_like(layout.visible))
-
-    _layout = shared_prefix._layout
-    monkeypatch.setattr(shared_prefix, "_layout", blind)
-    with caplog.at_level(logging.WARNING):
-        found = policy.network.logprobs(policy.network.encode(PICTURES[:1]), ANSWERS[:1])
-    assert "plain" in caplog.text
-    expected = plain_logprobs(policy._peft, checkpoint, PICTURES[0], ANSWERS[0][0])
-    torch.testing.assert_close(found.chosen[0, 0, :5], expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("answers", [[[[1]], [[1], [2]]], [[[]], [[1]]]])

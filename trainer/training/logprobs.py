@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,10 +18,6 @@ Answers = Sequence[Sequence[int]]
 """The K answers to one prompt, as token ids."""
 States = Callable[[PreTrainedModel, Sequence[Prompt], Tensor, Tensor], tuple[Tensor, Tensor]]
 
-log = logging.getLogger(__name__)
-_ROUNDING = 0.1
-"""Tolerance between shared and repeated prefix in 16-bit floats; in float32 it is 1e-3."""
-
 
 class Logprobs(NamedTuple):
     """Of N prompts and K answers of at most T tokens each. Tensors are (N, K, T), zero where an answer has ended."""
@@ -38,40 +33,17 @@ class Logprobs(NamedTuple):
 
 
 class AnswerLogprobs:
-    """Log-probabilities by the shared prefix.
-
-    The first use is checked against the repeated prefix. If they disagree, because a model or an attention kernel does
-    not support sharing, the repeated prefix replaces the shared one, with a warning.
-    """
+    """Log-probabilities by the shared prefix, or in another way: `self_check` says which is right for a model."""
 
     def __init__(self, language_model: PreTrainedModel, head: nn.Module) -> None:
         shared_prefix.install(language_model)
         self._language_model = language_model
         self._head = head
-        self._states: States = shared_prefix.shared_states
-        self._checked = False
+        self.states: States = shared_prefix.shared_states
 
     def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> Logprobs:
         """See `answer_logprobs`."""
-        if not self._checked:
-            self._checked = True
-            self._check(prompts[:1], answers[:1])
-        return answer_logprobs(self._states, self._language_model, self._head, prompts, answers)
-
-    @torch.no_grad()
-    def _check(self, prompts: Sequence[Prompt], answers: Sequence[Answers]) -> None:
-        shared, plain = (
-            answer_logprobs(states, self._language_model, self._head, prompts, answers).chosen
-            for states in (shared_prefix.shared_states, shared_prefix.repeated_states)
-        )
-        apart = float((shared - plain).abs().max())
-        if apart > (1e-3 if prompts[0].embeddings.dtype == torch.float32 else _ROUNDING):
-            log.warning(
-                "the shared prefix gives log-probabilities %.2g apart from the plain pass; continuing with the slower "
-                "plain pass, one row an answer",
-                apart,
-            )
-            self._states = shared_prefix.repeated_states
+        return answer_logprobs(self.states, self._language_model, self._head, prompts, answers)
 
 
 def answer_logprobs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,15 +13,19 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from service.prompts import Profile, chat_messages
+from service.prompts import Profile, chat_messages, question
+from trainer.errors import UnsupportedModel
 from trainer.training import sharding
 from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
+from trainer.training.self_check import ADVICE, WAYS, SelfCheck, Subject, self_check
 from trainer.training.shared_prefix import Prompt
 
 logging.disable_progress_bar()  # the stages show their own
 
 Pixels = Mapping[str, int | None]
 """`min_pixels` and `max_pixels` of the image processor; None: the checkpoint's own."""
+
+_PARTS = ("language_model", "visual", "get_rope_index", "get_image_features")
 
 
 class PolicyNetwork(nn.Module):
@@ -64,7 +69,21 @@ class PolicyNetwork(nn.Module):
 
     def prompt_ids(self, picture: Image.Image) -> list[int]:
         """The token ids of the score prompt over a picture; computes nothing with the weights."""
-        return list(_tokenised(self._processor, self._profile, [picture])["input_ids"][0].tolist())
+        encoded = score_inputs(self._processor, self._profile, [picture], torch.device("cpu"))
+        return list(encoded["input_ids"][0].tolist())
+
+    def self_check(self, pictures: Sequence[Image.Image]) -> SelfCheck:
+        """Chooses how log-probabilities are computed; see `self_check`. Prompts of several lengths check the padding.
+
+        Raises:
+            UnsupportedModel: no way gives the model's own.
+        """
+        inputs = [score_inputs(self._processor, self._profile, [picture], self.model.device) for picture in pictures]
+        words = self._processor.tokenizer(f"{question('score', self._profile)} 0123456789")["input_ids"]
+        ordinary = sorted(set(words) - set(self._processor.tokenizer.all_special_ids))
+        found = self_check(Subject(self.model, partial(self._encode, pictures), inputs, ordinary))
+        self._logprobs.states = WAYS[found.way]
+        return found
 
     def recompute_activations(self) -> None:
         """Discards each layer's inner activations and computes them again in the backward pass: less memory, exact."""
@@ -75,15 +94,22 @@ class PolicyNetwork(nn.Module):
         """Moves the module to the device. With many processes (or a `dtype` other than that of the weights) each takes
         its part of every layer."""
         layers = [*self.model.model.language_model.layers, *self.model.model.visual.blocks]
-        sharding.place(self, layers, ("encode", "logprobs"), device, dtype)
+        sharding.place(self, layers, ("encode", "logprobs", "self_check"), device, dtype)
 
     def _encode(self, pictures: Sequence[Image.Image]) -> list[Prompt]:
         return encode_scores(self.model.model, self._processor, self._profile, pictures, gradient=self.vision_gradient)
 
 
 def load_model(checkpoint: Path, dtype: torch.dtype | str) -> PreTrainedModel:
-    """The checkpoint's model, on the CPU; `dtype` "auto" is the checkpoint's own."""
-    return AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, trust_remote_code=False)
+    """The checkpoint's model, on the CPU; `dtype` "auto" is the checkpoint's own.
+
+    Raises:
+        UnsupportedModel: it is not made of the parts that the trainer computes with.
+    """
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, trust_remote_code=False)
+    if lacks := [part for part in _PARTS if not hasattr(getattr(model, "model", None), part)]:
+        raise UnsupportedModel(f"{type(model).__name__} cannot be trained: it has no {', '.join(lacks)}; {ADVICE}")
+    return model
 
 
 def encode_scores(
@@ -103,7 +129,7 @@ def encode_scores(
         pictures: RGB.
         gradient: keep the graph of vision tower and embeddings.
     """
-    encoded = _tokenised(processor, profile, pictures).to(model.device)
+    encoded = score_inputs(processor, profile, pictures, model.device)
     ids, grids, there = encoded["input_ids"], encoded["image_grid_thw"], encoded["attention_mask"]
     positions, _ = model.get_rope_index(ids, encoded["mm_token_type_ids"], grids, attention_mask=there)
     with nullcontext() if gradient else torch.no_grad():
@@ -115,11 +141,14 @@ def encode_scores(
     ]
 
 
-def _tokenised(processor: ProcessorMixin, profile: Profile, pictures: Sequence[Image.Image]) -> BatchFeature:
+def score_inputs(
+    processor: ProcessorMixin, profile: Profile, pictures: Sequence[Image.Image], device: torch.device
+) -> BatchFeature:
+    """The processor's inputs for the score prompt over each RGB picture, padded on their right."""
     text = processor.apply_chat_template(chat_messages("score", profile), add_generation_prompt=True, tokenize=False)
     return processor(
         text=[text] * len(pictures), images=list(pictures), return_tensors="pt", padding=True, padding_side="right"
-    )
+    ).to(device)
 
 
 def _with_pictures(model: PreTrainedModel, ids: Tensor, pixels: Tensor, grids: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from peft.utils import set_peft_model_state_dict
 from PIL import Image
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ from trainer.training import distributed, sharding
 from trainer.training.device_memory import free_bytes
 from trainer.training.logprobs import Answers, Logprobs
 from trainer.training.network import Pixels, PolicyNetwork, load_model
+from trainer.training.rounding import rounded
+from trainer.training.self_check import SelfCheck
 
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Adapters go on the language model only: vLLM does not serve those of the vision tower faithfully."""
@@ -44,7 +47,15 @@ class Policy(ABC):
     methods that gather the parts must be called on all ranks, and only rank 0 writes."""
 
     def __init__(
-        self, network: PolicyNetwork, checkpoint: Path, device: str, dtype: torch.dtype, *, recompute: bool
+        self,
+        network: PolicyNetwork,
+        checkpoint: Path,
+        device: str,
+        dtype: torch.dtype,
+        *,
+        recompute: bool,
+        seed: int,
+        served: str,
     ) -> None:
         if recompute:
             network.recompute_activations()
@@ -52,6 +63,8 @@ class Policy(ABC):
         self.network = network
         self.device = device
         self._checkpoint = checkpoint
+        self._seed = seed
+        self._served = _served_dtype(checkpoint, served)
 
     def trainable(self) -> list[nn.Parameter]:
         """The parameters under training, in a stable order."""
@@ -60,6 +73,15 @@ class Policy(ABC):
     def weights(self) -> Iterator[nn.Parameter]:
         """All that is held on the policy's device, the frozen reference included."""
         return self.network.parameters()
+
+    def self_check(self, picture: Image.Image) -> SelfCheck:
+        """Chooses how log-probabilities are computed, on a picture and its upper two thirds.
+
+        Raises:
+            UnsupportedModel: no way gives the model's own.
+        """
+        upper = picture.crop((0, 0, picture.width, max(1, 2 * picture.height // 3)))
+        return self.network.self_check([picture, upper])
 
     @abstractmethod
     def with_reference(
@@ -77,7 +99,18 @@ class Policy(ABC):
 
     @abstractmethod
     def save_weights(self, directory: Path) -> None:
-        """Writes all weights, adapters merged, with the names and types of the checkpoint."""
+        """Writes all weights, adapters merged, with the names and types of the checkpoint. What was trained keeps its
+        value in the mean where it passes through bfloat16, see `rounding`."""
+
+    def load_weights(self, directory: Path) -> None:
+        """Replaces all weights by those of a checkpoint, as an engine reads them; adapters are off from then on."""
+        ours = {name.replace(".base_layer", ""): (name, each.dtype) for name, each in self.network.named_parameters()}
+        found = load_model(directory, self._served).named_parameters(prefix="model") if distributed.is_main() else ()
+        weights = {}
+        for name, values in found:
+            here, dtype = ours[name]
+            weights[here] = rounded(values.detach(), dtype, seed=self._seed, name=name)
+        sharding.scatter_weights(self.network, weights)
 
     def save_checkpoint(self, directory: Path) -> None:
         """Writes a complete checkpoint: all files but the weights are copied from the one it came from."""
@@ -95,6 +128,10 @@ class Policy(ABC):
     def set_state(self, state: dict[str, Tensor]) -> None:
         """Loads the `state` of rank 0, with any number of processes."""
         sharding.scatter_weights(self.network, state)
+
+    def _rounded(self, name: str, values: Tensor) -> Tensor:
+        """A trained weight in the type that users' answers are computed with."""
+        return rounded(values, self._served, seed=self._seed, name=name)
 
     def gradient_norm(self, limit: float) -> float:
         """Clips the gradients to the Euclidean norm `limit`. Returns their norm before."""
@@ -115,13 +152,14 @@ class LoraPolicy(Policy):
         dtype: torch.dtype = torch.float32,
         recompute: bool = False,
         pixels: Pixels | None = None,
+        served: str = "float32",
     ) -> None:
         torch.manual_seed(seed)
         self._config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LANGUAGE_LINEAR, bias="none")
         base = load_model(checkpoint, dtype)
         self._peft = self._adapted(base)
         network = PolicyNetwork(base, checkpoint, profile, vision_gradient=False, pixels=pixels)
-        super().__init__(network, checkpoint, device, dtype, recompute=recompute)
+        super().__init__(network, checkpoint, device, dtype, recompute=recompute, seed=seed, served=served)
 
     def reference(self) -> AbstractContextManager[None]:
         """Turns the adapter off for the block: the model that the round started from."""
@@ -146,9 +184,17 @@ class LoraPolicy(Policy):
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self._peft, trained_only=True)
         if distributed.is_main():
-            merged = self._adapted(load_model(self._checkpoint, "auto"))
-            set_peft_model_state_dict(merged, state)
-            merged.merge_and_unload().save_pretrained(directory)
+            adapted = self._adapted(load_model(self._checkpoint, "auto"))
+            set_peft_model_state_dict(adapted, state)
+            for name, layer in adapted_layers(adapted.get_base_model()):
+                weight = layer.get_base_layer().weight
+                merged = weight.to(self._served).float() + layer.get_delta_weight("default")
+                weight.data = self._rounded(name, merged.detach()).to(weight.dtype)
+            adapted.unload().save_pretrained(directory)
+
+    def load_weights(self, directory: Path) -> None:
+        self._peft.base_model.disable_adapter_layers()
+        super().load_weights(directory)
 
     def _adapted(self, base: PreTrainedModel) -> PeftModel:
         return get_peft_model(base, self._config)
@@ -166,17 +212,19 @@ class FullPolicy(Policy):
         profile: Profile,
         *,
         train_vision: bool = False,
+        seed: int = 0,
         device: str = "cpu",
         reference_device: str | None = None,
         dtype: torch.dtype = torch.float32,
         recompute: bool = False,
         pixels: Pixels | None = None,
+        served: str = "float32",
     ) -> None:
         model = load_model(checkpoint, torch.float32)
         if not train_vision:
             _freeze_tower(model)
         network = PolicyNetwork(model, checkpoint, profile, vision_gradient=True, pixels=pixels)
-        super().__init__(network, checkpoint, device, dtype, recompute=recompute)
+        super().__init__(network, checkpoint, device, dtype, recompute=recompute, seed=seed, served=served)
         self._reference_is_here = reference_device in (None, device)
         self._load_reference = partial(_frozen, checkpoint, profile, dtype, reference_device or device, pixels)
 
@@ -203,15 +251,19 @@ class FullPolicy(Policy):
         state = sharding.gathered_weights(self.network.model, trained_only=False)
         if distributed.is_main():
             dtype = _dtype(self._checkpoint)
-            state = {name: tensor.to(dtype) for name, tensor in state.items()}
+            trained = {name for name, each in self.network.model.named_parameters() if each.requires_grad}
+            state = {
+                name: (self._rounded(name, tensor) if name in trained else tensor).to(dtype)
+                for name, tensor in state.items()
+            }
             self.network.model.save_pretrained(directory, state_dict=state)
 
 
 def load_policy(
     checkpoint: Path, profile: Profile, settings: EvolveSettings, seed: int, engine: InfoResponse
 ) -> Policy:
-    """The policy at the beginning of a round. `seed` draws the adapter's first weights; the policy scales pictures as
-    `engine` does, which samples its rollouts."""
+    """The policy at the beginning of a round. `seed` draws the adapter's first weights and the rounding of weights; the
+    policy scales pictures, and rounds what it writes, for `engine`, which samples its rollouts."""
     threads = max(1, len(os.sched_getaffinity(0)) // 2 // distributed.local_world_size())
     torch.set_num_threads(settings.threads or threads)
     pixels = {"min_pixels": engine.min_pixels, "max_pixels": engine.max_pixels}
@@ -219,9 +271,10 @@ def load_policy(
     if settings.policy == "full":
         made = partial(FullPolicy, train_vision=settings.train_vision, reference_device=settings.reference_device)
     else:
-        made = partial(LoraPolicy, rank=settings.rank, seed=seed)
+        made = partial(LoraPolicy, rank=settings.rank)
     dtype, recompute = getattr(torch, arithmetic(settings, checkpoint)), settings.gradient_checkpointing == "on"
-    return made(checkpoint, profile, device=settings.device, dtype=dtype, recompute=recompute, pixels=pixels)
+    made = partial(made, seed=seed, dtype=dtype, recompute=recompute)
+    return made(checkpoint, profile, device=settings.device, pixels=pixels, served=engine.dtype)
 
 
 def arithmetic(settings: EvolveSettings, checkpoint: Path) -> str:
@@ -267,5 +320,17 @@ def _freeze_tower(model: PreTrainedModel) -> None:
 
 
 def _dtype(checkpoint: Path) -> torch.dtype:
-    """The type of the checkpoint's weights, and so of an engine that loaded it."""
+    """The type of the checkpoint's weights."""
     return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).dtype or torch.float32
+
+
+def _served_dtype(checkpoint: Path, served: str) -> torch.dtype:
+    """The coarsest type that weights pass through on their way to an answer, in the checkpoint or in the engine, whose
+    own setting is `served`. By "auto" vLLM computes in the checkpoint's type, or in bfloat16 for float32."""
+    own = _dtype(checkpoint)
+    return torch.bfloat16 if served == "bfloat16" or (served == "auto" and own == torch.float32) else own
+
+
+def adapted_layers(model: PreTrainedModel) -> Iterator[tuple[str, LoraLayer]]:
+    """The layers that have an adapter, by their names in the model without one."""
+    return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer))

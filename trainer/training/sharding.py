@@ -35,7 +35,8 @@ def place(
         network.to(device)
         return
     mesh = init_device_mesh(torch.device(device).type, (world_size(),))
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    # inputs keep their types: the model itself casts them, and its rotary angles stay float32
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in (*layers, network):
         fully_shard(module, mesh=mesh, mp_policy=policy)
     for method in methods:
