@@ -16,6 +16,7 @@ ProblemError                 the base of every problem that a caller can meet: s
 ├── UnknownVersion      404
 ├── UnknownAdapter      404
 ├── UnknownWeights      404  handed-over weights are missing
+├── UnknownImages       404  a digest stands for a picture that the service does not keep
 ├── VersionError        422  a version failed its checks and never serves
 ├── VersionConflict     409  the active version is another one
 ├── NotActive           409  the store's pointer, which this replica follows, names another version
@@ -40,6 +41,7 @@ Details reach the caller: they hold no paths, no addresses and no text of other 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -54,6 +56,7 @@ class ProblemError(Exception):
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
     retry_after_s: int | None = None
+    images: list[str] | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -116,6 +119,16 @@ class UnknownAdapter(ProblemError):
 
 class UnknownWeights(ProblemError):
     status, code, title = 404, "unknown_weights", "Unknown weights"
+
+
+class UnknownImages(ProblemError):
+    """`images`: the digests."""
+
+    status, code, title = 404, "unknown_images", "Unknown images"
+
+    def __init__(self, detail: str, images: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.images = list(images)
 
 
 class VersionError(ProblemError):

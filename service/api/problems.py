@@ -82,7 +82,7 @@ def http_problem(request: Request, error: HTTPException) -> Response:
     title = HTTPStatus(error.status_code).phrase
     detail = HTTP_DETAILS.get(error.status_code, title)
     code = HTTP_CODES.get(error.status_code, "http_error")
-    return _response(request, error.status_code, code, title, detail, dict(error.headers or {}))
+    return _response(_problem(request, error.status_code, code, title, detail), dict(error.headers or {}))
 
 
 def service_problem(request: Request, error: ProblemError) -> Response:
@@ -92,7 +92,7 @@ def service_problem(request: Request, error: ProblemError) -> Response:
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _response(request, error.status, error.code, error.title, error.detail, headers)
+    return _response(problem_of(request, error), headers)
 
 
 async def _service_problem(request: Request, error: Exception) -> Response:
@@ -111,14 +111,14 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 
 async def _internal_problem(request: Request, error: Exception) -> Response:
-    failure = _accident(request, error)
-    return _response(request, failure.status, failure.code, failure.title, failure.detail, {})
+    return _response(problem_of(request, error), {})
 
 
 def problem_of(request: Request, error: Exception) -> Problem:
-    """The problem that stands for an error inside an answer. Unexpected errors are logged."""
+    """The problem that stands for an error. Unexpected errors are logged."""
     failure = error if isinstance(error, ProblemError) else _accident(request, error)
-    return _problem(request, failure.status, failure.code, failure.title, failure.detail)
+    problem = _problem(request, failure.status, failure.code, failure.title, failure.detail)
+    return problem.model_copy(update={"images": failure.images})
 
 
 def _accident(request: Request, error: Exception) -> ProblemError:
@@ -137,7 +137,6 @@ def _problem(request: Request, status: int, code: str, title: str, detail: str) 
     )
 
 
-def _response(request: Request, status: int, code: str, title: str, detail: str, headers: dict[str, str]) -> Response:
-    problem = _problem(request, status, code, title, detail)
+def _response(problem: Problem, headers: dict[str, str]) -> Response:
     headers[REQUEST_ID_HEADER] = problem.request_id
-    return JSONResponse(problem.model_dump(), status, headers, "application/problem+json")
+    return JSONResponse(problem.model_dump(), problem.status, headers, "application/problem+json")

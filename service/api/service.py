@@ -16,6 +16,7 @@ from service.engine.protocol import Engine
 from service.engine.traffic import Traffic
 from service.engine.watchdog import Watchdog
 from service.images.decoder import Decoder
+from service.images.kept import KeptFiles
 from service.images.picture import FORMATS, Limits, take_heif
 from service.images.remote import Remote
 from service.images.workers import workers
@@ -56,7 +57,7 @@ class Service:
 def create_service(settings: Settings, key: str, engine: Engine, store: VersionStore, version: VersionInfo) -> Service:
     """Builds the parts around a warm engine that holds `version`. Raises UserError for a wrong keys file."""
     swap_lock = SwapLock(version)
-    traffic = Traffic(settings.rollouts_beside_users)
+    traffic = Traffic(settings.sequences_beside_users or max(1, settings.max_num_seqs // 2))
     cache = AnswerCache(settings.cache_entries)
     adapters = Adapters(engine, store, swap_lock, settings.max_lora_rank)
     swapper = Swapper(engine, store, swap_lock, adapters, cache.clear, settings)
@@ -97,4 +98,5 @@ def _decoder(settings: Settings) -> Decoder:
     )
     remote = Remote(settings.url_hosts, settings.max_upload_bytes, settings.url_seconds)
     processes = workers(settings.decoders, settings.heif)
-    return Decoder(limits, processes, settings.decoded_mib * 2**20, settings.decode_seconds, remote)
+    kept = KeptFiles(settings.kept_images_mib * 2**20)
+    return Decoder(limits, processes, settings.decoded_mib * 2**20, settings.decode_seconds, remote, kept)

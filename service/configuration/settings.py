@@ -109,8 +109,9 @@ class Settings(BaseSettings):
     """Tokens of a prompt and its answer, visual tokens included."""
     max_num_seqs: Count = 64
     """Answers that the engine samples at the same time."""
-    rollouts_beside_users: Count = 4
-    """Rollout prompts in the engine at the same time while users are being answered; no limit otherwise."""
+    sequences_beside_users: Count | None = None
+    """Answers that the engine samples for the trainer at the same time while users are being answered; no limit
+    otherwise. Unset: half of `max_num_seqs`."""
     min_pixels: Count | None = None
     """Smaller pictures are scaled up to this many pixels; unset: the limit of the checkpoint's processor."""
     max_pixels: Count | None = None
@@ -154,6 +155,9 @@ class Settings(BaseSettings):
     decoded_mib: Count = 4096
     """Memory for the decoded pictures of all running requests, 4 bytes a pixel, in MiB; further requests wait. A single
     request that needs more is answered 422. An eighth on top holds pictures of up to a megapixel that still wait."""
+    kept_images_mib: Annotated[int, Field(ge=0)] = 256
+    """Memory for the trainer's picture files, in MiB: it sends each once, then names it by its digest. They go ten
+    minutes after their last use. 0 keeps none."""
     heif: bool = False
     """Accepts HEIC and HEIF pictures too; needs the extra `heif`."""
     url_hosts: Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)] = ()

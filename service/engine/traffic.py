@@ -1,7 +1,7 @@
-"""Limits the trainer's prompts in the engine while users are being answered.
+"""Limits the trainer's sequences in the engine while users are being answered.
 
-vLLM's priorities order waiting requests only. Running ones delay users too: a step that reads 64 prompts keeps a user
-waiting for all of them. So while users are being answered, only a few rollout prompts may enter.
+vLLM's priorities order waiting requests only. Running ones delay users too: they hold the engine's places, and each
+makes a step longer. So while users are being answered, the trainer's answers take only a part of the places.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from contextlib import asynccontextmanager, contextmanager
 
 
 class Traffic:
-    """Counts users and rollouts on one event loop. `beside_users`: rollout prompts at a time while users are there."""
+    """Counts users, and the answers that the engine samples for the trainer, on one event loop.
+
+    `beside_users` is the limit of these answers while users are there. A question that is asked more often than that
+    enters alone.
+    """
 
     def __init__(self, beside_users: int) -> None:
         self._beside_users = beside_users
         self._users = 0
-        self._rollouts = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._sequences = 0
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @contextmanager
     def user(self) -> Iterator[None]:
@@ -32,31 +36,28 @@ class Traffic:
             self._admit()
 
     @asynccontextmanager
-    async def rollout(self) -> AsyncIterator[None]:
-        """Waits for a turn of a rollout prompt, and holds it until the block ends."""
+    async def rollout(self, sequences: int = 1) -> AsyncIterator[None]:
+        """Waits for a turn of a question that is answered `sequences` times, and holds it until the block ends."""
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((turn, sequences))
         self._admit()
         try:
             await turn
-        except BaseException:
-            self._leave(turn)
-            raise
-        try:
             yield
         finally:
-            self._rollouts -= 1
+            if turn.done() and not turn.cancelled():
+                self._sequences -= sequences
             self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and (not self._users or self._rollouts < self._beside_users):
-            turn = self._waiting.popleft()
+        while self._waiting:
+            turn, sequences = self._waiting[0]
+            if not turn.done() and not self._has_room(sequences):
+                break
+            self._waiting.popleft()
             if not turn.done():
-                self._rollouts += 1
+                self._sequences += sequences
                 turn.set_result(None)
 
-    def _leave(self, turn: asyncio.Future[None]) -> None:
-        """Gives a turn back that was granted in the moment its request was cancelled."""
-        if turn.done() and not turn.cancelled():
-            self._rollouts -= 1
-            self._admit()
+    def _has_room(self, sequences: int) -> bool:
+        return not self._users or not self._sequences or self._sequences + sequences <= self._beside_users

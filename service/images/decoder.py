@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from service.concurrency import gather
 from service.errors import ProblemError
+from service.images.kept import KeptFiles
 from service.images.picture import Limits
 from service.images.remote import Remote, is_url
 from service.images.shares import Memory, Queue, Turns, preparing
@@ -20,7 +21,7 @@ from service.images.workers import AT_ONCE_PIXELS, GRACE_SECONDS, Block, Opened,
 from service.observability.metrics import stage
 
 Source = bytes | str
-"""A file's bytes, their base64 text or data: URL, or an https: URL."""
+"""A file's bytes, their base64 text or data: URL, or an https: URL; from the trainer also a digest: `KeptFiles`."""
 
 _FETCHES, _FETCHES_OF_A_REQUEST = 16, 4
 _BYTES_A_PIXEL = 4
@@ -65,13 +66,16 @@ class Picture:
 class Decoder:
     """Opens pictures within `limits`. The pixels of all requests take up to `memory` bytes.
 
-    Reading or decoding one picture may take `seconds`.
+    Reading or decoding one picture may take `seconds`. `kept` holds the trainer's files.
     """
 
-    def __init__(self, limits: Limits, workers: Workers, memory: int, seconds: float, remote: Remote) -> None:
+    def __init__(
+        self, limits: Limits, workers: Workers, memory: int, seconds: float, remote: Remote, kept: KeptFiles
+    ) -> None:
         self.formats = limits.formats
         self.limits = limits
         self.remote = remote
+        self.kept = kept
         self.fetches = asyncio.Semaphore(_FETCHES)
         self._workers = workers
         self._turns = Turns(workers.count)
@@ -85,9 +89,12 @@ class Decoder:
     async def opened(self, sources: Iterable[Source], for_trainer: bool = False) -> AsyncIterator[list[Picture]]:
         """Opens a request's pictures and reserves memory for their pixels. The end of the block closes them.
 
-        Raises InvalidImage, UrlRefused and UrlFailed; InvalidRequest if they can never fit into the memory.
+        Raises InvalidImage, UrlRefused and UrlFailed; InvalidRequest if they can never fit into the memory;
+        UnknownImages for the trainer.
         """
-        request = _Request(self)
+        if for_trainer:
+            sources = self.kept.resolved(list(sources))
+        request = _Request(self, for_trainer)
         try:
             pictures = await gather(*(request.open(source) for source in sources))
             async with self.room(pictures, for_trainer):
@@ -147,8 +154,9 @@ class Decoder:
 class _Request:
     """Owns the files and the pixels of one request."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, for_trainer: bool = False) -> None:
         self._decoder = decoder
+        self._for_trainer = for_trainer
         self._queue = Queue()
         self._fetches = asyncio.Semaphore(_FETCHES_OF_A_REQUEST)
         self._owned: list[Block | Picture] = []
@@ -172,6 +180,9 @@ class _Request:
         spare = self._decoder.spare
         self._owned.append(pixels := spare.pop() if spare else Block())
         opened = await self._read(file, is_text, pixels)
+        if self._for_trainer:
+            content = source if isinstance(source, bytes) else await asyncio.to_thread(file.content)
+            self._decoder.kept.keep(opened.digest, content)
         size = opened.width, opened.height
         decode = partial(self._image, pixels, *size) if opened.decoded else partial(self._decode, file, pixels)
         picture = Picture(opened.digest, size[0] * size[1] * _BYTES_A_PIXEL, decode)

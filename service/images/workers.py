@@ -78,6 +78,10 @@ class Block:
             image.frombytes(view[: width * height * 3])
         return image
 
+    def content(self) -> bytes:
+        """A copy of what it holds."""
+        return os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
+
     def close(self) -> None:
         """Closes this side of the block."""
         self._file.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from PIL.Image import Image
 
@@ -26,7 +26,19 @@ class ExactVoting:
         self._traffic = traffic
 
     async def answer(self, request: ExactVotesRequest, images: Mapping[str, Image]) -> ExactVotesResponse:
-        """Answers a batch by one version.
+        """Answers a batch by one version. Raises as `run`."""
+        found: dict[int, ExactVotes] = {}
+        version = await self.run(request, images, lambda version: None, found.__setitem__)
+        return ExactVotesResponse(results=[found[index] for index in range(len(request.pairs))], version=version)
+
+    async def run(
+        self,
+        request: ExactVotesRequest,
+        images: Mapping[str, Image],
+        begun: Callable[[str], None],
+        finished: Callable[[int, ExactVotes], None],
+    ) -> str:
+        """As `answer`: tells the version before it asks the engine, and the votes on each pair as they are ready.
 
         Raises VersionConflict, Swapping; NoExactVotes if the model answers samples only; InvalidRequest if an image is
         missing.
@@ -37,13 +49,18 @@ class ExactVoting:
                 raise VersionConflict(f"The active version is {version.id}.")
             if PROFILES[version.profile].thinks:
                 raise NoExactVotes("The serving model thinks before it answers; vote by samples.")
+            begun(version.id)
+
+            async def ask(index: int, first: str, second: str) -> None:
+                finished(index, await self._ask(version, (images[first], images[second]), request.priority))
+
             try:
-                asked = (self._ask(version, (images[a], images[b]), request.priority) for a, b in request.pairs)
-                return ExactVotesResponse(results=list(await gather(*asked)), version=version.id)
+                await gather(*(ask(index, *pair) for index, pair in enumerate(request.pairs)))
             except NotSpelled as failure:
                 raise NoExactVotes(
                     "Exact votes need a tokenizer with one token per digit; vote by samples."
                 ) from failure
+        return version.id
 
     async def _ask(self, version: VersionInfo, pair: tuple[Image, Image], priority: int) -> ExactVotes:
         forward, backward = await gather(self._vote(version, pair, priority), self._vote(version, pair[::-1], priority))

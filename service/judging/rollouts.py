@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from PIL.Image import Image
 
@@ -26,18 +26,35 @@ class Rollouts:
         self._adapters = adapters
 
     async def answer(self, request: RolloutRequest, images: Mapping[str, Image]) -> RolloutResponse:
-        """Answers a batch by one version and one adapter.
+        """Answers a batch by one version and one adapter. Raises as `run`."""
+        found: dict[int, RolloutResult] = {}
+        version = await self.run(request, images, lambda version: None, found.__setitem__)
+        results = [found[index] for index in range(len(request.prompts))]
+        return RolloutResponse(results=results, adapter=request.adapter, version=version)
+
+    async def run(
+        self,
+        request: RolloutRequest,
+        images: Mapping[str, Image],
+        begun: Callable[[str], None],
+        finished: Callable[[int, RolloutResult], None],
+    ) -> str:
+        """As `answer`: tells the version before it asks the engine, and the result of each prompt as it is ready.
 
         Raises VersionConflict, UnknownAdapter, Swapping, and InvalidRequest if a prompt's images do not fit its task.
         """
         _check_prompts(request.prompts, images)
+
         async with self._swap_lock.giving_way() as version, self._adapters.use(request.adapter) as adapter:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
-            results = await gather(
-                *(self._ask(version, prompt, images, request, adapter) for prompt in request.prompts)
-            )
-        return RolloutResponse(results=results, adapter=request.adapter, version=version.id)
+            begun(version.id)
+
+            async def ask(index: int, prompt: RolloutPrompt) -> None:
+                finished(index, await self._ask(version, prompt, images, request, adapter))
+
+            await gather(*(ask(index, prompt) for index, prompt in enumerate(request.prompts)))
+        return version.id
 
     async def _ask(
         self,
@@ -49,10 +66,10 @@ class Rollouts:
     ) -> RolloutResult:
         shown = tuple(images[key] for key in asked.images)
         prompt = Prompt(asked.task, shown, PROFILES[version.profile])
-        sampling = Sampling(asked.samples, request.temperature, asked.seed, logprobs=True)
-        async with self._traffic.rollout():
+        sampling = Sampling(asked.samples, request.temperature, asked.seed, request.logprobs)
+        async with self._traffic.rollout(asked.samples):
             generation = await self._engine.generate(prompt, sampling, adapter=adapter, priority=request.priority)
-        return _result(only_from(version.id, generation))
+        return _result(only_from(version.id, generation), request.logprobs)
 
 
 def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]) -> None:
@@ -63,8 +80,8 @@ def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]
             raise InvalidRequest(f"prompts.{index} names an image that `images` does not contain.")
 
 
-def _result(generation: Generation) -> RolloutResult:
+def _result(generation: Generation, logprobs: bool) -> RolloutResult:
     return RolloutResult(
-        prompt_token_ids=generation.prompt_token_ids,
+        prompt_token_ids=generation.prompt_token_ids if logprobs else [],
         completions=[Completion.model_validate(sample, from_attributes=True) for sample in generation.samples],
     )

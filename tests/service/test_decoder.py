@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 
 from service.errors import InvalidImage, InvalidRequest, UrlFailed
 from service.images.decoder import Decoder
+from service.images.kept import KeptFiles
 from service.images.picture import Limits
 from service.images.remote import Remote
 from service.images.shares import Queue, Turns
@@ -40,7 +41,7 @@ def started_beside_the_loop() -> None:
 def decoder(seconds: float = 20, processes: Workers | None = None) -> Decoder:
     """One with memory for four pictures: one for small requests, `SHARE` for larger ones."""
     limits = Limits(max_pixels=2_000_000, min_side=28)
-    return Decoder(limits, processes or workers(2, False), 4 * PIXELS, seconds, Remote((), 1, 1))
+    return Decoder(limits, processes or workers(2, False), 4 * PIXELS, seconds, Remote((), 1, 1), KeptFiles(0))
 
 
 async def decoded(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from evoquality import encode_image
-from evoquality.contract import RolloutPrompt, RolloutRequest
+from evoquality.contract import RolloutPrompt, RolloutResult
 from service.api.service import create_service
 from tests.service.conftest import KEY, World, picture, served
 from tests.service.fake_engine import FakeEngine
@@ -60,15 +60,32 @@ class Replicas:
         return len(self.worlds[number].engine.asked)
 
 
-def batch(replicas: Replicas, prompts: int = 8, adapter: str | None = None) -> RolloutRequest:
-    """Prompts over pictures of different brightness, which the engines' scores follow."""
-    images = {str(n): encode_image(picture(10 + 20 * n)) for n in range(prompts)}
-    asked = [RolloutPrompt(task="score", images=[str(n)], samples=1, seed=n) for n in range(prompts)]
-    return RolloutRequest(images=images, prompts=asked, version=replicas.first.first, adapter=adapter)
+@dataclass(frozen=True)
+class Files:
+    """Pictures of different brightness, which the engines' scores follow."""
+
+    files: dict[str, bytes]
+
+    def bytes_of(self, image_id: str) -> bytes:
+        return self.files[image_id]
+
+    def fingerprint(self, image_id: str) -> tuple[str, int]:
+        return hashlib.sha256(self.files[image_id]).hexdigest(), len(self.files[image_id])
 
 
-def scores(response: object) -> list[float]:
-    return [float(result.completions[0].text) for result in response.results]  # type: ignore[attr-defined]
+PICTURES = Files({str(n): picture(10 + 20 * n) for n in range(8)})
+PROMPTS = [RolloutPrompt(task="score", images=[str(n)], samples=1, seed=n) for n in range(8)]
+
+
+def ask(
+    workers: Workers, version: str, prompts: Sequence[RolloutPrompt] = PROMPTS, files: Files = PICTURES, **more: object
+) -> list[float]:
+    """The scores of the first answers to all prompts."""
+    return scores(workers.rollouts(prompts, files, version=version, **more))
+
+
+def scores(results: list[RolloutResult]) -> list[float]:
+    return [float(result.completions[0].text) for result in results]
 
 
 EXPECTED = [round(1 + 4 * (10 + 20 * n) / 255, 2) for n in range(8)]

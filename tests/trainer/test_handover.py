@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from evoquality import ServiceError
 from tests.service.conftest import World
-from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
+from tests.trainer.replicas import EXPECTED, Replicas, ask
 from trainer.errors import DiskFull
 from trainer.training.handover import WeightsHandover
 from trainer.workers.workers import Workers
@@ -55,25 +55,25 @@ def way(engines: Replicas) -> Iterator[WeightsHandover]:
         yield WeightsHandover(workers, engines.first.settings.handover_folder, "run")
 
 
-def roll_out(engines: Replicas, way: WeightsHandover, version: str) -> list[float]:
-    return scores(way.workers.rollouts(batch(engines).model_copy(update={"version": version})))
+def roll_out(way: WeightsHandover, version: str) -> list[float]:
+    return ask(way.workers, version)
 
 
 def test_every_engine_answers_with_the_weights_of_the_step(engines: Replicas, way: WeightsHandover) -> None:
     for step in range(3):
         with way.served(Weights(step), f"s{step}") as served:
-            assert roll_out(engines, way, served.version) == EXPECTED
+            assert roll_out(way, served.version) == EXPECTED
             assert [world.engine.version for world in engines.worlds] == [served.version] * 2
 
 
 def test_an_engine_that_was_restarted_is_overwritten_again(engines: Replicas, way: WeightsHandover) -> None:
     with way.served(Weights(0), "s0") as served:
-        roll_out(engines, way, served.version)
+        roll_out(way, served.version)
         for number in (0, 1):
             engines.stop(number)
             engines.start(number)
         assert engines.worlds[0].engine.version == engines.first.first
-        assert roll_out(engines, way, served.version) == EXPECTED
+        assert roll_out(way, served.version) == EXPECTED
 
 
 def test_only_the_last_weights_stay_in_the_folder_and_what_others_have_there(
@@ -84,10 +84,10 @@ def test_only_the_last_weights_stay_in_the_folder_and_what_others_have_there(
     for name in others:
         (folder / name).mkdir(parents=True)
     with way.served(Weights(0), "s0") as first:
-        roll_out(engines, way, first.version)
+        roll_out(way, first.version)
     with way.served(Weights(1), "s1") as second:
         assert {path.name for path in folder.iterdir()} == {first.version, second.version, *others}
-        roll_out(engines, way, second.version)
+        roll_out(way, second.version)
     assert {path.name for path in folder.iterdir()} == {second.version, *others}
 
 
@@ -101,10 +101,10 @@ def test_weights_that_are_not_finite_end_the_step_and_those_before_answer(
     engines: Replicas, way: WeightsHandover
 ) -> None:
     with way.served(Weights(0), "s0") as good:
-        roll_out(engines, way, good.version)
+        roll_out(way, good.version)
     with pytest.raises(ServiceError, match="not_finite"), way.served(Weights(np.nan), "s1") as bad:
-        roll_out(engines, way, bad.version)
-    assert roll_out(engines, way, good.version) == EXPECTED
+        roll_out(way, bad.version)
+    assert roll_out(way, good.version) == EXPECTED
 
 
 def test_a_serving_engine_named_by_mistake_is_told(make_world: Callable[..., World], hurry: None) -> None:
@@ -114,6 +114,6 @@ def test_a_serving_engine_named_by_mistake_is_told(make_world: Callable[..., Wor
         with Workers(serving.urls, "the key", serving.first.store, 5, serving.said.append, overwritten=True) as workers:
             way = WeightsHandover(workers, serving.first.settings.handover_folder, "run")
             with pytest.raises(ServiceError, match="--role rollout"), way.served(Weights(0), "s0") as served:
-                roll_out(serving, way, served.version)
+                roll_out(way, served.version)
     finally:
         serving.stop_all()

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import permutations
@@ -20,7 +20,7 @@ from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoProcessor
 
-from evoquality.contract import Completion, RolloutRequest, RolloutResponse, RolloutResult
+from evoquality.contract import Completion, RolloutPrompt, RolloutResult
 from service.versions.store import VersionStore
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer import termination
@@ -111,14 +111,24 @@ class TorchEngine:
     def unload_adapter(self, name: str) -> None:
         self.asked.append(name)
 
-    def rollouts(self, request: RolloutRequest) -> RolloutResponse:
+    def rollouts(
+        self,
+        prompts: Sequence[RolloutPrompt],
+        pictures: Pool,
+        *,
+        logprobs: bool,
+        version: str = "v",
+        adapter: str | None = None,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> list[RolloutResult]:
+        assert logprobs and pictures is self.pool
         if len(self.asked) == self.dies_at:
             raise ConnectionError("killed")
         if len(self.asked) == self.ended_at:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.2)
         results = []
-        for prompt in request.prompts:
+        for prompt in prompts:
             rng = np.random.default_rng(prompt.seed)
             scores = [f"{score:.2f}" for score in rng.uniform(1, 5, prompt.samples)]
             texts = self.says(scores) if callable(self.says) else [self.says or score for score in scores]
@@ -133,7 +143,7 @@ class TorchEngine:
             results.append(RolloutResult(prompt_token_ids=encoded.token_ids, completions=completions))
         if len(self.asked) in self.broken:
             results[-1].completions[0].logprobs[0] = float("nan")
-        return RolloutResponse(results=results, adapter=request.adapter, version="v")
+        return results
 
 
 def train(
@@ -217,7 +227,7 @@ def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool
         trained = policy(checkpoint)
         learner = Learner(trained, EvolveSettings(pool=tmp_path, run=tmp_path, tokens_per_pass=size))
         shown = {image: pool.open(image) for image in images}
-        told = learner.accumulate(shown, engine.rollouts(asked(images)).results, advantage)
+        told = learner.accumulate(shown, engine.rollouts(asked(images), pool, logprobs=True), advantage)
         found.append((told, [parameter.grad for parameter in trained.trainable()]))
     for told, gradients in found[1:]:
         assert told == pytest.approx(found[0][0], abs=1e-5)
@@ -227,9 +237,8 @@ def test_passes_of_any_size_give_the_same_gradients(checkpoint: Path, pool: Pool
     assert found[0][0]["entropy"] > 1
 
 
-def asked(images: list[str]) -> RolloutRequest:
-    prompts = [{"task": "score", "images": [image], "samples": 4, "seed": 3} for image in images]
-    return RolloutRequest.model_validate({"images": dict.fromkeys(images, "AA=="), "prompts": prompts})
+def asked(images: list[str]) -> list[RolloutPrompt]:
+    return [RolloutPrompt(task="score", images=[image], samples=4, seed=3) for image in images]
 
 
 def test_a_prompt_that_engine_and_trainer_read_differently_is_refused() -> None:

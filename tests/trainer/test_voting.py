@@ -18,7 +18,6 @@ from tests.service.conftest import KEY, Listening, listening, make_listening, ma
 from trainer.errors import WrongVersion
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
-from trainer.voting import voters
 from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose_voter
 from trainer.voting.votes import Pair, PairVotes, labels_of
 from trainer.workers.spread import AsyncWorkers
@@ -48,11 +47,6 @@ def brighter(profile: str, certainty: float = 1.0) -> Callable[[Prompt, Sampling
         return ANSWERS[profile].format(int((second > first) == (draw < certainty)))
 
     return answer
-
-
-@pytest.fixture(autouse=True)
-def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voters, "PAIRS_A_REQUEST", 2)
 
 
 T = TypeVar("T")

@@ -5,37 +5,38 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from evoquality import ServiceError, encode_image
-from evoquality.contract import ExactVotesRequest, RolloutPrompt, RolloutRequest
+from evoquality import ServiceError
+from evoquality.contract import ExactVotes, RolloutPrompt
 from service.configuration.settings import Settings
 from tests.service.conftest import World, adapter, picture
-from tests.trainer.replicas import EXPECTED, Replicas, batch, scores
+from tests.trainer.replicas import EXPECTED, Files, Replicas, ask
 from trainer.errors import Unreachable, WrongVersion
-from trainer.workers import spread
-from trainer.workers.spread import fitting
+from trainer.workers import sizing
+from trainer.workers.sizing import fitting
 
-IMAGES = {"a": "x" * 10, "b": "x" * 20, "c": "x" * 30, "d": "x" * 99}
+SIZES = {"a": 10, "b": 20, "c": 30, "d": 99}
 
 
 def test_a_batch_is_spread_over_the_replicas_and_comes_back_in_order(replicas: Replicas) -> None:
     with replicas.workers() as workers:
-        assert scores(workers.rollouts(batch(replicas))) == EXPECTED
+        assert ask(workers, replicas.first.first) == EXPECTED
     assert (replicas.asked(0), replicas.asked(1)) == (4, 4)
 
 
 def test_a_dead_replica_is_skipped_and_asked_again_once_it_is_back(replicas: Replicas) -> None:
     with replicas.workers() as workers:
         replicas.stop(1)
-        assert scores(workers.rollouts(batch(replicas))) == EXPECTED
+        assert ask(workers, replicas.first.first) == EXPECTED
         assert replicas.asked(0) == 8
         replicas.start(1)
-        replica = workers.asynchronous._replicas[1]
+        replica = workers.asynchronous._crew.replicas[1]
         while not replica.may_be_asked:
             time.sleep(0.01)
-        assert scores(workers.rollouts(batch(replicas))) == EXPECTED
+        assert ask(workers, replicas.first.first) == EXPECTED
     assert replicas.asked(1) == 4
     assert replicas.said == []
 
@@ -43,7 +44,7 @@ def test_a_dead_replica_is_skipped_and_asked_again_once_it_is_back(replicas: Rep
 def test_a_replica_on_another_version_is_not_asked(replicas: Replicas) -> None:
     with replicas.workers() as workers:
         replicas.worlds[1].service.swap_lock.version = replicas.first.store.info(replicas.first.second)
-        assert scores(workers.rollouts(batch(replicas))) == EXPECTED
+        assert ask(workers, replicas.first.first) == EXPECTED
         assert replicas.asked(1) == 0
 
 
@@ -51,7 +52,7 @@ def test_if_all_replicas_are_on_another_version_the_round_stops_at_once(replicas
     for world in replicas.worlds:
         world.service.swap_lock.version = replicas.first.store.info(replicas.first.second)
     with replicas.workers() as workers, pytest.raises(WrongVersion, match=replicas.first.second):
-        workers.rollouts(batch(replicas))
+        ask(workers, replicas.first.first)
 
 
 def test_an_unreachable_service_is_waited_for_and_the_wait_is_reported(replicas: Replicas) -> None:
@@ -65,7 +66,7 @@ def test_an_unreachable_service_is_waited_for_and_the_wait_is_reported(replicas:
     back = threading.Thread(target=come_back)
     back.start()
     with replicas.workers(patience=300, say=lambda text: (replicas.said.append(text), heard.set())) as workers:
-        assert scores(workers.rollouts(batch(replicas))) == EXPECTED
+        assert ask(workers, replicas.first.first) == EXPECTED
     back.join()
     assert "service unreachable, waiting (" in replicas.said[0]
 
@@ -76,7 +77,7 @@ def test_patience_ends_with_an_error_that_names_the_replicas(replicas: Replicas)
         replicas.workers(patience=0.5) as workers,
         pytest.raises(Unreachable, match=f"no replica of the service answered for 0 s.*{replicas.urls[1]}"),
     ):
-        workers.rollouts(batch(replicas))
+        ask(workers, replicas.first.first)
 
 
 def test_adapters_are_loaded_on_every_replica_under_names_of_their_own(replicas: Replicas) -> None:
@@ -86,8 +87,8 @@ def test_adapters_are_loaded_on_every_replica_under_names_of_their_own(replicas:
         workers.load_adapter("policy")
         names = [next(iter(world.engine.adapters)) for world in replicas.worlds]
         assert names[0] != names[1]
-        response = workers.rollouts(batch(replicas, adapter="policy"))
-        assert (scores(response), response.adapter) == (EXPECTED, "policy")
+        assert ask(workers, replicas.first.first, adapter="policy") == EXPECTED
+        assert {asked[2].name for world in replicas.worlds for asked in world.engine.asked} == set(names)
         workers.unload_adapter("policy")
     assert [world.engine.adapters for world in replicas.worlds] == [{}, {}]
     assert [path.name for path in adapters.iterdir()] == ["policy"]
@@ -100,15 +101,14 @@ def test_a_restarted_replica_is_given_the_adapter_again(replicas: Replicas) -> N
         for number in (0, 1):
             replicas.stop(number)
             replicas.start(number)
-        assert scores(workers.rollouts(batch(replicas, adapter="policy"))) == EXPECTED
+        assert ask(workers, replicas.first.first, adapter="policy") == EXPECTED
         assert sum(len(world.engine.adapters) for world in replicas.worlds) >= 1
 
 
 def test_a_refused_request_is_not_repeated(replicas: Replicas) -> None:
-    request = batch(replicas)
-    request.prompts[0] = RolloutPrompt(task="compare", images=["0"], samples=1)
+    wrong = RolloutPrompt(task="compare", images=["0"], samples=1)
     with replicas.workers() as workers, pytest.raises(ServiceError, match="compare takes two"):
-        workers.rollouts(request)
+        ask(workers, replicas.first.first, [wrong])
 
 
 def test_a_promotion_goes_to_every_replica_and_names_those_that_did_not_follow(replicas: Replicas) -> None:
@@ -135,24 +135,21 @@ def test_replicas_that_load_adapters_at_once_never_share_an_id(replicas: Replica
     assert len(set(ids)) == 80
 
 
-@pytest.fixture
-def _sixty_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spread, "MAX_IMAGE_BYTES", 60)
-
-
-@pytest.mark.usefixtures("_sixty_bytes")
 @pytest.mark.parametrize(
     ("items", "count"),
     [(["ab", "bc", "ca"], 3), (["ab", "c", "d"], 2), (["d", "a"], 1), (["a", "d"], 1), (["aa", "aa", "bb"], 3)],
 )
-def test_as_many_as_fit_are_taken_each_image_counted_once_and_one_in_any_case(items: list[str], count: int) -> None:
-    assert fitting(items, list, IMAGES) == items[:count]
+def test_as_many_as_fit_are_taken_each_image_counted_once_and_one_in_any_case(
+    items: list[str], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "MAX_IMAGE_BYTES", 60)
+    assert fitting(items, items, SIZES) == items[:count]
 
 
 def test_a_pair_of_the_longest_files_fits_and_the_rest_of_a_body_has_room() -> None:
     of = Settings.model_fields
-    longest = of["max_upload_bytes"].default * 4 / 3
-    assert 2 * longest < spread.MAX_IMAGE_BYTES < of["max_operator_bytes"].default / 2
+    assert 2 * of["max_upload_bytes"].default < sizing.MAX_IMAGE_BYTES
+    assert of["max_operator_bytes"].default / 2 > sizing.MAX_IMAGE_BYTES * 4 / 3
 
 
 @pytest.fixture
@@ -165,29 +162,26 @@ def narrow(make_world: Callable[..., World], hurry: None) -> Iterator[Replicas]:
     made.stop_all()
 
 
-def heavy(replicas: Replicas) -> RolloutRequest:
-    """A batch of eight images of 8,000 bytes: what follows a PNG's end is not looked at."""
-    request = batch(replicas)
-    padded = {str(n): encode_image(picture(10 + 20 * n).ljust(6000, b"\0")) for n in range(8)}
-    return request.model_copy(update={"images": padded})
+HEAVY = Files({str(n): picture(10 + 20 * n).ljust(6000, b"\0") for n in range(8)})
+"""Of 8,000 bytes in base64: what follows a PNG's end is not looked at."""
 
 
 def test_a_batch_too_long_for_one_request_is_asked_in_several(
     narrow: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spread, "MAX_IMAGE_BYTES", 25_000)
-    request = heavy(narrow)
+    monkeypatch.setattr(sizing, "MAX_IMAGE_BYTES", 19_000)
     pairs = [(str(n), str(n + 1)) for n in range(7)]
-    exact = ExactVotesRequest(images=request.images, pairs=pairs, version=request.version)
+    votes: dict[int, ExactVotes] = {}
     with narrow.workers() as workers:
-        assert scores(workers.rollouts(request)) == EXPECTED
+        assert ask(workers, narrow.first.first, files=HEAVY) == EXPECTED
         assert (narrow.asked(0), narrow.asked(1)) == (4, 4)
-        votes = workers.call(workers.asynchronous.exact_votes, exact).results
-    assert len(votes) == 7
-    assert all(vote.forward.second > vote.forward.first for vote in votes)
+        vote = partial(workers.asynchronous.exact_votes, version=narrow.first.first)
+        workers.call(vote, pairs, HEAVY, votes.__setitem__)
+    assert sorted(votes) == list(range(7))
+    assert all(vote.forward.second > vote.forward.first for vote in votes.values())
 
 
 def test_a_request_that_the_service_never_takes_is_refused_at_once(narrow: Replicas) -> None:
     with narrow.workers() as workers, pytest.raises(ServiceError, match="413 body_too_large"):
-        workers.rollouts(heavy(narrow))
+        ask(workers, narrow.first.first, files=HEAVY)
     assert narrow.said == []

@@ -48,6 +48,10 @@ class Pool:
         """Images by their ids."""
         return {image.id: image for image in self.images}
 
+    @cached_property
+    def _fingerprints(self) -> dict[str, tuple[str, int]]:
+        return {}
+
     def bytes_of(self, image_id: str) -> bytes:
         """The image file's bytes; a missing variant is made first.
 
@@ -61,6 +65,13 @@ class Pool:
         if not Path(image.path).exists():
             make_variant(image, self.open(image.source))
         return Path(image.path).read_bytes()
+
+    def fingerprint(self, image_id: str) -> tuple[str, int]:
+        """The SHA-256 of the image file in hex, and its length in bytes. Raises as `bytes_of`."""
+        if image_id not in self._fingerprints:
+            file = self.bytes_of(image_id)
+            self._fingerprints[image_id] = hashlib.sha256(file).hexdigest(), len(file)
+        return self._fingerprints[image_id]
 
     def open(self, image_id: str) -> Image.Image:
         """The image's RGB pixels, as the service decodes the same bytes. Raises as `bytes_of`."""

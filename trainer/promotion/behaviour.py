@@ -10,8 +10,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from evoquality import encode_image
-from evoquality.contract import RolloutPrompt, RolloutRequest
+from evoquality.contract import RolloutPrompt
 from service.answers import parse_vote
 from service.prompts import Profile
 from trainer.pool.pool import Pool
@@ -88,9 +87,8 @@ class Observer:
             RolloutPrompt(task="compare", images=order, samples=VOTES, seed=(self.seed + 17 * number) % 2**31)
             for number, order in enumerate(orders)
         ]
-        images = {image: encode_image(self.pool.bytes_of(image)) for pair in pairs for image in pair}
-        request = RolloutRequest(images=images, prompts=prompts, adapter=served.adapter, version=served.version)
-        answers = [answer for result in workers.rollouts(request).results for answer in result.completions]
+        results = workers.rollouts(prompts, self.pool, version=served.version, adapter=served.adapter)
+        answers = [answer for result in results for answer in result.completions]
         votes = [parse_vote(answer.text, self.profile) for answer in answers]
         return [vote for vote in votes if vote is not None]
 

@@ -105,7 +105,9 @@ class OnlineStage:
         """Begins to sample a step's rollouts from the policy as it is now."""
         serving = self.handover.served(self.learner, f"s{step:05d}")
         k, seed = self.settings.samples, self.seed * 7919 + step * 104_729
-        sample = partial(sample_scores, self.handover.workers, self.pool, plan[step], samples=k, seed=seed)
+        sample = partial(
+            sample_scores, self.handover.workers, self.pool, plan[step], samples=k, seed=seed, logprobs=True
+        )
         return sampler.begin(serving, sample)
 
     def _collect(self, sampling: Future[SampledGroup], group: Group) -> SampledGroup:

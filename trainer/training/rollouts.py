@@ -13,14 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from evoquality import encode_image
-from evoquality.contract import RolloutPrompt, RolloutRequest, RolloutResult
+from evoquality.contract import RolloutPrompt, RolloutResult
 from service.answers import parse_score
 from service.prompts import Profile
 from trainer.pool.pool import Pool
 from trainer.workers.workers import Workers
-
-_IMAGES_A_REQUEST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +75,7 @@ def sample_scores(
     *,
     samples: int,
     seed: int,
+    logprobs: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[RolloutResult]:
     """Samples answers to `c_score` at temperature 1.
@@ -89,7 +87,8 @@ def sample_scores(
         served: the policy to sample from.
         samples: K answers an image.
         seed: of the sampling.
-        advance: gets the number of images of every batch.
+        logprobs: whether the answers carry log-probabilities, and their prompts.
+        advance: hears of every image that is answered.
 
     Returns:
         K answers to each of the B images, in their order.
@@ -97,18 +96,13 @@ def sample_scores(
     Raises:
         ServiceError: the service refused, for example because the version is no longer the active one.
     """
-    results: list[RolloutResult] = []
-    for start in range(0, len(images), _IMAGES_A_REQUEST):
-        chunk = images[start : start + _IMAGES_A_REQUEST]
-        prompts = [
-            RolloutPrompt(task="score", images=[image], samples=samples, seed=(seed + 131 * (start + row)) % 2**31)
-            for row, image in enumerate(chunk)
-        ]
-        encoded = {image: encode_image(pool.bytes_of(image)) for image in chunk}
-        request = RolloutRequest(images=encoded, prompts=prompts, adapter=served.adapter, version=served.version)
-        results += workers.rollouts(request).results
-        advance(len(chunk))
-    return results
+    prompts = [
+        RolloutPrompt(task="score", images=[image], samples=samples, seed=(seed + 131 * row) % 2**31)
+        for row, image in enumerate(images)
+    ]
+    return workers.rollouts(
+        prompts, pool, version=served.version, adapter=served.adapter, logprobs=logprobs, advance=advance
+    )
 
 
 def to_scores(rollouts: Sequence[RolloutResult], profile: Profile) -> NDArray[np.float64]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from evoquality import ServiceError, encode_image
-from evoquality.contract import ExactVotes, ExactVotesRequest, RolloutPrompt, RolloutRequest, RolloutResult
+from evoquality import ServiceError
+from evoquality.contract import ExactVotes, RolloutPrompt, RolloutResult
 from service.answers import parse_vote
 from service.concurrency import gather
 from service.prompts import Profile
@@ -25,16 +25,17 @@ from trainer.voting.majority import decided, first_look
 from trainer.voting.votes import Pair, PairVotes, load
 from trainer.workers.spread import AsyncWorkers
 
-PAIRS_A_REQUEST = 24
-_REQUESTS = 3
-"""Requests under way at a time."""
+_PAIRS_A_PLACE = 2
+"""Pairs under way for each answer that the engines sample at the same time: some always have answers to draw."""
+
+Take = Callable[[PairVotes], None]
 
 
 class Voter(Protocol):
     """A way of asking for votes."""
 
-    def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
-        """The votes on the pairs, a part at a time. Raises as `AsyncWorkers`."""
+    async def ask(self, pairs: Sequence[Pair], take: Take) -> None:
+        """Asks about any number of pairs; `take` gets the votes on each as they come. Raises as `AsyncWorkers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +49,30 @@ class ExactVoter:
     tie_margin: float = 0.0
     permute: bool = True
 
-    async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
-        """The votes on all pairs, at once.
+    async def ask(self, pairs: Sequence[Pair], take: Take) -> None:
+        """Asks about the pairs in large requests.
 
         Raises:
             ServiceError: code `no_exact_votes` if the model can only be sampled; otherwise as
                 `AsyncWorkers.exact_votes`.
         """
-        request = ExactVotesRequest(images=_encoded(self.pool, pairs), pairs=list(pairs), version=self.version)
-        response = await self.workers.exact_votes(request)
-        yield [self._votes(pair, votes, response.version) for pair, votes in zip(pairs, response.results, strict=True)]
+
+        def finished(index: int, votes: ExactVotes) -> None:
+            take(self._votes(pairs[index], votes))
+
+        await self.workers.exact_votes(pairs, self.pool, finished, version=self.version)
 
     async def possible(self, pair: Pair) -> bool:
         """True if this model has exact votes; asks for those on `pair`. Raises as `AsyncWorkers`."""
         try:
-            return [votes async for votes in self.ask([pair])] != []
+            await self.ask([pair], lambda votes: None)
         except ServiceError as error:
             if error.problem.code != "no_exact_votes":
                 raise
             return False
+        return True
 
-    def _votes(self, pair: Pair, found: ExactVotes, version: str) -> PairVotes:
+    def _votes(self, pair: Pair, found: ExactVotes) -> PairVotes:
         forward, backward = [found.forward.first, found.forward.second], [0.0, 0.0]
         if self.permute:
             backward = [found.backward.first, found.backward.second]
@@ -78,7 +82,7 @@ class ExactVoter:
             forward=forward,
             backward=backward,
             unreadable=max(0.0, 1 + self.permute - sum(forward) - sum(backward)),
-            version=version,
+            version=self.version,
             by="exact",
             tie_margin=self.tie_margin,
         )
@@ -106,29 +110,33 @@ class SampledVoter:
     permute: bool = True
     """Ask in both orders."""
 
-    async def ask(self, pairs: Sequence[Pair]) -> AsyncIterator[list[PairVotes]]:
-        """The votes on the pairs, each as soon as it is decided. Raises as `AsyncWorkers`."""
-        asked, wave = 0, self.votes if self.error is None else first_look(self.votes, self.error)
-        cast = [PairVotes(*pair, [0, 0], [0, 0], 0, self.version) for pair in pairs]
-        while cast:
-            drawn = await self.draw([(one.first, one.second) for one in cast], asked, asked + wave)
-            cast = [_added(one, more) for one, more in zip(cast, drawn, strict=True)]
-            asked, wave = asked + wave, min(2, self.votes - asked - wave)
-            yield [one for one in cast if self._is_decided(one)]
-            cast = [one for one in cast if not self._is_decided(one)]
+    async def ask(self, pairs: Sequence[Pair], take: Take) -> None:
+        """Asks about as many pairs at a time as keep the engines full; each goes on by itself until it is decided."""
+        waiting = iter(pairs)
 
-    async def draw(self, pairs: Sequence[Pair], start: int, stop: int) -> list[PairVotes]:
-        """The answers number `start` to `stop` about every pair, of both orders in turn. Raises as `ask`."""
-        shown = [one for pair in pairs for one in self._orders(pair, start, stop)]
-        request = RolloutRequest(
-            images=_encoded(self.pool, pairs),
-            prompts=[self._prompt(*one) for one in shown],
-            temperature=self.temperature,
-            version=self.version,
+        async def go_on() -> None:
+            for pair in waiting:
+                take(await self._vote(pair))
+
+        at_once = _PAIRS_A_PLACE * await self.workers.capacity()
+        await gather(*(go_on() for _ in range(min(at_once, len(pairs)))))
+
+    async def _vote(self, pair: Pair) -> PairVotes:
+        """The votes on a pair: a first look, then two at a time until it is decided."""
+        wave = self.votes if self.error is None else first_look(self.votes, self.error)
+        votes = await self.draw(pair, 0, wave)
+        while not self._is_decided(votes):
+            votes = _added(votes, await self.draw(pair, votes.asked, min(votes.asked + 2, self.votes)))
+        return votes
+
+    async def draw(self, pair: Pair, start: int, stop: int) -> PairVotes:
+        """The answers number `start` to `stop` about a pair, of both orders in turn. Raises as `ask`."""
+        shown = self._orders(pair, start, stop)
+        results = await self.workers.rollouts(
+            [self._prompt(*one) for one in shown], self.pool, version=self.version, temperature=self.temperature
         )
-        response = await self.workers.rollouts(request)
-        votes = {one[0]: self._read(result) for one, result in zip(shown, response.results, strict=True)}
-        return [_count(pair, votes.get(pair, []), votes.get(pair[::-1], []), response.version) for pair in pairs]
+        votes = {one[0]: self._read(result) for one, result in zip(shown, results, strict=True)}
+        return _count(pair, votes.get(pair, []), votes.get(pair[::-1], []), self.version)
 
     def _is_decided(self, votes: PairVotes) -> bool:
         left = self.votes - votes.asked
@@ -196,22 +204,28 @@ async def cast(pairs: Sequence[Pair], voter: Voter, path: Path, *, advance: Call
     done = {(vote.first, vote.second) for vote in load(path)}
     advance(len(done))
     left = [pair for pair in pairs if pair not in done]
-    limit = asyncio.Semaphore(_REQUESTS)
+    arrived: asyncio.Queue[PairVotes | Exception | None] = asyncio.Queue()
 
-    async def ask(chunk: Sequence[Pair]) -> None:
-        async with limit:
-            async for votes in voter.ask(chunk):
-                append_jsonl(path, map(asdict, votes))
-                advance(len(votes))
+    async def ask() -> None:
+        try:
+            await voter.ask(left, arrived.put_nowait)
+            arrived.put_nowait(None)
+        except Exception as failure:
+            arrived.put_nowait(failure)  # behind the votes that came before
 
-    await gather(*(ask(left[start : start + PAIRS_A_REQUEST]) for start in range(0, len(left), PAIRS_A_REQUEST)))
+    async def write() -> None:
+        ended = False
+        while not ended:
+            came = [await arrived.get(), *(arrived.get_nowait() for _ in range(arrived.qsize()))]
+            votes = [one for one in came if isinstance(one, PairVotes)]
+            await asyncio.to_thread(append_jsonl, path, map(asdict, votes))
+            advance(len(votes))
+            ended = len(votes) < len(came)
+        if isinstance(came[-1], Exception):
+            raise came[-1]
+
+    await gather(ask(), write())
     return load(path)
-
-
-def _encoded(pool: Pool, pairs: Sequence[Pair]) -> dict[str, str]:
-    """Each image of the pairs once, as a request carries it, by its content id."""
-    ids = {image for pair in pairs for image in pair}
-    return {image: encode_image(pool.bytes_of(image)) for image in ids}
 
 
 def _count(pair: Pair, straight: list[int | None], swapped: list[int | None], version: str) -> PairVotes:

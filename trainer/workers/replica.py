@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any, Protocol
 from uuid import uuid4
 
 import httpx
 
-from evoquality import AsyncClient, ServiceError
-from evoquality.contract import SwapResponse
+from evoquality import AsyncClient, ServiceError, encode_image
+from evoquality.calls import Call
+from evoquality.contract import InfoResponse, SwapResponse
 from trainer.files import writing
 
 _REST_SECONDS = 10.0
@@ -22,8 +25,22 @@ _REST_SECONDS = 10.0
 _GOODBYE_SECONDS = 5.0
 """Time limit of unloading an adapter: leftovers are removed at the next start."""
 _BUSY = {429, 502, 503, 504}
+_ASK_AGAIN = {"swapping", "unknown_images"}
+"""Codes of refusals after which the same replica can be asked at once: it holds the question until a swap is done."""
+_AHEAD = 1.5
+"""Sequences under way for each that the engine samples at the same time: those ahead begin the moment one ends."""
 
 Trouble = ServiceError | httpx.TransportError
+
+
+class Pictures(Protocol):
+    """Image files by the ids that a batch gives them."""
+
+    def bytes_of(self, image_id: str) -> bytes:
+        """The file."""
+
+    def fingerprint(self, image_id: str) -> tuple[str, int]:
+        """Its SHA-256 in hex, and its length in bytes."""
 
 
 @dataclass(slots=True)
@@ -36,6 +53,14 @@ class Replica:
     overwritten: bool = False
     """True for the role rollout: its weights are overwritten with the version that is asked for."""
     trouble: Trouble | None = None
+    in_flight: int = 0
+    """Sequences that it is asked for at the moment."""
+    info: InfoResponse | None = None
+    """What it said of itself, once it was asked."""
+    _was_met: bool = False
+    _known: set[str] = field(default_factory=set)
+    """Digests of files that were sent to it."""
+    _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rests_until: float = 0.0
     _loaded: dict[str, str] = field(default_factory=dict)
     """The replica's own name of every adapter: an engine never takes a name twice."""
@@ -49,6 +74,11 @@ class Replica:
         return self.trouble is None or monotonic() >= self._rests_until
 
     @property
+    def load(self) -> float:
+        """The share of its room that is taken; one that is not known yet has room for one request."""
+        return self.in_flight / (_AHEAD * self.info.max_num_seqs if self.info else 1)
+
+    @property
     def has_another_version(self) -> bool:
         """True if it refused because it serves another version than was asked for."""
         conflict = isinstance(self.trouble, ServiceError) and self.trouble.problem.code == "version_conflict"
@@ -58,6 +88,8 @@ class Replica:
         """Records that it cannot answer now. Raises `trouble` if waiting would not help."""
         if isinstance(trouble, ServiceError):
             code = trouble.problem.code
+            if code in _ASK_AGAIN:
+                return
             if code == "unknown_adapter":  # it was restarted, or has swapped
                 self._loaded.clear()
             elif code == "version_conflict":
@@ -65,7 +97,50 @@ class Replica:
             elif code == "drain_timeout" or (trouble.problem.status not in _BUSY and code != "not_active"):
                 raise trouble
         self.trouble = trouble
+        self._was_met = False
         self._rests_until = monotonic() + _REST_SECONDS
+
+    async def meet(self) -> InfoResponse:
+        """What it says of itself, asked once, and again after trouble: it may have come back with other limits."""
+        if self.info is None or not self._was_met:
+            self.info = await self.client.info()
+            self._was_met = True
+        return self.info
+
+    def lacks(self, digest: str, refused: Collection[str]) -> bool:
+        """True if a file has to be sent along; `refused` are those that it had once, and may lose again."""
+        return digest in refused or digest not in self._known
+
+    async def lines(
+        self,
+        ask: Callable[[Mapping[str, str]], Call[Any]],
+        digests: Mapping[str, str],
+        pictures: Pictures,
+        refused: set[str],
+    ) -> AsyncGenerator[Any, None]:
+        """The lines of an answer about images, given their digests. Files that it lacks are sent along, by one request
+        at a time, so that none is sent twice.
+
+        Raises:
+            ServiceError: code `unknown_images` if it has lost files; they are in `refused` then.
+        """
+        async with AsyncExitStack() as sending:
+            if any(self.lacks(digest, refused) for digest in digests.values()):
+                await sending.enter_async_context(self._sending)
+            sent = {image: f"sha256:{digest}" for image, digest in digests.items()}
+            lacking = [image for image, digest in digests.items() if self.lacks(digest, refused)]
+            sent |= {image: encode_image(await asyncio.to_thread(pictures.bytes_of, image)) for image in lacking}
+            try:
+                async with aclosing(self.client.lines(await asyncio.to_thread(ask, sent))) as lines:
+                    async for line in lines:
+                        self._known.update(digests.values())
+                        await sending.aclose()
+                        yield line
+            except ServiceError as error:
+                lost = error.problem.images or ()
+                self._known.difference_update(lost)
+                refused.update(lost)
+                raise
 
     async def overwrite(self, version: str) -> None:
         """Overwrites a rollout engine's weights with those handed over as `version`."""

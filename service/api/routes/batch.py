@@ -6,10 +6,8 @@ These routes charge a key for each image, so they charge it for the others once 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from evoquality.contract import (
@@ -22,9 +20,11 @@ from evoquality.contract import (
     ScoreBatchResponse,
     ScoreResponse,
 )
+from evoquality.lines import NDJSON
 from service.api.body import both_forms, read_body
 from service.api.dependencies import charge_others
 from service.api.encoding import encoded
+from service.api.lines import UntilAnswered, described, wants_lines
 from service.api.openapi import problems
 from service.api.problems import problem_of
 from service.api.service import service_of
@@ -32,7 +32,6 @@ from service.api.watch import deadline
 from service.judging.batch import Batch, Outcome
 from service.ranking.rank import rank
 
-NDJSON = "application/x-ndjson"
 PATHS = ("/v1/score/batch", "/v1/rank")
 """Routes whose bodies hold many images."""
 
@@ -43,19 +42,10 @@ router = APIRouter(
 )
 
 
-async def _until_answered() -> AsyncIterator[AsyncExitStack]:
-    """Yields a stack that is closed when the last byte is sent, or the request is given up."""
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-UntilAnswered = Annotated[AsyncExitStack, Depends(_until_answered)]
-
-
 @router.post(
     "/score/batch",
     response_model=ScoreBatchResponse,
-    responses={200: {"content": {NDJSON: {"schema": {"type": "string", "description": "A ScoreBatchItem a line."}}}}},
+    responses=described("ScoreBatchItem"),
     openapi_extra=both_forms(ScoreBatchRequest, ("images",)),
 )
 async def score_batch(request: Request, until_answered: UntilAnswered) -> Response:
@@ -72,7 +62,7 @@ async def score_batch(request: Request, until_answered: UntilAnswered) -> Respon
     batch = await until_answered.enter_async_context(Batch(service.judge, service.decoder, pictures, options))
     version = await batch.version()
     outcomes = batch.outcomes(deadline(request))
-    if NDJSON in request.headers.get("accept", ""):
+    if wants_lines(request):
         return StreamingResponse(_lines(request, outcomes), media_type=NDJSON)
     items = sorted([_item(request, *outcome) async for outcome in outcomes], key=lambda item: item.index)
     return await encoded(ScoreBatchResponse(results=items, model=service.settings.model_name, version=version))

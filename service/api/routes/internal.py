@@ -5,24 +5,30 @@ The routes read their bodies themselves, after the key is checked, so that nobod
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request, Response
+from PIL.Image import Image
 
 from evoquality.contract import (
     AdapterRequest,
     AdapterResponse,
     BenchmarksRequest,
+    ExactVotes,
     ExactVotesRequest,
     ExactVotesResponse,
     RolloutRequest,
     RolloutResponse,
+    RolloutResult,
     SwapResponse,
     WeightsRequest,
 )
 from service.api.body import json_form, read_message
 from service.api.dependencies import only_in
 from service.api.encoding import encoded
+from service.api.lines import Lines, UntilAnswered, described, wants_lines
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
@@ -76,26 +82,62 @@ async def record_benchmarks(request: Request, version: str) -> None:
         await file_work(service_of(request).store.record_benchmarks, version, measured)
 
 
-@watched.post("/rollouts", response_model=RolloutResponse, openapi_extra=json_form(RolloutRequest))
-async def rollouts(request: Request) -> Response:
-    """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities."""
+@watched.post(
+    "/rollouts",
+    response_model=RolloutResponse,
+    responses=described("RolloutLine"),
+    openapi_extra=json_form(RolloutRequest),
+)
+async def rollouts(request: Request, until_answered: UntilAnswered) -> Response:
+    """Answers a batch of prompts by one version and one adapter, with token ids and log-probabilities.
+
+    With `Accept: application/x-ndjson` each result is sent as it is ready, one RolloutLine a line, and a line without a
+    result while nothing is: a sign of life every few seconds. A problem that comes late is the last line.
+    """
     service = service_of(request)
     batch = await read_message(request, RolloutRequest)
-    async with service.decoder.opened(batch.images.values(), for_trainer=True) as pictures:
-        images = await gather(*(picture.pixels() for picture in pictures))
-        answer = await service.rollouts.answer(batch, dict(zip(batch.images, images, strict=True)))
+
+    async def run(lines: Lines[RolloutResult]) -> None:
+        async with _opened(request, batch.images) as images:
+            await service.rollouts.run(batch, images, lines.begun, lines.finished)
+
+    if wants_lines(request):
+        return await (await until_answered.enter_async_context(Lines(request, run))).response()
+    async with _opened(request, batch.images) as images:
+        answer = await service.rollouts.answer(batch, images)
     return await encoded(answer)
 
 
-@watched.post("/exact-votes", response_model=ExactVotesResponse, openapi_extra=json_form(ExactVotesRequest))
-async def exact_votes(request: Request) -> Response:
-    """The probabilities of both votes on many pairs, each in both orders, by one version of the weights."""
+@watched.post(
+    "/exact-votes",
+    response_model=ExactVotesResponse,
+    responses=described("ExactVotesLine"),
+    openapi_extra=json_form(ExactVotesRequest),
+)
+async def exact_votes(request: Request, until_answered: UntilAnswered) -> Response:
+    """The probabilities of both votes on many pairs, each in both orders, by one version of the weights.
+
+    With `Accept: application/x-ndjson` as rollouts are, one ExactVotesLine a line.
+    """
     service = service_of(request)
     batch = await read_message(request, ExactVotesRequest)
-    async with service.decoder.opened(batch.images.values(), for_trainer=True) as pictures:
-        images = await gather(*(picture.pixels() for picture in pictures))
-        answer = await service.exact_votes.answer(batch, dict(zip(batch.images, images, strict=True)))
+
+    async def run(lines: Lines[ExactVotes]) -> None:
+        async with _opened(request, batch.images) as images:
+            await service.exact_votes.run(batch, images, lines.begun, lines.finished)
+
+    if wants_lines(request):
+        return await (await until_answered.enter_async_context(Lines(request, run))).response()
+    async with _opened(request, batch.images) as images:
+        answer = await service.exact_votes.answer(batch, images)
     return await encoded(answer)
+
+
+@asynccontextmanager
+async def _opened(request: Request, images: Mapping[str, str]) -> AsyncIterator[dict[str, Image]]:
+    """The pixels of a batch's images. Raises as `Decoder.opened`."""
+    async with service_of(request).decoder.opened(images.values(), for_trainer=True) as pictures:
+        yield dict(zip(images, await gather(*(picture.pixels() for picture in pictures)), strict=True))
 
 
 @router.post("/adapters", status_code=HTTPStatus.CREATED, openapi_extra=json_form(AdapterRequest))

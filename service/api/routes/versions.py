@@ -47,6 +47,7 @@ async def info(request: Request) -> InfoResponse:
         thinks=thinks,
         modes=modes,
         dtype=settings.dtype,
+        max_num_seqs=settings.max_num_seqs,
         formats=list(service.decoder.formats),
         max_upload_bytes=settings.max_upload_bytes,
         max_image_pixels=settings.max_image_pixels,

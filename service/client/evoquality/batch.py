@@ -1,25 +1,39 @@
-"""Any number of images, asked in requests of up to 64; those whose answers were lost are asked again.
+"""Batches, of which only those items are asked again whose answers were lost.
 
 Imports neither torch, vLLM nor transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import httpx
 
 from evoquality import calls
 from evoquality.calls import Call, ImageSource
-from evoquality.contract import MAX_BATCH, Problem, ScoreBatchItem, ScoreBatchResponse, ScoreOptions
+from evoquality.contract import (
+    MAX_BATCH,
+    ExactVotes,
+    ExactVotesRequest,
+    Problem,
+    RolloutRequest,
+    RolloutResult,
+    ScoreBatchItem,
+    ScoreBatchResponse,
+    ScoreOptions,
+)
+from evoquality.lines import Line
 from evoquality.retries import Lost, ServiceError
+
+R = TypeVar("R")
 
 _LOST = {503, 504}
 _VERSIONS = 4
 
 
 class Batch:
-    """The images that have no answer yet, and what is known of the others."""
+    """Any number of images to score, asked in requests of up to 64."""
 
     def __init__(self, images: Sequence[ImageSource], options: ScoreOptions | None) -> None:
         self._images = images
@@ -87,6 +101,63 @@ class Batch:
         """One answer to all images, in their order; None if there were none."""
         results = [self._found[index] for index in sorted(self._found)]
         return self._answer and self._answer.model_copy(update={"results": results})
+
+
+class LongBatch(Generic[R]):
+    """A batch of the trainer's, answered line by line; `ask` makes the request for the items at some positions."""
+
+    def __init__(self, size: int, ask: Callable[[list[int]], Call[Any]]) -> None:
+        self._size = size
+        self._ask = ask
+        self._asked: list[int] = []
+        self._found: dict[int, R] = {}
+        self.version = ""
+        """Of the weights that gave all results."""
+
+    def call(self) -> Call[Any]:
+        """The request for what has no result yet."""
+        self._asked = [index for index in range(self._size) if index not in self._found]
+        return self._ask(self._asked)
+
+    def take(self, line: Line[R]) -> None:
+        """Keeps a result; forgets those of other weights. Raises ServiceError for the problem that ended the answer."""
+        if line.problem:
+            raise ServiceError(line.problem)
+        if line.index is not None and line.result is not None:
+            if line.version != self.version:
+                self._found.clear()
+            self.version = line.version or ""
+            self._found[self._asked[line.index]] = line.result
+
+    def results(self) -> list[R]:
+        """All results. Raises what a retry waits for if some are missing."""
+        if len(self._found) < self._size:
+            raise httpx.RemoteProtocolError("The service ended its answer early.")
+        return [self._found[index] for index in range(self._size)]
+
+
+def rollouts_of(request: RolloutRequest) -> LongBatch[RolloutResult]:
+    """The prompts of a request."""
+
+    def ask(indices: list[int]) -> Call[Any]:
+        prompts = [request.prompts[index] for index in indices]
+        shown = {name for prompt in prompts for name in prompt.images}
+        images = {name: image for name, image in request.images.items() if name in shown}
+        return calls.rollouts(request.model_copy(update={"prompts": prompts, "images": images}))
+
+    return LongBatch(len(request.prompts), ask)
+
+
+def exact_votes_of(request: ExactVotesRequest) -> LongBatch[ExactVotes]:
+    """The pairs of a request."""
+
+    def ask(indices: list[int]) -> Call[Any]:
+        pairs = [request.pairs[index] for index in indices]
+        shown = {name for pair in pairs for name in pair}
+        images = {name: image for name, image in request.images.items() if name in shown}
+        return calls.exact_votes(request.model_copy(update={"pairs": pairs, "images": images}))
+
+    return LongBatch(len(request.pairs), ask)
 
 
 def _mixed(version: str) -> Problem:

@@ -29,6 +29,7 @@ from evoquality.contract import (
     Request,
     RolloutRequest,
     RolloutResponse,
+    ScoreBatchItem,
     ScoreBatchResponse,
     ScoreOptions,
     ScoreResponse,
@@ -36,12 +37,15 @@ from evoquality.contract import (
     VersionsResponse,
     WeightsRequest,
 )
+from evoquality.lines import ExactVotesLine, RolloutLine
 
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str]
 """An image file's bytes, its path, or as a str its URL (https: or data:)."""
 
 _LOOK_S = 15.0
 """For calls that ask nothing of the model."""
+_SILENCE_S = 60.0
+"""For long answers, whose service gives a sign of life every few seconds."""
 _URL = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 T = TypeVar("T")
 
@@ -49,7 +53,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One request and the type of its answer. `repeatable`: sending it twice does no harm. `at_most_s`: the client's
-    time limit, or this if it is less."""
+    time limit, or this if it is less. `line`: the type of a line, if the answer may come line by line."""
 
     method: str
     path: str
@@ -57,6 +61,7 @@ class Call(Generic[T]):
     body: Mapping[str, Any]
     repeatable: bool = True
     at_most_s: float = float("inf")
+    line: type[Any] = object
 
 
 def score(image: ImageSource, options: ScoreOptions | None = None) -> Call[ScoreResponse]:
@@ -73,9 +78,8 @@ def compare(first: ImageSource, second: ImageSource, options: CompareOptions | N
 
 def score_batch(images: Sequence[ImageSource], options: ScoreOptions | None = None) -> Call[ScoreBatchResponse]:
     """The quality of up to 64 images, by one version of the weights. The clients' method takes any number."""
-    return Call(
-        "POST", "/v1/score/batch", ScoreBatchResponse, _question(options or ScoreOptions(), images=list(images))
-    )
+    question = _question(options or ScoreOptions(), images=list(images))
+    return Call("POST", "/v1/score/batch", ScoreBatchResponse, question, line=ScoreBatchItem)
 
 
 def rank(images: Sequence[ImageSource], options: RankOptions | None = None) -> Call[RankResponse]:
@@ -132,12 +136,13 @@ def unload_adapter(name: str) -> Call[None]:
 
 def rollouts(request: RolloutRequest) -> Call[RolloutResponse]:
     """Samples answers to a batch of prompts, with token ids and log-probabilities. Operators' port."""
-    return Call("POST", "/internal/rollouts", RolloutResponse, _json(request))
+    return Call("POST", "/internal/rollouts", RolloutResponse, _json(request), at_most_s=_SILENCE_S, line=RolloutLine)
 
 
 def exact_votes(request: ExactVotesRequest) -> Call[ExactVotesResponse]:
     """The probabilities of both votes on a batch of pairs, in both orders of presentation. Operators' port."""
-    return Call("POST", "/internal/exact-votes", ExactVotesResponse, _json(request))
+    body = _json(request)
+    return Call("POST", "/internal/exact-votes", ExactVotesResponse, body, at_most_s=_SILENCE_S, line=ExactVotesLine)
 
 
 def encode_image(image: ImageSource) -> str:

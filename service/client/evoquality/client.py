@@ -5,7 +5,8 @@ Imports neither torch, vLLM nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -14,9 +15,22 @@ from anyio import to_thread
 from tenacity import AsyncRetrying, Retrying
 
 from evoquality import answers, calls
-from evoquality.batch import Batch
+from evoquality.batch import Batch, LongBatch, exact_votes_of, rollouts_of
 from evoquality.calls import Call, ImageSource
-from evoquality.contract import HealthResponse, InfoResponse, ScoreBatchItem, ScoreBatchResponse, ScoreOptions
+from evoquality.contract import (
+    ExactVotes,
+    ExactVotesRequest,
+    ExactVotesResponse,
+    HealthResponse,
+    InfoResponse,
+    RolloutRequest,
+    RolloutResponse,
+    RolloutResult,
+    ScoreBatchItem,
+    ScoreBatchResponse,
+    ScoreOptions,
+)
+from evoquality.lines import NDJSON
 from evoquality.network import Way
 from evoquality.retries import Lost, patience, policy
 
@@ -24,7 +38,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
-_LINES = {"Accept": "application/x-ndjson"}
+_LINES = {"Accept": NDJSON}
 
 
 def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -92,8 +106,6 @@ class Client(_Base):
     overwrite_weights = _blocking(calls.overwrite_weights)
     load_adapter = _blocking(calls.load_adapter)
     unload_adapter = _blocking(calls.unload_adapter)
-    rollouts = _blocking(calls.rollouts)
-    exact_votes = _blocking(calls.exact_votes)
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0, patience_s: float = 0.0) -> None:
         super().__init__(url, key, timeout_s, patience_s)
@@ -122,16 +134,23 @@ class Client(_Base):
             try:
                 for attempt in Retrying(**self._policy(True)):
                     with attempt:
-                        response = self._open(batch.call())
-                        try:
-                            with self._way.named():
-                                for line in response.iter_lines():
-                                    yield from batch.take(self._read(ScoreBatchItem, line, response))
-                        finally:
-                            response.close()
+                        for item in self._lines(batch.call()):
+                            yield from batch.take(item)
                         batch.check()
             except Lost:
                 yield from batch.given_up()
+
+    def rollouts(self, request: RolloutRequest) -> RolloutResponse:
+        """Samples answers to a batch of prompts, with token ids and log-probabilities, however long they take."""
+        batch = rollouts_of(request)
+        results = Retrying(**self._policy(True))(self._results, batch)
+        return RolloutResponse(results=results, adapter=request.adapter, version=batch.version)
+
+    def exact_votes(self, request: ExactVotesRequest) -> ExactVotesResponse:
+        """The probabilities of both votes on a batch of pairs, in both orders of presentation."""
+        batch = exact_votes_of(request)
+        results = Retrying(**self._policy(True))(self._results, batch)
+        return ExactVotesResponse(results=results, version=batch.version)
 
     def wait_ready(self, seconds: float = 300.0) -> HealthResponse:
         """Waits until the service answers. Raises the last failure after `seconds`."""
@@ -144,6 +163,20 @@ class Client(_Base):
     def _once(self, call: Call[T]) -> T:
         with self._way.named():
             return self._answer(call, self._http.request(**self._request(call)))
+
+    def _results(self, batch: LongBatch[T]) -> list[T]:
+        for line in self._lines(batch.call()):
+            batch.take(line)
+        return batch.results()
+
+    def _lines(self, call: Call[Any]) -> Iterator[Any]:
+        response = self._open(call)
+        try:
+            with self._way.named():
+                for line in response.iter_lines():
+                    yield self._read(call.line, line, response)
+        finally:
+            response.close()
 
     def _open(self, call: Call[Any]) -> httpx.Response:
         with self._way.named():
@@ -175,8 +208,6 @@ class AsyncClient(_Base):
     overwrite_weights = _awaited(calls.overwrite_weights)
     load_adapter = _awaited(calls.load_adapter)
     unload_adapter = _awaited(calls.unload_adapter)
-    rollouts = _awaited(calls.rollouts)
-    exact_votes = _awaited(calls.exact_votes)
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 300.0, patience_s: float = 0.0) -> None:
         super().__init__(url, key, timeout_s, patience_s)
@@ -211,18 +242,36 @@ class AsyncClient(_Base):
             try:
                 async for attempt in AsyncRetrying(**self._policy(True)):
                     with attempt:
-                        response = await self._open(await to_thread.run_sync(batch.call))
-                        try:
-                            with self._way.named():
-                                async for line in response.aiter_lines():
-                                    for item in batch.take(self._read(ScoreBatchItem, line, response)):
-                                        yield item
-                        finally:
-                            await response.aclose()
+                        async with aclosing(self.lines(await to_thread.run_sync(batch.call))) as lines:
+                            async for line in lines:
+                                for item in batch.take(line):
+                                    yield item
                         batch.check()
             except Lost:
                 for item in batch.given_up():
                     yield item
+
+    async def rollouts(self, request: RolloutRequest) -> RolloutResponse:
+        """Samples answers to a batch of prompts, with token ids and log-probabilities, however long they take."""
+        batch = rollouts_of(request)
+        results: list[RolloutResult] = await AsyncRetrying(**self._policy(True))(self._results, batch)
+        return RolloutResponse(results=results, adapter=request.adapter, version=batch.version)
+
+    async def exact_votes(self, request: ExactVotesRequest) -> ExactVotesResponse:
+        """The probabilities of both votes on a batch of pairs, in both orders of presentation."""
+        batch = exact_votes_of(request)
+        results: list[ExactVotes] = await AsyncRetrying(**self._policy(True))(self._results, batch)
+        return ExactVotesResponse(results=results, version=batch.version)
+
+    async def lines(self, call: Call[Any]) -> AsyncGenerator[Any, None]:
+        """The lines of an answer, of the type `call.line`, as they come. The call is not sent again."""
+        response = await self._open(call)
+        try:
+            with self._way.named():
+                async for line in response.aiter_lines():
+                    yield self._read(call.line, line, response)
+        finally:
+            await response.aclose()
 
     async def wait_ready(self, seconds: float = 300.0) -> HealthResponse:
         """Waits until the service answers. Raises the last failure after `seconds`."""
@@ -235,6 +284,12 @@ class AsyncClient(_Base):
     async def _once(self, call: Call[T]) -> T:
         with self._way.named():
             return self._answer(call, await self._http.request(**self._request(call)))
+
+    async def _results(self, batch: LongBatch[T]) -> list[T]:
+        async with aclosing(self.lines(await to_thread.run_sync(batch.call))) as lines:
+            async for line in lines:
+                batch.take(line)
+        return batch.results()
 
     async def _open(self, call: Call[Any]) -> httpx.Response:
         with self._way.named():

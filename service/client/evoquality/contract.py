@@ -20,7 +20,9 @@ MAX_BATCH, MAX_RANKED = 64, 64
 EncodedImage = Annotated[
     str, Field(min_length=1, description="Base64, a data: URL, or an https: URL where the service allows its host.")
 ]
-Base64Image = Annotated[str, Field(min_length=1, description="An image file, base64-encoded.")]
+KeptImage = Annotated[
+    str, Field(min_length=1, description="An image file in base64, or `sha256:` and the digest of one sent before.")
+]
 Samples = Annotated[int, Field(ge=1, le=64, description="K: how many answers are sampled.")]
 EvenSamples = Annotated[int, Field(ge=2, le=64, multiple_of=2, description="Votes in all, half of them in each order.")]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0, description="0 is greedy decoding.")]
@@ -50,6 +52,9 @@ class Problem(BaseModel):
     instance: str
     code: str
     request_id: str
+    images: list[str] | None = Field(
+        default=None, exclude_if=lambda images: images is None, description="`unknown_images`: the digests to send."
+    )
 
 
 class Options(Request):
@@ -238,6 +243,7 @@ class InfoResponse(Message):
     thinks: bool
     modes: list[Mode] = Field(description="The default first.")
     dtype: str
+    max_num_seqs: int = Field(default=64, description="Answers that the engine samples at the same time.")
     formats: list[str]
     max_upload_bytes: int
     max_image_pixels: int
@@ -312,12 +318,13 @@ class RolloutPrompt(Request):
 class RolloutRequest(Request):
     """`POST /internal/rollouts`: many prompts, answered by one version (and one adapter) of the weights."""
 
-    images: dict[str, Base64Image]
+    images: dict[str, KeptImage]
     prompts: Annotated[list[RolloutPrompt], Field(min_length=1, max_length=1024)]
     temperature: Temperature = 1.0
     adapter: str | None = Field(default=None, description="A loaded adapter; none means the active version.")
     version: str | None = Field(default=None, description="Refuse (409) unless this version is the active one.")
     priority: Priority = 10
+    logprobs: bool = Field(default=True, description="False: texts and their tokens are enough, as for votes.")
 
 
 class Completion(Message):
@@ -325,14 +332,16 @@ class Completion(Message):
 
     text: str
     token_ids: list[int]
-    logprobs: list[float] = Field(description="Natural log-probability of each sampled token.")
+    logprobs: list[float] = Field(description="Natural log-probability of each sampled token, if asked for.")
     finish_reason: str
 
 
 class RolloutResult(Message):
     """The answers to one prompt."""
 
-    prompt_token_ids: list[int] = Field(description="As the engine saw them, image placeholders expanded.")
+    prompt_token_ids: list[int] = Field(
+        description="As the engine saw them, image placeholders expanded; empty without log-probabilities."
+    )
     completions: list[Completion]
 
 
@@ -353,7 +362,7 @@ class WeightsRequest(Request):
 class ExactVotesRequest(Request):
     """`POST /internal/exact-votes`: pairs of images that the batch carries, answered by one version of the weights."""
 
-    images: dict[str, Base64Image]
+    images: dict[str, KeptImage]
     pairs: Annotated[list[tuple[str, str]], Field(min_length=1, max_length=1024, description="Keys into `images`.")]
     version: str | None = Field(default=None, description="Refuse (409) unless this version is the active one.")
     priority: Priority = 10

@@ -29,7 +29,6 @@ from trainer.workers.spread import AsyncWorkers
 
 PAIRS, CONTENTS, VARIANTS = 400, 64, 10
 TEMPERATURES = (1.0, 0.5)
-_CHUNK = 24
 
 
 def measure_votes(service: Running, folder: Path) -> dict[str, Any]:
@@ -77,7 +76,9 @@ class _Bench:
             temperature,
             seed=0,
         )
-        full, again = await self._full(voter), await self._full(replace(voter, seed=1))
+        drawn = replace(voter, error=None)
+        full = await self._cast(drawn, f"full-{temperature}")
+        again = await self._cast(replace(drawn, seed=1), f"again-{temperature}")
         others = {
             "full": full,
             "stopped": await self._cast(voter, f"stopped-{temperature}"),
@@ -85,13 +86,6 @@ class _Bench:
             "another_full": again,
         }
         return {name: self._figures(votes, full) for name, votes in others.items()}
-
-    async def _full(self, voter: SampledVoter) -> list[PairVotes]:
-        """All K votes on every pair."""
-        pairs, found = random_pairs(self.pool), []
-        for start in range(0, len(pairs), _CHUNK):
-            found += await voter.draw(pairs[start : start + _CHUNK], 0, voter.votes)
-        return found
 
     async def _cast(self, voter: Voter, name: str) -> list[PairVotes]:
         file = self.folder / f"{name}.jsonl"
