@@ -13,6 +13,10 @@ from evoquality.contract import Task
 
 ProfileName = Literal["plain", "evoquality", "visualquality-r1"]
 
+THOUGHT_END = "</think>"
+MAX_ANSWER_TOKENS = 1024
+"""Default limit of an answer, thought included."""
+
 SCORE_QUESTION = (
     "You are doing the image quality assessment task. Here is the question: What is your overall rating "
     "on the quality of this picture? The rating should be a float between 1 and 5, rounded to two decimal "
@@ -31,17 +35,17 @@ _THINK = (
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The question's suffix, the answer's format and its length for a kind of checkpoint.
+    """The question's suffix and the answer's format for a kind of checkpoint.
 
     `answer` is a regular expression whose group 1 is the answer, searched for in the text after the last
-    `</think>`. Token limits are per task.
+    `THOUGHT_END`. Where the model thinks, the answer stands between `opening` and `closing`.
     """
 
     name: ProfileName
     suffix: str
     answer: str
-    score_tokens: int
-    compare_tokens: int
+    opening: str = ""
+    closing: str = ""
 
     @property
     def thinks(self) -> bool:
@@ -50,12 +54,19 @@ class Profile:
 
 
 PROFILES: dict[str, Profile] = {
-    "plain": Profile("plain", "", r"\A\s*(\d+(?:\.\d+)?)\s*\Z", 6, 3),
-    "evoquality": Profile("evoquality", _THINK + r"\boxed{}.", r"\\boxed\{\s*([^{}]*?)\s*\}", 1024, 1024),
+    "plain": Profile("plain", "", r"\A\s*(\d+(?:\.\d+)?)\s*\Z"),
+    "evoquality": Profile(
+        "evoquality", _THINK + r"\boxed{}.", r"\\boxed\{\s*([^{}]*?)\s*\}", opening=r"\boxed{", closing="}"
+    ),
     "visualquality-r1": Profile(
-        "visualquality-r1", _THINK + "<answer> </answer> tags.", r"<answer>\s*(.*?)\s*</answer>", 1024, 1024
+        "visualquality-r1",
+        _THINK + "<answer> </answer> tags.",
+        r"<answer>\s*(.*?)\s*</answer>",
+        opening="<answer>",
+        closing="</answer>",
     ),
 }
+_PLAIN_TOKENS: dict[Task, int] = {"score": 6, "compare": 3}
 
 
 def question(task: Task, profile: Profile) -> str:
@@ -69,6 +80,6 @@ def chat_messages(task: Task, profile: Profile) -> list[dict[str, object]]:
     return [{"role": "user", "content": [*images, {"type": "text", "text": question(task, profile)}]}]
 
 
-def max_tokens(task: Task, profile: Profile) -> int:
-    """Longest answer in tokens."""
-    return profile.score_tokens if task == "score" else profile.compare_tokens
+def max_tokens(task: Task, profile: Profile, limit: int = MAX_ANSWER_TOKENS) -> int:
+    """Longest answer in tokens: `limit` where the model thinks; a plain answer's length is part of its format."""
+    return limit if profile.thinks else _PLAIN_TOKENS[task]

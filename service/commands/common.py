@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from evoquality import Client, ServiceError
-from evoquality.contract import Mode, Options
+from evoquality.contract import CompareResponse, Mode, Options, RankResponse, ScoreResponse
 from evoquality.network import without_user
 from service.errors import UserError
 from service.extras import require
@@ -29,9 +29,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead o
 ModeChoice = Annotated[
     Mode | None, typer.Option(help="The model's own probabilities, or sampled answers. Default: as the service does.")
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Makes sampled answers repeatable.")]
-Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="Of sampled answers; 0 is the most likely one.")]
+Seed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER|random",
+        help="Of what is sampled. Default: one that is made of the pictures; random: another one every time.",
+    ),
+]
+Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="Of what is sampled; 0 is the most likely.")]
 Votes = Annotated[int | None, typer.Option("--samples", "-k", min=2, max=64, help="Votes per pair, an even number.")]
+EvenThoughts = Annotated[
+    int | None, typer.Option("--thoughts", min=2, max=64, help="Of a model that thinks, per pair; an even number.")
+]
 Image = Annotated[Path, typer.Argument(help="An image file.", exists=True, dir_okay=False)]
 Pattern = Annotated[str | None, typer.Option(help="Which files of a folder, in either case, for example '*.jpg'.")]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Enter linked folders, each once.")]
@@ -90,6 +99,12 @@ def show(table: Table) -> None:
         words = (word for cell in (column.header, *column.cells) for word in str(cell).split())
         column.min_width = max(map(cell_len, words), default=None)
     out.print(table, crop=False)
+
+
+def unread(answer: ScoreResponse | CompareResponse | RankResponse, what: str = "") -> str:
+    """The share of unreadable answers, named `what`, and of those that were cut off, if any were."""
+    cut_off = f", {answer.cut_off:.0%} cut off" if answer.cut_off else ""
+    return f"{answer.unreadable:.0%}{what}{cut_off}"
 
 
 def number(value: float | None) -> str:

@@ -15,6 +15,7 @@ from service.commands.common import (
     LOCAL,
     TIMEOUT_S,
     AsJson,
+    EvenThoughts,
     FollowLinks,
     Image,
     Key,
@@ -30,6 +31,7 @@ from service.commands.common import (
     out,
     show,
     stop,
+    unread,
 )
 from service.commands.common import options as chosen
 from service.commands.files import images_in
@@ -41,6 +43,7 @@ def compare(
     second: Image,
     mode: ModeChoice = None,
     samples: Votes = None,
+    thoughts: EvenThoughts = None,
     temperature: Temperature = None,
     seed: Seed = None,
     margin: Annotated[
@@ -52,7 +55,9 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Says which of two images looks better, asked in both orders of presentation."""
-    options = chosen(CompareOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, margin=margin)
+    options = chosen(
+        CompareOptions, mode=mode, samples=samples, thoughts=thoughts, temperature=temperature, seed=seed, margin=margin
+    )
     answer = ask(url, key, lambda client: client.compare(first, second, options), timeout)
     if as_json:
         print(answer.model_dump_json())
@@ -61,7 +66,7 @@ def compare(
     out.print(f"[bold]{escape(names[answer.preferred])}[/bold]")
     out.print(
         f"probability of the first {number(answer.probability_first)}, position bias {number(answer.position_bias)}, "
-        f"{answer.unreadable:.0%} unreadable (version {answer.version})"
+        f"{unread(answer, ' unreadable')} (version {answer.version})"
     )
 
 
@@ -74,6 +79,7 @@ def rank(
     ] = None,
     mode: ModeChoice = None,
     samples: Votes = None,
+    thoughts: EvenThoughts = None,
     temperature: Temperature = None,
     seed: Seed = None,
     url: Url = LOCAL,
@@ -87,7 +93,13 @@ def rank(
     1 / (1 + exp(-d)). A difference of less than about two standard errors means that the images cannot be told apart.
     """
     options = chosen(
-        RankOptions, mode=mode, samples=samples, temperature=temperature, seed=seed, comparisons=comparisons
+        RankOptions,
+        mode=mode,
+        samples=samples,
+        thoughts=thoughts,
+        temperature=temperature,
+        seed=seed,
+        comparisons=comparisons,
     )
     found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links), timeout)
     images = found.files
@@ -100,7 +112,7 @@ def rank(
     else:
         show(_table(images, answer))
         out.print(
-            f"{answer.comparisons} of {answer.pairs} pairs compared, {answer.unreadable:.0%} unreadable "
+            f"{answer.comparisons} of {answer.pairs} pairs compared, {unread(answer, ' unreadable')} "
             f"(version {answer.version})"
         )
     raise typer.Exit(0 if found.complete else 1)

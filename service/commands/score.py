@@ -39,6 +39,7 @@ from service.commands.common import (
     number,
     show,
     stop,
+    unread,
 )
 from service.commands.common import options as chosen
 from service.commands.files import images_in
@@ -57,6 +58,9 @@ def score(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="Images in flight at the same time.")] = 8,
     mode: ModeChoice = None,
     samples: Annotated[int | None, typer.Option("--samples", "-k", min=1, max=64, help="Answers per image.")] = None,
+    thoughts: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Of a model that thinks: thoughts per image.")
+    ] = None,
     temperature: Temperature = None,
     seed: Seed = None,
     url: Url = LOCAL,
@@ -77,7 +81,7 @@ def score(
     some have none, or a folder cannot be read (they are listed with the reason, and tried again next time); 2 if
     nothing could be done, or the service went away; 130 after Ctrl-C.
     """
-    options = chosen(ScoreOptions, mode=mode, samples=samples, temperature=temperature, seed=seed)
+    options = chosen(ScoreOptions, mode=mode, samples=samples, thoughts=thoughts, temperature=temperature, seed=seed)
     if to is not None:
         tables.check(to)
     found = ask(url, key, lambda client: images_in(client, paths, pattern, follow_links), timeout)
@@ -168,8 +172,7 @@ def _table(answers: dict[Path, Answer]) -> Table:
         if isinstance(answer, str):
             table.add_row(name, f"[red]{escape(answer)}[/red]")
         else:
-            unreadable = f"{answer.unreadable:.0%}"
-            table.add_row(name, number(answer.score), number(answer.std), unreadable, answer.version)
+            table.add_row(name, number(answer.score), number(answer.std), unread(answer), answer.version)
     return table
 
 

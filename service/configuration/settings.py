@@ -14,7 +14,7 @@ from evoquality.contract import Role
 from service.configuration.sources import PREFIX, Environment, File
 from service.errors import UserError
 from service.files import read_key
-from service.prompts import ProfileName
+from service.prompts import MAX_ANSWER_TOKENS, ProfileName
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     """The engine's arithmetic. bfloat16 on a GPU; answers then vary a little with the batch."""
     max_model_len: Count = 512
     """Tokens of a prompt and its answer, visual tokens included."""
+    max_answer_tokens: Annotated[int, Field(ge=8)] = MAX_ANSWER_TOKENS
+    """Longest answer in tokens, thought included, of models that think. A longer one is cut off, which answers tell as
+    `cut_off`. It must fit into `max_model_len` beside the question and its pictures."""
     max_num_seqs: Count = 64
     """Answers that the engine samples at the same time."""
     sequences_beside_users: Count | None = None

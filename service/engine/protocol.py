@@ -14,10 +14,16 @@ from service.errors import EngineFailure
 from service.prompts import Profile
 
 END = ""
-"""Stands for the token that ends an answer."""
+"""Stands for the tokens that end an answer: the end of the text, or what the profile's closing can begin with."""
+
+SPACES = (" ", "\n")
+"""Tokens that may stand before an answer."""
 
 UNNAMED = "\0"
 """Stands for every token whose probability was not asked for."""
+
+Begun = tuple[tuple[int, ...], str]
+"""The beginning of an answer: tokens that the engine sampled, then a text."""
 
 Answered = TypeVar("Answered", bound="Generation | Paths")
 
@@ -35,13 +41,17 @@ class Prompt:
 class Sampling:
     """Sampling of answers, with top_p 1 and no top_k, so that log-probabilities are those of the distribution.
 
-    Sample i uses `seed + i`. Log-probabilities cost time, so they are returned on request only.
+    Sample i uses `seed + i`. Log-probabilities cost time, so they are returned on request only. An answer takes up to
+    `limit` tokens if its profile thinks, by default as many as the engine's settings say. Its text ends behind the
+    first `stop`, if that is given, which leaves room for a score; its last token may hold more.
     """
 
     n: int
     temperature: float = 1.0
     seed: int | None = None
     logprobs: bool = False
+    limit: int | None = None
+    stop: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +115,27 @@ class Engine(Protocol):
         """Scales the pictures of a question that this request asks later, so that its answer takes less time."""
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        begun: tuple[int, ...] = (),
+        adapter: Adapter | None = None,
+        priority: int = 0,
     ) -> Generation:
-        """Answers a prompt; lower priorities go first. Raises EngineFailure if this request failed."""
+        """Answers a prompt, going on behind the tokens `begun` of an answer; lower priorities go first.
+
+        Raises EngineFailure if this request failed, InvalidRequest if question and answer do not fit the model.
+        """
 
     async def follow(
-        self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int, *, priority: int = 0
+        self, prompt: Prompt, beginnings: Sequence[Begun], tokens: Sequence[str], steps: int, *, priority: int = 0
     ) -> Paths:
         """Follows the likeliest answer from each of `beginnings`, all over one shared prompt.
 
         Each step gives the probabilities of `tokens`: texts of one token each, or END. Takes at most `steps` steps.
-        Raises NotSpelled if a text is not one token of this model, EngineFailure if this request failed.
+        Raises NotSpelled if a text is not one token of this model, or merges with what stands around an answer;
+        EngineFailure if this request failed.
         """
 
     async def load_adapter(self, adapter: Adapter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import math
@@ -33,7 +34,7 @@ from evoquality.contract import Task
 from service.concurrency import gather
 from service.configuration.settings import Settings
 from service.engine.canary import canary_images
-from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
+from service.engine.protocol import END, UNNAMED, Adapter, Begun, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled
 from service.images.shares import Queue, Turns, preparing
 from service.prompts import Profile, chat_messages, max_tokens
@@ -41,6 +42,10 @@ from service.prompts import Profile, chat_messages, max_tokens
 log = logging.getLogger(__name__)
 
 SPELLED = "3.42"
+_SCORE_TOKENS = len(SPELLED) + 1
+_MOST_ENDS = 100
+"""Tokens that stand for END; vLLM gives the probabilities of 128 tokens at most. The first ones are the shortest."""
+_WARMING_TOKENS = 8
 _IDLE_SHARE = 0.1
 """Of a core: what the threads of an engine take that does nothing."""
 
@@ -79,20 +84,22 @@ class VllmEngine:
         self._looked = monotonic()
         self._processor = AutoProcessor.from_pretrained(weights, trust_remote_code=False)
         self._budget = _pixel_budget(self._processor.image_processor, settings)
+        self._limit, self._context = settings.max_answer_tokens, settings.max_model_len
         dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         device = f"{settings.tensor_parallel_size} x {current_platform.get_device_name()}"
         pixels = f"{settings.min_pixels} to {settings.max_pixels} pixels"
         self.arithmetic = f"{dtype} on {device}, vllm {vllm_version}, {pixels}"
-        self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._one_id)
+        self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._ids_of)
         self._numbers = itertools.count()
         self._turns = Turns(2)  # one is prepared, and the next one is at hand
 
     async def warm_up(self, version: str, profile: Profile) -> None:
         """Sets the version and runs every kind of request once, because the first of each kind takes seconds."""
         await self._llm.update_weight_version(version)
+        await asyncio.to_thread(self._token, END, profile)  # looks through the vocabulary
         first, second, *_ = canary_images()
         for logprobs in (False, True):
-            sampling = Sampling(2, seed=0, logprobs=logprobs)
+            sampling = Sampling(2, seed=0, logprobs=logprobs, limit=_WARMING_TOKENS)
             await self.generate(Prompt("score", (first,), profile), sampling)
             await self.generate(Prompt("compare", (first, second), profile), sampling)
 
@@ -105,23 +112,29 @@ class VllmEngine:
                 request.ahead[_name(prompt)] = await self._rendered(prompt)
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        begun: tuple[int, ...] = (),
+        adapter: Adapter | None = None,
+        priority: int = 0,
     ) -> Generation:
         with _translated_errors():
             for _ in range(2):
-                output = await self._ask(prompt, sampling, adapter, priority)
+                output = await self._ask(prompt, sampling, begun, adapter, priority)
                 if not any(answer.finish_reason == "error" for answer in output.outputs):
                     return _generation(output, sampling.n)
         raise EngineFailure("The engine failed this request twice.")
 
     async def follow(
-        self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int, *, priority: int = 0
+        self, prompt: Prompt, beginnings: Sequence[Begun], tokens: Sequence[str], steps: int, *, priority: int = 0
     ) -> Paths:
-        ids = {token: self._token(token) for token in tokens}
+        ids = {token: self._token(token, prompt.profile) for token in tokens}
         params = SamplingParams(
             max_tokens=steps,
             temperature=0,
-            logprob_token_ids=list(ids.values()),
+            logprob_token_ids=sorted({one for several in ids.values() for one in several}),
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -129,7 +142,7 @@ class VllmEngine:
         with _translated_errors():
             for _ in range(2):
                 rendered = await self._rendered(prompt)
-                asked = (_extended(rendered, self._ids(beginning)) for beginning in beginnings)
+                asked = (_extended(rendered, [*tokens, *self._ids(text)]) for tokens, text in beginnings)
                 outputs = await gather(*(self._finish(one, params, priority=priority) for one in asked))
                 answers = [output.outputs[0] for output in outputs]
                 if not any(answer.finish_reason == "error" for answer in answers):
@@ -191,9 +204,24 @@ class VllmEngine:
     def shutdown(self) -> None:
         self._llm.shutdown()
 
-    async def _ask(self, prompt: Prompt, sampling: Sampling, adapter: Adapter | None, priority: int) -> RequestOutput:
+    async def _ask(
+        self, prompt: Prompt, sampling: Sampling, begun: tuple[int, ...], adapter: Adapter | None, priority: int
+    ) -> RequestOutput:
         lora = _lora(adapter) if adapter else None
-        return await self._finish(await self._rendered(prompt), _sampling_params(prompt, sampling), lora, priority)
+        limit = max_tokens(prompt.task, prompt.profile, sampling.limit or self._limit)
+        asked = await self._rendered(prompt)
+        self._check_room(len(asked["prompt_token_ids"]), limit)
+        left = max(1, limit - len(begun) - (_SCORE_TOKENS if sampling.stop else 0))
+        return await self._finish(_extended(asked, begun), _sampling_params(sampling, left), lora, priority)
+
+    def _check_room(self, asked: int, limit: int) -> None:
+        """Raises InvalidRequest if an answer of `limit` tokens does not fit behind a question of `asked` tokens."""
+        if asked + limit > self._context:
+            raise InvalidRequest(
+                f"The question and its images take {asked:,} tokens, and its answer may take {limit:,}; together they "
+                f"must be at most {self._context:,} (max_model_len). Send smaller images, allow shorter answers "
+                "(max_answer_tokens), or serve with a larger max_model_len."
+            )
 
     async def _finish(
         self, asked: Any, params: SamplingParams, lora: LoRARequest | None = None, priority: int = 0
@@ -221,13 +249,25 @@ class VllmEngine:
     def _encode(self, text: str) -> list[int]:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)
 
-    def _one_id(self, token: str) -> int:
-        """The id of a token. Raises NotSpelled if the tokenizer does not spell scores digit by digit."""
+    def _ids_of(self, token: str, profile: Profile) -> list[int]:
+        """The ids of a token's text, or of END. Raises NotSpelled if scores are not spelled digit by digit."""
         if token == END:
-            return self._processor.tokenizer.eos_token_id
-        if len(self._ids(token)) != 1 or len(self._ids(SPELLED)) != len(SPELLED):
+            return self._ends(profile)
+        digits, alone = self._ids(SPELLED), [*self._ids(profile.opening), *self._ids(SPELLED)]
+        apart = self._ids(profile.opening + SPELLED + profile.closing)[: len(alone)] == alone
+        if len(self._ids(token)) != 1 or len(digits) != len(SPELLED) or not apart:
             raise NotSpelled("mode=expected needs a tokenizer with one token per digit; use mode=sampled.")
-        return self._ids(token)[0]
+        return self._ids(token)
+
+    def _ends(self, profile: Profile) -> list[int]:
+        """What ends an answer: the end of the text, or tokens that its closing can begin with, spaces before it too."""
+        tokenizer = self._processor.tokenizer
+        if not profile.closing:
+            return [tokenizer.eos_token_id]
+        texts = ((one, tokenizer.decode([one]).lstrip()) for one in range(len(tokenizer)))
+        ends = [one for one, text in texts if profile.closing.startswith(text) or text.startswith(profile.closing)]
+        special = set(tokenizer.all_special_ids)
+        return [one for one in ends if one not in special][:_MOST_ENDS]
 
     def _render(self, task: Task, profile: Profile) -> str:
         """The question in the checkpoint's own chat template, with placeholders for the images."""
@@ -305,12 +345,14 @@ def _name(prompt: Prompt) -> tuple[object, ...]:
     return prompt.task, prompt.profile.name, *map(id, prompt.images)
 
 
-def _sampling_params(prompt: Prompt, sampling: Sampling) -> SamplingParams:
+def _sampling_params(sampling: Sampling, limit: int) -> SamplingParams:
     return SamplingParams(
         n=_distinct(sampling),
         temperature=sampling.temperature,
         seed=sampling.seed,
-        max_tokens=max_tokens(prompt.task, prompt.profile),
+        max_tokens=limit,
+        stop=sampling.stop or None,
+        include_stop_str_in_output=bool(sampling.stop),
         logprobs=0 if sampling.logprobs else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
@@ -335,13 +377,13 @@ def _versions(answers: Iterable[CompletionOutput]) -> frozenset[str]:
     return frozenset(span.version for answer in answers for span in answer.weight_versions or [])
 
 
-def _steps(answer: CompletionOutput, ids: Mapping[str, int]) -> list[Step]:
-    names = {identity: token for token, identity in ids.items()}
+def _steps(answer: CompletionOutput, ids: Mapping[str, list[int]]) -> list[Step]:
+    names = {one: token for token in sorted(ids) for one in ids[token]}  # END is the first: a space is a space
     flat: Any = answer.logprobs
     steps = []
     for taken, begin, end in zip(answer.token_ids, flat.start_indices, flat.end_indices, strict=True):
         known = dict(zip(flat.token_ids[begin:end], flat.logprobs[begin:end], strict=True))
-        probabilities = {token: min(1.0, math.exp(known[identity])) for token, identity in ids.items()}
+        probabilities = {token: min(1.0, sum(math.exp(known[one]) for one in ids[token])) for token in ids}
         steps.append(Step(names.get(taken, UNNAMED), probabilities))
     return steps
 

@@ -11,8 +11,8 @@ from evoquality.contract import ScoreOptions, ScoreResponse, VersionInfo
 from service.concurrency import gather
 from service.errors import DeadlineExceeded, InvalidRequest, Swapping
 from service.images.decoder import Decoder, Picture
-from service.judging.estimates import chosen_mode
 from service.judging.judge import Judge
+from service.judging.plan import chosen_mode
 from service.prompts import PROFILES
 
 Outcome = ScoreResponse | Exception

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from cachetools import LRUCache
 from pydantic import BaseModel
 
-from evoquality.contract import Mode, Options, VersionInfo
+from evoquality.contract import Options, VersionInfo
 from service.images.decoder import Picture
-from service.judging.estimates import DEFAULT_SAMPLES, chosen_mode, wants_text
+from service.judging.plan import Plan, planned, wants_text
 from service.observability import metrics
 from service.prompts import PROFILES
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _IMAGES = {"image", "images", "first", "second"}
+_PLANNED = {"mode", "samples", "thoughts", "temperature", "seed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +34,15 @@ class Key(Generic[Answer]):
 def key_of(
     kind: type[Answer], version: VersionInfo, pictures: Sequence[Picture], options: Options
 ) -> Key[Answer] | None:
-    """The key of a request. None if the answer is drawn anew each time, or carries texts, which may be long.
+    """The key of a request. None if the answer is another one each time, or carries texts, which may be long.
 
     Raises InvalidRequest as `chosen_mode`.
     """
-    mode = chosen_mode(options, PROFILES[version.profile])
-    drawn_anew = mode == "sampled" and options.seed is None and options.temperature != 0
-    if drawn_anew or wants_text(options):
-        return None
     digests = tuple(picture.digest for picture in pictures)
-    return Key(kind, version.id, _canonical(options, mode), digests)
+    plan = planned(options, PROFILES[version.profile], digests)
+    if not plan.repeatable or wants_text(options):
+        return None
+    return Key(kind, version.id, _canonical(options, plan), digests)
 
 
 class AnswerCache:
@@ -74,7 +74,6 @@ class AnswerCache:
         metrics.cache_entries.set(0)
 
 
-def _canonical(options: Options, mode: Mode) -> str:
-    defaults = {"samples": DEFAULT_SAMPLES, "temperature": 1.0} if mode == "sampled" else {}
-    given = options.model_dump(exclude_none=True, exclude=_IMAGES)
-    return json.dumps({**defaults, **given, "mode": mode}, sort_keys=True)
+def _canonical(options: Options, plan: Plan) -> str:
+    given = options.model_dump(exclude_none=True, exclude=_IMAGES | _PLANNED)
+    return json.dumps([given, asdict(plan)], sort_keys=True)

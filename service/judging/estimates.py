@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from evoquality.contract import Mode, Options, OrderPreference, Side, Votes
-from service.errors import InvalidRequest
-from service.prompts import Profile
-
-DEFAULT_SAMPLES = 8
+from evoquality.contract import OrderPreference, Side, Votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +19,14 @@ class ScoreEstimate:
     unreadable: float
     distribution: Mapping[float, float]
     entropy: float | None = None
-    samples: int | None = None
+    cut_off: float = 0.0
     answers: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VoteEstimate:
-    """One order of presentation: votes or probabilities for the image shown first, for the second, and for neither.
+    """One order of presentation: votes or probabilities for the image shown first, for the second, and for neither,
+    because the answer is unreadable or was cut off.
 
     Counts in sampled mode, probabilities that sum to 1 in expected mode.
     """
@@ -37,33 +34,19 @@ class VoteEstimate:
     shown_first: float
     shown_second: float
     unreadable: float
-    answers: Sequence[str] | None = field(default=None)
+    cut_off: float = 0.0
+    answers: Sequence[str] | None = None
+
+    @property
+    def asked(self) -> float:
+        """All votes, or the sum of all probabilities."""
+        return self.shown_first + self.shown_second + self.unreadable + self.cut_off
 
     @property
     def preference(self) -> float | None:
         """Share of the readable answers that prefer the image shown first; None without readable answers."""
         readable = self.shown_first + self.shown_second
         return self.shown_first / readable if readable > 0 else None
-
-
-def chosen_mode(options: Options, profile: Profile) -> Mode:
-    """The mode of a request. Raises InvalidRequest if the options contradict each other or the profile."""
-    sampling = [name for name in ("samples", "temperature", "seed") if getattr(options, name, None) is not None]
-    mode = options.mode or ("sampled" if sampling or profile.thinks or wants_text(options) else "expected")
-    if mode == "sampled":
-        return mode
-    if profile.thinks:
-        raise InvalidRequest("The serving model thinks before it answers; use mode=sampled.")
-    if sampling:
-        raise InvalidRequest(f"{sampling[0]} is allowed only with mode=sampled.")
-    if wants_text(options):
-        raise InvalidRequest("reasoning is allowed only with mode=sampled.")
-    return mode
-
-
-def wants_text(options: Options) -> bool:
-    """True if the caller asked for the answers' texts."""
-    return bool(getattr(options, "reasoning", False))
 
 
 def as_probability(sum_or_product: float) -> float:
@@ -89,6 +72,7 @@ class CompareEstimate:
     position_bias: float | None
     votes: Votes | None
     unreadable: float
+    cut_off: float
     orders: list[OrderPreference]
 
     def preferred(self, margin: float) -> Literal["first", "second", "tie"] | None:
@@ -104,12 +88,13 @@ def combine_orders(straight: VoteEstimate, crossed: VoteEstimate, samples: int |
     """One preference free of position bias. In `crossed` the caller's second image was shown first."""
     first = straight.shown_first + crossed.shown_second
     second = straight.shown_second + crossed.shown_first
-    unreadable = straight.unreadable + crossed.unreadable
+    asked = straight.asked + crossed.asked
     return CompareEstimate(
         probability_first=_mean_of_orders(straight, crossed) if samples is None else _share(first, second),
         position_bias=_position_bias(straight, crossed),
         votes=None if samples is None else Votes(first=int(first), second=int(second)),
-        unreadable=unreadable / (first + second + unreadable),
+        unreadable=(straight.unreadable + crossed.unreadable) / asked,
+        cut_off=(straight.cut_off + crossed.cut_off) / asked,
         orders=[_order("first", straight, samples), _order("second", crossed, samples)],
     )
 
@@ -135,11 +120,11 @@ def _order(shown_first: Side, estimate: VoteEstimate, samples: int | None) -> Or
     first, second = estimate.shown_first, estimate.shown_second
     if shown_first == "second":
         first, second = second, first
-    readable = first + second
     return OrderPreference(
         shown_first=shown_first,
         probability_first=_share(first, second),
         votes=None if samples is None else Votes(first=int(first), second=int(second)),
-        unreadable=estimate.unreadable / (readable + estimate.unreadable),
+        unreadable=estimate.unreadable / estimate.asked,
+        cut_off=estimate.cut_off / estimate.asked,
         answers=None if estimate.answers is None else list(estimate.answers),
     )

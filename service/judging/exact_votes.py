@@ -1,4 +1,5 @@
-"""Batches of exact votes for the trainer: probabilities instead of samples, one forward pass for each order."""
+"""Batches of exact votes for the trainer: probabilities instead of samples, read once in each order, or behind each
+thought of a model that thinks."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from service.engine.traffic import Traffic
 from service.errors import InvalidRequest, NoExactVotes, NotSpelled, VersionConflict
 from service.judging.estimates import VoteEstimate
 from service.judging.expected import Expected
+from service.judging.plan import Draws, derived_seed
 from service.prompts import PROFILES
 from service.versions.swap_lock import SwapLock
 
@@ -40,38 +42,52 @@ class ExactVoting:
     ) -> str:
         """As `answer`: tells the version before it asks the engine, and the votes on each pair as they are ready.
 
-        Raises VersionConflict, Swapping; NoExactVotes if the model answers samples only; InvalidRequest if an image is
-        missing.
+        Raises VersionConflict, Swapping; NoExactVotes if the model can only be sampled; InvalidRequest if an image is
+        missing, or question and answer do not fit the model.
         """
         _check_pairs(request, images)
         async with self._swap_lock.giving_way() as version:
             if request.version not in (None, version.id):
                 raise VersionConflict(f"The active version is {version.id}.")
-            if PROFILES[version.profile].thinks:
-                raise NoExactVotes("The serving model thinks before it answers; vote by samples.")
             begun(version.id)
 
-            async def ask(index: int, first: str, second: str) -> None:
-                finished(index, await self._ask(version, (images[first], images[second]), request.priority))
+            async def ask(index: int, pair: tuple[str, str]) -> None:
+                finished(index, await self._ask(version, pair, images, request))
 
             try:
-                await gather(*(ask(index, *pair) for index, pair in enumerate(request.pairs)))
+                await gather(*(ask(index, pair) for index, pair in enumerate(request.pairs)))
             except NotSpelled as failure:
                 raise NoExactVotes(
                     "Exact votes need a tokenizer with one token per digit; vote by samples."
                 ) from failure
         return version.id
 
-    async def _ask(self, version: VersionInfo, pair: tuple[Image, Image], priority: int) -> ExactVotes:
-        forward, backward = await gather(self._vote(version, pair, priority), self._vote(version, pair[::-1], priority))
+    async def _ask(
+        self, version: VersionInfo, pair: tuple[str, str], images: Mapping[str, Image], request: ExactVotesRequest
+    ) -> ExactVotes:
+        forward, backward = await gather(
+            self._vote(version, pair, images, request), self._vote(version, pair[::-1], images, request)
+        )
         return ExactVotes(
-            forward=VoteProbabilities(first=forward.shown_first, second=forward.shown_second),
-            backward=VoteProbabilities(first=backward.shown_second, second=backward.shown_first),
+            forward=VoteProbabilities(first=forward.shown_first, second=forward.shown_second, cut_off=forward.cut_off),
+            backward=VoteProbabilities(
+                first=backward.shown_second, second=backward.shown_first, cut_off=backward.cut_off
+            ),
         )
 
-    async def _vote(self, version: VersionInfo, shown: tuple[Image, Image], priority: int) -> VoteEstimate:
-        async with self._traffic.rollout():
-            return await self._expected.vote(version, shown, priority)
+    async def _vote(
+        self, version: VersionInfo, shown: tuple[str, str], images: Mapping[str, Image], request: ExactVotesRequest
+    ) -> VoteEstimate:
+        draws = _draws(shown, request) if PROFILES[version.profile].thinks else None
+        async with self._traffic.rollout(draws.count if draws else 1):
+            pictures = images[shown[0]], images[shown[1]]
+            return await self._expected.vote(version, pictures, draws, priority=request.priority)
+
+
+def _draws(shown: tuple[str, str], request: ExactVotesRequest) -> Draws:
+    """Thoughts with noise of their own for each order of each pair."""
+    seed = derived_seed(request.seed, *shown) // 2 + request.first_thought
+    return Draws(request.thoughts, request.temperature, seed, request.max_answer_tokens)
 
 
 def _check_pairs(request: ExactVotesRequest, images: Mapping[str, Image]) -> None:

@@ -24,8 +24,9 @@ from service.engine.protocol import Engine, Prompt
 from service.engine.traffic import Traffic
 from service.images.decoder import Picture
 from service.judging.cache import AnswerCache, key_of
-from service.judging.estimates import DEFAULT_SAMPLES, VoteEstimate, chosen_mode, combine_orders
+from service.judging.estimates import VoteEstimate, combine_orders
 from service.judging.expected import Expected
+from service.judging.plan import Plan, planned, wants_text
 from service.judging.sampled import Sampled
 from service.observability import metrics
 from service.observability.metrics import stage
@@ -87,7 +88,7 @@ class Judge:
         pictures: Sequence[Picture],
         options: Asked,
         version: VersionInfo | None,
-        ask: Callable[[Sequence[Image], Asked, VersionInfo], Awaitable[Answer]],
+        ask: Callable[[Sequence[Image], Asked, VersionInfo, Sequence[str]], Awaitable[Answer]],
     ) -> Answer:
         key = key_of(kind, version or self._swap_lock.version, pictures, options)
         known = self._cache.get(key)
@@ -97,27 +98,32 @@ class Judge:
         if version is None:  # only now, with the pixels at hand: a swap waits for every session
             async with self.session() as version:
                 return await self._answer(kind, pictures, options, version, ask)
-        answer = await ask(images, options, version)
+        answer = await ask(images, options, version, [picture.digest for picture in pictures])
         self._cache.put(key, answer)
         return answer
 
-    async def _ask_score(self, images: Sequence[Image], options: ScoreOptions, version: VersionInfo) -> ScoreResponse:
+    async def _ask_score(
+        self, images: Sequence[Image], options: ScoreOptions, version: VersionInfo, digests: Sequence[str]
+    ) -> ScoreResponse:
         [image] = images
-        mode = chosen_mode(options, PROFILES[version.profile])
+        plan, texts = planned(options, PROFILES[version.profile], digests), wants_text(options)
         with stage("infer"):
-            if mode == "expected":
-                estimate = await self._expected.score(version, image)
+            if plan.samples and plan.draws:
+                estimate = await self._sampled.score(version, image, plan.draws, texts)
             else:
-                estimate = await self._sampled.score(version, image, options, options.samples or DEFAULT_SAMPLES)
-        metrics.count_answers("score", estimate.samples, estimate.unreadable)
+                estimate = await self._expected.score(version, image, plan.draws, texts)
+        metrics.count_answers("score", plan.count, estimate.unreadable, estimate.cut_off)
         bars = [ScoreProbability(score=score, probability=p) for score, p in estimate.distribution.items()]
         return ScoreResponse(
             score=estimate.score,
             std=estimate.std,
             entropy=estimate.entropy,
-            mode=mode,
-            samples=estimate.samples,
+            mode=plan.mode,
+            samples=plan.samples,
+            thoughts=plan.thoughts,
+            seed=plan.seed,
             unreadable=estimate.unreadable,
+            cut_off=estimate.cut_off,
             distribution=bars if options.distribution else None,
             answers=None if estimate.answers is None else list(estimate.answers),
             image=self.size(image),
@@ -126,35 +132,39 @@ class Judge:
         )
 
     async def _ask_compare(
-        self, images: Sequence[Image], options: CompareOptions, version: VersionInfo
+        self, images: Sequence[Image], options: CompareOptions, version: VersionInfo, digests: Sequence[str]
     ) -> CompareResponse:
         first, second = images
-        mode = chosen_mode(options, PROFILES[version.profile])
-        samples = (options.samples or DEFAULT_SAMPLES) if mode == "sampled" else None
+        plan, texts = planned(options, PROFILES[version.profile], digests), wants_text(options)
+        swapped = int(digests[0] > digests[1])  # the same pair gets the same answers, whichever picture is named first
         with stage("infer"):
             straight, crossed = await gather(
-                self._vote(version, (first, second), options, samples, order=0),
-                self._vote(version, (second, first), options, samples, order=1),
+                self._vote(version, (first, second), plan, texts, order=swapped),
+                self._vote(version, (second, first), plan, texts, order=1 - swapped),
             )
-        estimate = combine_orders(straight, crossed, samples)
-        metrics.count_answers("compare", samples, estimate.unreadable)
+        estimate = combine_orders(straight, crossed, plan.samples)
+        metrics.count_answers("compare", plan.count, estimate.unreadable, estimate.cut_off)
         return CompareResponse(
             preferred=estimate.preferred(options.margin),
             probability_first=estimate.probability_first,
             position_bias=estimate.position_bias,
             votes=estimate.votes,
             unreadable=estimate.unreadable,
+            cut_off=estimate.cut_off,
             orders=estimate.orders,
-            mode=mode,
-            samples=samples,
+            mode=plan.mode,
+            samples=plan.samples,
+            thoughts=plan.thoughts,
+            seed=plan.seed,
             images=[self.size(first), self.size(second)],
             model=self.model,
             version=version.id,
         )
 
     async def _vote(
-        self, version: VersionInfo, shown: tuple[Image, Image], options: CompareOptions, samples: int | None, order: int
+        self, version: VersionInfo, shown: tuple[Image, Image], plan: Plan, texts: bool, order: int
     ) -> VoteEstimate:
-        if samples is None:
-            return await self._expected.vote(version, shown)
-        return await self._sampled.vote(version, shown, options, samples // 2, order)
+        draws = plan.draws.in_order(order) if plan.draws else None
+        if plan.samples and draws:
+            return await self._sampled.vote(version, shown, draws, texts)
+        return await self._expected.vote(version, shown, draws, texts)

@@ -66,7 +66,9 @@ class Rollouts:
     ) -> RolloutResult:
         shown = tuple(images[key] for key in asked.images)
         prompt = Prompt(asked.task, shown, PROFILES[version.profile])
-        sampling = Sampling(asked.samples, request.temperature, asked.seed, request.logprobs)
+        sampling = Sampling(
+            asked.samples, request.temperature, asked.seed, request.logprobs, limit=request.max_answer_tokens
+        )
         async with self._traffic.rollout(asked.samples):
             generation = await self._engine.generate(prompt, sampling, adapter=adapter, priority=request.priority)
         return _result(only_from(version.id, generation), request.logprobs)

@@ -1,19 +1,22 @@
-"""The mode `sampled`: draws and reads K answers, as the paper does. Models that think have only this mode."""
+"""The mode `sampled`: draws and reads K answers, as the paper does."""
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from PIL.Image import Image
 
-from evoquality.contract import Options, VersionInfo
-from service.answers import parse_vote, read_scores
-from service.engine.protocol import Engine, Generation, Prompt, Sampling, only_from
-from service.judging.estimates import ScoreEstimate, VoteEstimate, in_tenths, wants_text
-from service.observability import metrics
-from service.prompts import PROFILES
+from evoquality.contract import VersionInfo
+from service.answers import parse_score, parse_vote
+from service.engine.protocol import Engine, Prompt, Sample, Sampling, only_from
+from service.judging.estimates import ScoreEstimate, VoteEstimate, in_tenths
+from service.judging.plan import Draws
+from service.prompts import PROFILES, Profile
+
+T = TypeVar("T")
 
 
 class Sampled:
@@ -22,43 +25,41 @@ class Sampled:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def score(self, version: VersionInfo, image: Image, options: Options, samples: int) -> ScoreEstimate:
-        """The mean of the readable answers among `samples` answers to `c_score`."""
+    async def score(self, version: VersionInfo, image: Image, draws: Draws, texts: bool) -> ScoreEstimate:
+        """The mean of the readable answers among the sampled answers to `c_score`."""
         prompt = Prompt("score", (image,), PROFILES[version.profile])
-        generation = await self._draw(version, prompt, options, samples, options.seed)
-        scores = read_scores([sample.text for sample in generation.samples], prompt.profile)
-        metrics.unreadable.labels("score").inc(samples - len(scores))
+        samples = await self._draw(version, prompt, draws)
+        found, unreadable, cut_off = _read(samples, parse_score, prompt.profile)
         return ScoreEstimate(
-            score=statistics.fmean(scores) if scores else None,
-            std=statistics.stdev(scores) if len(scores) > 1 else None,
-            unreadable=1 - len(scores) / samples,
-            distribution=in_tenths(Counter(scores)),
-            samples=samples,
-            answers=_texts(generation, options),
+            score=statistics.fmean(found) if found else None,
+            std=statistics.stdev(found) if len(found) > 1 else None,
+            unreadable=unreadable / len(samples),
+            distribution=in_tenths(Counter(found)),
+            cut_off=cut_off / len(samples),
+            answers=[sample.text for sample in samples] if texts else None,
         )
 
-    async def vote(
-        self, version: VersionInfo, shown: tuple[Image, Image], options: Options, samples: int, order: int
-    ) -> VoteEstimate:
-        """`samples` votes in one order of presentation; `order` is 0 or 1."""
+    async def vote(self, version: VersionInfo, shown: tuple[Image, Image], draws: Draws, texts: bool) -> VoteEstimate:
+        """Sampled votes in one order of presentation."""
         prompt = Prompt("compare", shown, PROFILES[version.profile])
-        seed = None if options.seed is None else _derived(options.seed, order)
-        generation = await self._draw(version, prompt, options, samples, seed)
-        votes = [parse_vote(sample.text, prompt.profile) for sample in generation.samples]
-        metrics.unreadable.labels("compare").inc(votes.count(None))
-        return VoteEstimate(votes.count(0), votes.count(1), votes.count(None), _texts(generation, options))
+        samples = await self._draw(version, prompt, draws)
+        votes, unreadable, cut_off = _read(samples, parse_vote, prompt.profile)
+        answers = [sample.text for sample in samples] if texts else None
+        return VoteEstimate(votes.count(0), votes.count(1), unreadable, cut_off, answers)
 
-    async def _draw(
-        self, version: VersionInfo, prompt: Prompt, options: Options, samples: int, seed: int | None
-    ) -> Generation:
-        temperature = 1.0 if options.temperature is None else options.temperature
-        return only_from(version.id, await self._engine.generate(prompt, Sampling(samples, temperature, seed)))
+    async def _draw(self, version: VersionInfo, prompt: Prompt, draws: Draws) -> list[Sample]:
+        sampling = Sampling(draws.count, draws.temperature, draws.seed, limit=draws.limit)
+        return only_from(version.id, await self._engine.generate(prompt, sampling)).samples
 
 
-def _texts(generation: Generation, options: Options) -> list[str] | None:
-    return [sample.text for sample in generation.samples] if wants_text(options) else None
+def _read(
+    samples: Sequence[Sample], parse: Callable[[str, Profile], T | None], profile: Profile
+) -> tuple[list[T], int, int]:
+    """What the readable answers say, and the numbers of the unreadable ones and of those cut off.
 
-
-def _derived(seed: int, order: int) -> int:
-    """A different seed for each order, so that they do not draw the same noise."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{order}".encode()).digest()[:4]) >> 1
+    A plain answer is never cut off: its length is a part of its format.
+    """
+    found = [(parse(sample.text, profile), sample.finish_reason == "length") for sample in samples]
+    cut_off = sum(said is None and late and profile.thinks for said, late in found)
+    known = [said for said, _ in found if said is not None]
+    return known, len(samples) - len(known) - cut_off, cut_off

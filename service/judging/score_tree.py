@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.answers import MAX_SCORE, MIN_SCORE
-from service.engine.protocol import END, Step
+from service.engine.protocol import END, SPACES, Step
 from service.errors import EngineFailure
 
 DIGITS = tuple("0123456789")
@@ -31,15 +31,18 @@ NEGLIGIBLE = 0.05
 
 
 class ScoreTree:
-    """Probabilities of the next token by the beginning of the answer."""
+    """Probabilities of the next token by the beginning of the answer, which may follow on a space, `lead`."""
 
     def __init__(self) -> None:
+        self.lead = ""
         self._after: dict[str, Mapping[str, float]] = {}
 
     def grow(self, beginning: str, path: Sequence[Step]) -> None:
         """Adds the steps of a path that began with `beginning`. Raises EngineFailure if there are none."""
         if not path:
             raise EngineFailure("The engine returned no token probabilities.")
+        if not beginning:
+            self.lead, path = behind_space(path, UNITS)
         for step in path:
             self._after[beginning] = step.probabilities
             if step.taken not in TOKENS or step.taken == END:
@@ -98,6 +101,25 @@ class ScoreTree:
         """The probability that a score with two decimals ends there, or continues with digits only."""
         after = self._after.get(score)
         return after[END] + sum(after[digit] for digit in DIGITS) if after else 1.0
+
+
+def behind_space(path: Sequence[Step], answers: Sequence[str]) -> tuple[str, Sequence[Step]]:
+    """The space that likely stands before an answer ("" if none does), and the path that begins with the answer.
+
+    Each of `answers` has its probability with a space before it or not. If a space is less likely, the answers behind
+    it are taken to be as likely as those without one.
+    """
+    first = path[0].probabilities
+    spaces = sum(first.get(space, 0.0) for space in SPACES)
+    if path[0].taken in SPACES and len(path) > 1:
+        behind = path[1].probabilities
+        merged = {token: first[token] + spaces * behind[token] for token in behind}
+        return path[0].taken, [Step(path[1].taken, merged), *path[2:]]
+    readable = sum(first[answer] for answer in answers)
+    if not spaces or not readable:
+        return "", path
+    scaled = {token: share * (1 + spaces / readable) for token, share in first.items()}
+    return "", [Step(path[0].taken, scaled), *path[1:]]
 
 
 def _of_digits(probabilities: Mapping[str, float]) -> FloatArray:

@@ -29,11 +29,16 @@ in_flight = Gauge("iqa_in_flight", "Public requests being answered.")
 rejected = Counter(
     "iqa_rejected", "Requests refused or given up; the reason is the error's code, or client_gone.", ["reason"]
 )
-answers = Counter("iqa_answers", "Answers of the model: samples, or one an image or pair in expected mode.", ["task"])
+answers = Counter(
+    "iqa_answers", "Answers of the model: samples, thoughts, or one an image or pair in expected mode.", ["task"]
+)
 unreadable = Counter(
     "iqa_unreadable_answers",
     "Answers that could not be parsed; in expected mode, the probability of unparsable answers.",
     ["task"],
+)
+cut_off = Counter(
+    "iqa_cut_off_answers", "Answers that the limit of tokens ended too early; not among the unreadable ones.", ["task"]
 )
 cache_requests = Counter("iqa_cache_requests", "Repeatable questions looked up in the cache.", ["outcome"])
 cache_entries = Gauge("iqa_cache_entries", "Answers in the cache.")
@@ -61,11 +66,11 @@ behind_seconds = Gauge(
 )
 
 
-def count_answers(task: str, samples: int | None, unreadable_share: float) -> None:
-    """Counts the answers to one image or pair. Unreadable samples are counted where they are parsed."""
-    answers.labels(task).inc(samples or 1)
-    if samples is None:
-        unreadable.labels(task).inc(unreadable_share)
+def count_answers(task: str, asked: int, unreadable_share: float, cut_off_share: float) -> None:
+    """Counts the answers to one image or pair."""
+    answers.labels(task).inc(asked)
+    unreadable.labels(task).inc(asked * unreadable_share)
+    cut_off.labels(task).inc(asked * cut_off_share)
 
 
 def set_version(model: str, version: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import statistics
 from collections.abc import Sequence
 
@@ -19,8 +18,8 @@ from evoquality.contract import (
 from service.concurrency import gather
 from service.errors import InvalidRequest
 from service.images.decoder import Picture
-from service.judging.estimates import chosen_mode
 from service.judging.judge import Judge
+from service.judging.plan import derived_seed, planned
 from service.prompts import PROFILES
 from service.ranking.strengths import Kind, Preference, Strengths, fit
 from service.ranking.tournament import Pair, Tournament, default_comparisons
@@ -53,7 +52,7 @@ class _Ranking:
         self._version = version
         self._pictures = pictures
         self._options = options
-        self._mode = chosen_mode(options, PROFILES[version.profile])
+        self._plan = planned(options, PROFILES[version.profile], [picture.digest for picture in pictures])
         self._tournament = Tournament(len(pictures), budget)
         self._answers: list[CompareResponse] = []
         self._preferences: list[Preference] = []
@@ -75,8 +74,10 @@ class _Ranking:
             comparisons=len(self._answers),
             pairs=images * (images - 1) // 2,
             position_bias=statistics.fmean(biases) if biases else None,
-            mode=self._mode,
+            mode=self._plan.mode,
+            seed=self._plan.seed,
             unreadable=statistics.fmean(answer.unreadable for answer in self._answers),
+            cut_off=statistics.fmean(answer.cut_off for answer in self._answers),
             model=self._judge.model,
             version=self._version.id,
         )
@@ -89,15 +90,16 @@ class _Ranking:
 
     async def _ask(self, one: int, other: int) -> CompareResponse:
         options = CompareOptions(
-            mode=self._mode,
-            samples=self._options.samples,
+            mode=self._plan.mode,
+            samples=self._plan.samples,
+            thoughts=self._plan.thoughts,
             temperature=self._options.temperature,
-            seed=None if self._options.seed is None else _derived(self._options.seed, one, other),
+            seed=None if self._plan.seed is None else derived_seed(self._plan.seed, one, other),
         )
         return await self._judge.compare(self._pictures[one], self._pictures[other], options, self._version)
 
     async def _fit(self) -> Strengths:
-        return await asyncio.to_thread(fit, len(self._pictures), self._preferences, KINDS[self._mode])
+        return await asyncio.to_thread(fit, len(self._pictures), self._preferences, KINDS[self._plan.mode])
 
     async def _places(self, found: Strengths, order: Sequence[int]) -> list[RankedImage]:
         compared = sorted({item for preference in self._preferences for item in (preference.first, preference.second)})
@@ -123,13 +125,8 @@ def preferences(pair: Pair, answer: CompareResponse) -> list[Preference]:
         share = order.probability_first
         if share is None:
             continue
-        weight = (1 - order.unreadable) * (answer.samples or 2) / 2
+        weight = (1 - order.unreadable - order.cut_off) * (answer.samples or 2) / 2
         first_shown = order.shown_first == "first"
         shown, share = (pair, share) if first_shown else (pair[::-1], 1 - share)
         found.append(Preference(*shown, share, weight))
     return found
-
-
-def _derived(seed: int, one: int, other: int) -> int:
-    """A different seed for every pair, so that they do not draw the same noise."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{one}/{other}".encode()).digest()[:4]) >> 1

@@ -11,7 +11,7 @@ from tenacity import Retrying, retry_if_result, wait_fixed
 from evoquality.contract import VersionInfo
 from service.configuration.settings import Settings
 from service.errors import ProblemError, UserError
-from service.prompts import PROFILES
+from service.prompts import PROFILES, max_tokens
 from service.versions.importing import import_checkpoint
 from service.versions.preflight import check_servable
 from service.versions.store import Active, VersionStore
@@ -42,11 +42,11 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
         raise UserError(str(failure)) from failure
     except OSError as error:
         raise UserError(f"the store {store.root} cannot be used: {error}") from error
-    answer = PROFILES[info.profile].score_tokens
+    answer = max_tokens("score", PROFILES[info.profile], settings.max_answer_tokens)
     if answer >= settings.max_model_len:
         raise UserError(
             f"max_model_len is {settings.max_model_len}, but answers of the profile {info.profile} take up to {answer} "
-            f"tokens beside the question and the pictures: set at least {4 * answer}"
+            f"tokens (max_answer_tokens) beside the question and the pictures: set at least {4 * answer}"
         )
     return info
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.engine.protocol import END, UNNAMED, Adapter, Generation, Paths, Prompt, Sample, Sampling, Step
+from service.engine.protocol import END, UNNAMED, Adapter, Begun, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import EngineDead
+from service.prompts import max_tokens
 
 Answer = Callable[[Prompt, Sampling, int], str]
 
@@ -41,12 +42,20 @@ class FakeEngine:
         self.held: asyncio.Event | None = None
         self.silent: asyncio.Event | None = None
         self.computes = False
+        self.meant: dict[str, str] = {}
+        """The whole answers, by their beginnings that were given with their tokens."""
 
     async def prepare(self, prompt: Prompt) -> None:
         """There is nothing to scale."""
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, adapter: Adapter | None = None, priority: int = 0
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        begun: tuple[int, ...] = (),
+        adapter: Adapter | None = None,
+        priority: int = 0,
     ) -> Generation:
         if self.is_dead:
             raise EngineDead("The engine is dead.")
@@ -65,17 +74,36 @@ class FakeEngine:
         finally:
             self.running -= 1
         texts = [self.answer(prompt, sampling, index) for index in range(sampling.n)]
+        if sampling.stop:
+            parts = [self._part(text, begun, sampling) for text in texts]
+            return Generation([1, 2, 3], parts, frozenset({version, self.version}))
         logprobs = [self.logprobs.get(version, -0.5)] if sampling.logprobs else []
-        samples = [Sample(text, [1], logprobs, "stop") for text in texts]
+        limit = max_tokens(prompt.task, prompt.profile, sampling.limit or 1024)
+        samples = [Sample(text[:limit], [1], logprobs, "length" if len(text) > limit else "stop") for text in texts]
         return Generation([1, 2, 3], samples, frozenset({version, self.version}))
 
+    def _part(self, whole: str, begun: tuple[int, ...], sampling: Sampling) -> Sample:
+        """A part of an answer, with a token for each letter: behind `begun`, up to the next `stop` or the limit."""
+        before = "".join(map(chr, begun))
+        whole = self.meant.get(before, whole)
+        rest, limit = whole[len(before) :], (sampling.limit or 1024) - len(before)
+        text = "".join(rest.partition(sampling.stop)[:2])
+        reason = "stop" if len(text) <= limit else "length"
+        text = text[:limit]
+        self.meant[before + text] = whole
+        return Sample(text, [ord(letter) for letter in text], [], reason)
+
     async def follow(
-        self, prompt: Prompt, beginnings: Sequence[str], tokens: Sequence[str], steps: int, *, priority: int = 0
+        self, prompt: Prompt, beginnings: Sequence[Begun], tokens: Sequence[str], steps: int, *, priority: int = 0
     ) -> Paths:
-        """As certain as a model can be of what `answer` would say."""
+        """As certain as a model can be of what `answer` would say, or of what it meant to say where it has begun."""
         generation = await self.generate(prompt, Sampling(1), priority=priority)
-        text = generation.samples[0].text
-        return Paths([_path(text, beginning, tokens, steps) for beginning in beginnings], generation.versions)
+        paths = []
+        for begun, text in beginnings:
+            thought = "".join(map(chr, begun))
+            whole = self.meant.get(thought, generation.samples[0].text).removeprefix(thought)
+            paths.append(_path(whole, text, tokens, steps, prompt.profile.closing))
+        return Paths(paths, generation.versions)
 
     async def load_adapter(self, adapter: Adapter) -> None:
         self.adapters[adapter.name] = adapter
@@ -119,8 +147,9 @@ class FakeEngine:
         self.is_dead = True
 
 
-def _path(text: str, beginning: str, tokens: Sequence[str], steps: int) -> list[Step]:
+def _path(text: str, beginning: str, tokens: Sequence[str], steps: int, closing: str) -> list[Step]:
     """Character by character along `text`, or straight to the end where `text` begins otherwise."""
+    text = text.partition(closing)[0].rstrip() if closing else text
     rest = text[len(beginning) :] if text.startswith(beginning) else ""
     path = []
     for taken in [*rest, END][:steps]:

@@ -44,7 +44,7 @@ def test_the_same_question_is_asked_once_however_its_image_is_sent(world: World,
     assert len(world.engine.asked) == asked
 
 
-REPEATABLE = [{}, {"mode": "sampled", "seed": "3"}, {"mode": "sampled", "temperature": "0"}]
+REPEATABLE = [{}, {"mode": "sampled"}, {"samples": "4"}, {"seed": "3"}, {"temperature": "0"}]
 
 
 @pytest.mark.parametrize("fields", REPEATABLE, ids=str)
@@ -55,7 +55,7 @@ def test_what_is_repeatable_is_kept(world: World, run, fields: dict[str, str]):
     assert len(world.engine.asked) == asked
 
 
-ANEW = [{"mode": "sampled"}, {"samples": "4"}, {"temperature": "0.5"}]
+ANEW = [{"seed": "random"}, {"samples": "4", "seed": "random"}, {"temperature": "0.5", "seed": "random"}]
 WITH_TEXTS = [{"reasoning": "true", "seed": "3"}, {"reasoning": "true", "temperature": "0"}]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.engine.protocol import END, Prompt
+from service.engine.protocol import END, Prompt, Sampling
 from service.errors import EngineFailure, NotSpelled
 from tests.service.conftest import World, picture
 from tests.service.test_http import assert_problem
@@ -61,9 +61,34 @@ def test_a_pair_of_an_image_that_is_not_there_is_refused(world: World, run):
     assert refused.json()["detail"].startswith("pairs.0")
 
 
-def test_a_model_that_thinks_has_none(make_world, run):
-    assert_problem(refused := exact_votes(make_world(profile="evoquality"), run), 422, "no_exact_votes")
-    assert "vote by samples" in refused.json()["detail"]
+def thought(prompt: Prompt, sampling: Sampling, index: int) -> str:
+    """Every other thought is for the picture shown first; one in ten finds no answer."""
+    number = (sampling.seed or 0) + index
+    answer = "" if number % 10 == 9 else rf" \boxed{{{number % 2}}}"
+    return f"<think>Number {number}.</think>{answer}"
+
+
+def test_of_a_model_that_thinks_they_are_means_over_thoughts_that_go_on_where_others_stopped(make_world, run):
+    world = make_world(profile="evoquality")
+    world.engine.answer = thought
+    [whole, _] = exact_votes(world, run, thoughts=20, temperature=0.5).json()["results"]
+    drawn = [sampling for _, sampling, *_ in world.engine.asked if sampling.stop]
+    assert {(one.n, one.temperature) for one in drawn} == {(20, 0.5)}
+    assert len({one.seed for one in drawn}) == 2, "each order has its own noise"
+    parts = [exact_votes(world, run, thoughts=10, first_thought=start).json()["results"][0] for start in (0, 10)]
+    for order in ("forward", "backward"):
+        first, second = ("first", "second") if order == "forward" else ("second", "first")
+        assert whole[order][first] == pytest.approx(10 / 20, abs=0.01)
+        assert whole[order][second] == pytest.approx(8 / 20, abs=0.01)
+        for side in ("first", "second"):
+            assert sum(part[order][side] for part in parts) / 2 == pytest.approx(whole[order][side])
+
+
+def test_thoughts_that_the_limit_ends_are_counted_apart(make_world, run):
+    world = make_world(profile="evoquality")
+    world.engine.answer = thought
+    [result, _] = exact_votes(world, run, thoughts=4, max_answer_tokens=8).json()["results"]
+    assert result["forward"] == result["backward"] == {"first": 0, "second": 0, "cut_off": 1}
 
 
 def test_a_model_that_does_not_spell_digits_has_none(world: World, run, monkeypatch: pytest.MonkeyPatch):

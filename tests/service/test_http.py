@@ -283,7 +283,7 @@ def test_info_tells_what_serves_and_what_it_takes(make_world: Callable[..., Worl
     told = ask(world, run, "GET", "/v1/info").json()
     assert (told["version"], told["profile"], told["thinks"]) == (world.first, "plain", False)
     assert (told["modes"], told["max_upload_bytes"]) == (["expected", "sampled"], 1234)
-    assert (told["role"], told["follows"]) == ("serve", False)
+    assert (told["role"], told["follows"], told["max_answer_tokens"]) == ("serve", False, None)
     assert "JPEG" in told["formats"]
 
 
@@ -300,6 +300,6 @@ def test_pixel_limits_of_the_models_own_are_told_as_null(world: World, run):
     assert ask(world, run, "GET", "/v1/info").json()["max_pixels"] is None
 
 
-def test_a_model_that_thinks_only_samples(make_world: Callable[..., World], run):
-    told = ask(make_world(profile="evoquality"), run, "GET", "/v1/info").json()
-    assert (told["thinks"], told["modes"]) == (True, ["sampled"])
+def test_a_model_that_thinks_has_both_modes_and_a_longest_answer(make_world: Callable[..., World], run):
+    told = ask(make_world(profile="evoquality", max_answer_tokens=500), run, "GET", "/v1/info").json()
+    assert (told["thinks"], told["modes"], told["max_answer_tokens"]) == (True, ["expected", "sampled"], 500)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, Mode, VersionsResponse
+from evoquality.contract import MAX_BATCH, MAX_RANKED, InfoResponse, VersionsResponse
 from service.api.openapi import problems
 from service.api.service import service_of
 from service.concurrency import file_work
@@ -37,7 +37,6 @@ async def info(request: Request) -> InfoResponse:
     service = service_of(request)
     settings, version = service.settings, service.swap_lock.version
     thinks = PROFILES[version.profile].thinks
-    modes: list[Mode] = ["sampled"] if thinks else ["expected", "sampled"]
     return InfoResponse(
         model=settings.model_name,
         version=version.id,
@@ -45,7 +44,8 @@ async def info(request: Request) -> InfoResponse:
         follows=settings.follow,
         profile=version.profile,
         thinks=thinks,
-        modes=modes,
+        max_answer_tokens=settings.max_answer_tokens if thinks else None,
+        modes=["expected", "sampled"],
         dtype=settings.dtype,
         max_num_seqs=settings.max_num_seqs,
         formats=list(service.decoder.formats),

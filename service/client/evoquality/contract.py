@@ -8,11 +8,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from evoquality.options import CompareOptions as CompareOptions
+from evoquality.options import Mode as Mode
+from evoquality.options import Options as Options
+from evoquality.options import RankOptions as RankOptions
+from evoquality.options import Request as Request
+from evoquality.options import Samples, Seed, Temperature
+from evoquality.options import ScoreOptions as ScoreOptions
 
 Side = Literal["first", "second"]
 Task = Literal["score", "compare"]
-Mode = Literal["expected", "sampled"]
 Role = Literal["serve", "rollout"]
 
 MAX_BATCH, MAX_RANKED = 64, 64
@@ -23,23 +30,21 @@ EncodedImage = Annotated[
 KeptImage = Annotated[
     str, Field(min_length=1, description="An image file in base64, or `sha256:` and the digest of one sent before.")
 ]
-Samples = Annotated[int, Field(ge=1, le=64, description="K: how many answers are sampled.")]
-EvenSamples = Annotated[int, Field(ge=2, le=64, multiple_of=2, description="Votes in all, half of them in each order.")]
-Temperature = Annotated[float, Field(ge=0.0, le=2.0, description="0 is greedy decoding.")]
-Seed = Annotated[int, Field(ge=0, lt=2**31, description="Makes the sampled answers repeatable.")]
-Margin = Annotated[float, Field(ge=0.0, le=0.5, description="A tie is a probability at most this far from one half.")]
+AnswerTokens = Annotated[
+    int,
+    Field(ge=8, description="Longest answer of a model that thinks, thought included; the service's own by default."),
+]
 Priority = Annotated[int, Field(ge=0, le=100, description="Higher waits longer; users have 0.")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+_THOUGHTS = "Thoughts sampled, behind each of which the probabilities were read; null otherwise."
+_SEED = "Asked with this seed, the answer is the same; null if nothing was drawn at random."
+_CUT_OFF = "Share of the answers of a model that thinks that the limit of tokens ended too early; not in `unreadable`."
+_TEXTS = "The sampled answers, or the thoughts to where the answer begins, if `reasoning` was asked for."
 
 
 class Message(BaseModel):
     """Base of answers, and of what is kept in files. Fields that a newer version added are ignored."""
-
-
-class Request(BaseModel):
-    """Base of requests: unknown fields are an error, not silently dropped."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Problem(BaseModel):
@@ -55,26 +60,6 @@ class Problem(BaseModel):
     images: list[str] | None = Field(
         default=None, exclude_if=lambda images: images is None, description="`unknown_images`: the digests to send."
     )
-
-
-class Options(Request):
-    """Options of a question to the model.
-
-    `expected` reads the model's own probabilities and is repeatable; only profiles that do not think have it. `sampled`
-    draws answers; it is the default if one of its options is given or the profile thinks, otherwise `expected` is.
-    """
-
-    mode: Mode | None = None
-    temperature: Temperature | None = Field(default=None, description="Sampled mode only; 1 unless given.")
-    seed: Seed | None = Field(default=None, description="Sampled mode only: makes it repeatable.")
-
-
-class ScoreOptions(Options):
-    """Options of a score."""
-
-    samples: Samples | None = Field(default=None, description="Sampled mode only; 8 unless given.")
-    distribution: bool = Field(default=False, description="Whether the answer gives the distribution of scores.")
-    reasoning: bool = Field(default=False, description="Whether sampled answers are given as text, reasoning included.")
 
 
 class ScoreRequest(ScoreOptions):
@@ -110,9 +95,12 @@ class ScoreResponse(Message):
     entropy: float | None = Field(description="Of the distribution over tenths, in nats; expected mode only.")
     mode: Mode
     samples: int | None = Field(description="Answers drawn; null in expected mode.")
+    thoughts: int | None = Field(default=None, description=_THOUGHTS)
+    seed: int | None = Field(default=None, description=_SEED)
     unreadable: Probability = Field(description="Share of the samples, or probability, of answers without a score.")
+    cut_off: Probability = Field(default=0.0, description=_CUT_OFF)
     distribution: list[ScoreProbability] | None = Field(description="Over tenths of a score, if asked for.")
-    answers: list[str] | None = Field(description="The sampled texts, if `reasoning` was asked for.")
+    answers: list[str] | None = Field(description=_TEXTS)
     image: ImageSize
     model: str
     version: str
@@ -140,14 +128,6 @@ class ScoreBatchResponse(Message):
     version: str
 
 
-class CompareOptions(Options):
-    """Options of a comparison."""
-
-    samples: EvenSamples | None = Field(default=None, description="Sampled mode only; 8 unless given.")
-    margin: Margin = 0.0
-    reasoning: bool = Field(default=False, description="Whether sampled answers are given as text, reasoning included.")
-
-
 class CompareRequest(CompareOptions):
     """`POST /v1/compare` as JSON. The multipart form has the same fields, the images being files."""
 
@@ -169,7 +149,8 @@ class OrderPreference(Message):
     probability_first: float | None = Field(description="Share of the readable answers that prefer `first`.")
     votes: Votes | None = Field(description="Sampled mode only.")
     unreadable: Probability
-    answers: list[str] | None = Field(description="The sampled texts, if `reasoning` was asked for.")
+    cut_off: Probability = Field(default=0.0, description=_CUT_OFF)
+    answers: list[str] | None = Field(description=_TEXTS)
 
 
 class CompareResponse(Message):
@@ -182,22 +163,15 @@ class CompareResponse(Message):
     )
     mode: Mode
     samples: int | None = Field(description="Votes drawn; null in expected mode.")
+    thoughts: int | None = Field(default=None, description=_THOUGHTS)
+    seed: int | None = Field(default=None, description=_SEED)
     votes: Votes | None = Field(description="Sampled mode only.")
     unreadable: Probability = Field(description="Share of the samples, or probability of an answer, without a vote.")
+    cut_off: Probability = Field(default=0.0, description=_CUT_OFF)
     orders: list[OrderPreference]
     images: list[ImageSize] = Field(description="Of `first` and `second`.")
     model: str
     version: str
-
-
-class RankOptions(Options):
-    """Options of a ranking."""
-
-    samples: EvenSamples | None = Field(default=None, description="Votes a pair; sampled mode only; 8 unless given.")
-    comparisons: Annotated[int, Field(ge=1, le=2016)] | None = Field(
-        default=None,
-        description="Comparisons to make, n - 1 or more. Default: n log2(n); never more than all n (n - 1) / 2 pairs.",
-    )
 
 
 class RankRequest(RankOptions):
@@ -227,7 +201,9 @@ class RankResponse(Message):
     pairs: int = Field(description="All pairs there are: n (n - 1) / 2.")
     position_bias: float | None = Field(description="As in a comparison; mean over all of them.")
     mode: Mode
+    seed: int | None = Field(default=None, description=_SEED)
     unreadable: Probability = Field(description="As in a comparison; mean over all of them.")
+    cut_off: Probability = Field(default=0.0, description="As in a comparison; mean over all of them.")
     model: str
     version: str
 
@@ -241,6 +217,9 @@ class InfoResponse(Message):
     follows: bool = Field(description="True for a follower, whose version is the one that the store's pointer names.")
     profile: str
     thinks: bool
+    max_answer_tokens: int | None = Field(
+        default=None, description="Longest answer of a model that thinks, thought included; null for other models."
+    )
     modes: list[Mode] = Field(description="The default first.")
     dtype: str
     max_num_seqs: int = Field(default=64, description="Answers that the engine samples at the same time.")
@@ -321,6 +300,7 @@ class RolloutRequest(Request):
     images: dict[str, KeptImage]
     prompts: Annotated[list[RolloutPrompt], Field(min_length=1, max_length=1024)]
     temperature: Temperature = 1.0
+    max_answer_tokens: AnswerTokens | None = None
     adapter: str | None = Field(default=None, description="A loaded adapter; none means the active version.")
     version: str | None = Field(default=None, description="Refuse (409) unless this version is the active one.")
     priority: Priority = 10
@@ -333,7 +313,7 @@ class Completion(Message):
     text: str
     token_ids: list[int]
     logprobs: list[float] = Field(description="Natural log-probability of each sampled token, if asked for.")
-    finish_reason: str
+    finish_reason: str = Field(description="`stop`, or `length` if the limit of tokens cut the answer off.")
 
 
 class RolloutResult(Message):
@@ -360,10 +340,19 @@ class WeightsRequest(Request):
 
 
 class ExactVotesRequest(Request):
-    """`POST /internal/exact-votes`: pairs of images that the batch carries, answered by one version of the weights."""
+    """`POST /internal/exact-votes`: pairs of images that the batch carries, answered by one version of the weights.
+
+    Of a model that thinks, the votes are means over `thoughts` in each order. Thought number i of an order of two
+    images is the same in every request with the same seed, so a later one may go on with `first_thought`.
+    """
 
     images: dict[str, KeptImage]
     pairs: Annotated[list[tuple[str, str]], Field(min_length=1, max_length=1024, description="Keys into `images`.")]
+    thoughts: Samples = Field(default=1, description="In each order; only of a model that thinks.")
+    first_thought: Annotated[int, Field(ge=0)] = 0
+    temperature: Temperature = Field(default=1.0, description="Of the thoughts.")
+    seed: Seed = Field(default=0, description="Of the thoughts.")
+    max_answer_tokens: AnswerTokens | None = None
     version: str | None = Field(default=None, description="Refuse (409) unless this version is the active one.")
     priority: Priority = 10
 
@@ -373,10 +362,12 @@ class VoteProbabilities(Message):
 
     first: Probability
     second: Probability
+    cut_off: Probability = Field(default=0.0, description=_CUT_OFF)
 
 
 class ExactVotes(Message):
-    """The limit of infinitely many votes at temperature 1 on one pair, in both orders of presentation."""
+    """The limit of infinitely many votes at temperature 1 on one pair, in both orders of presentation, or, of a model
+    that thinks, an estimate of it."""
 
     forward: VoteProbabilities = Field(description="The pair's first was shown first.")
     backward: VoteProbabilities = Field(description="The pair's second was shown first.")
