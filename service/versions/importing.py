@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evoquality.contract import VersionInfo
 from service.errors import UserError, VersionError
+from service.versions.contents import left_out
 from service.versions.preflight import check_tensors, form
 from service.versions.store import VersionStore
 
@@ -42,6 +43,8 @@ def _of_commit(store: VersionStore, given: str) -> VersionInfo | None:
 def _read(store: VersionStore, given: str, profile: str) -> VersionInfo:
     checkpoint = find_checkpoint(given)
     log.info("reading %s", given)
+    if beside := left_out(checkpoint.path):
+        log.info("left out of the version, because no engine reads it: %s", ", ".join(beside))
     check_tensors(checkpoint.path, form(checkpoint.path))  # what cannot be loaded again may not be the first either
     return store.add(checkpoint.path, parent=None, profile=profile, origin=checkpoint.origin)
 
@@ -49,6 +52,8 @@ def _read(store: VersionStore, given: str, profile: str) -> VersionInfo:
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 """Weights, configuration and tokenizer, without weights in other formats and without pictures."""
+_IN_FOLDERS = "*/*"
+"""A model of the hub is its files at the top; folders hold other formats, or the weights once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*_FILES], ignore_patterns=_IN_FOLDERS))
     except LocalEntryNotFoundError:
         why = (
             "HF_HUB_OFFLINE keeps it from being downloaded" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"

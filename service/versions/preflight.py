@@ -16,7 +16,7 @@ import numpy as np
 
 from evoquality.contract import VersionInfo
 from service.errors import AdapterRefused, UnknownWeights, VersionError
-from service.versions.contents import counts
+from service.versions.contents import weight_files
 from service.versions.meaning import meaning
 from service.versions.store import VersionStore
 
@@ -142,19 +142,21 @@ def check_adapter(adapter: Path, max_rank: int) -> None:
 def handed_over(folder: Path, name: str) -> Path:
     """The directory `<folder>/<name>` with safetensors that the trainer wrote for a rollout engine.
 
-    Raises UnknownWeights if it is missing, or if it or a file in it is a link.
+    Raises UnknownWeights if it is missing, or if it or a file in it is a link, or weights that do not count are there.
     """
     path = folder.resolve() / name
     if not _HANDOVER.fullmatch(name) or not path.is_dir():
         raise UnknownWeights("No weights of this name were handed over; do service and trainer share the folder?")
     if any(file.resolve() != file for file in (path, *path.iterdir())):
         raise UnknownWeights("Handed-over weights may not be links.")
+    if {*path.glob("[!.]*.safetensors")} - {*weight_files(path)}:
+        raise UnknownWeights("Handed-over weights may have no others beside them, which the engine would load too.")
     return path
 
 
 def read_headers(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the folder's safetensors files. Raises VersionError (`unreadable_weights`)."""
-    files = sorted(file for file in folder.glob("*.safetensors") if counts(file.name))
+    files = weight_files(folder)
     if not files:
         raise VersionError("unreadable_weights", "there is no safetensors file")
     return dict(entry for file in files for entry in _header(file))

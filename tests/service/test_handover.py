@@ -114,6 +114,12 @@ def test_weights_that_could_not_replace_the_engines_are_refused(rollout: World, 
         refused(rollout, run, name, VersionError, reason)
 
 
+def test_weights_with_others_beside_them_are_refused(rollout: World, run):
+    twice = hand_over(rollout, "two")
+    (twice / "z.safetensors").write_bytes((twice / "model.safetensors").read_bytes())
+    refused(rollout, run, "two", UnknownWeights, "no others beside")
+
+
 def test_weights_that_do_not_load_give_way_to_those_before(rollout: World, run):
     hand_over(rollout, "good")
     hand_over(rollout, "bad")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from service.errors import AdapterNameUsed, UnknownAdapter, UnknownVersion, VersionError
+from service.versions.contents import content_id
+from service.versions.importing import import_checkpoint
 from service.versions.store import VersionStore
 from tests.service.conftest import adapter, checkpoint
 
@@ -123,3 +126,39 @@ def test_what_is_no_checkpoint_is_not_added(store: VersionStore, tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(VersionError, match="no_weights"):
         add(store, tmp_path / "empty")
+
+
+BESIDE = ["original/consolidated.00.pth", "original/params.json", "checkpoint-500/model.safetensors", "onnx/model.onnx",
+          "checkpoint-500/optimizer.pt", "pytorch_model.bin", "pytorch_model.bin.index.json","consolidated.safetensors",
+          "adapter_model.safetensors", "training_args.bin", ".cache/huggingface/x.metadata", "runs/events"]  # fmt: skip
+"""What lies beside the weights in checkpoints from the hub, and in what a training left."""
+
+
+def test_what_no_engine_reads_of_a_checkpoint_is_named_and_left_out_of_the_version(
+    store: VersionStore, tmp_path: Path, caplog
+):
+    source = checkpoint(tmp_path / "source", 1)
+    plain = content_id(source)
+    for name in BESIDE:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "model.safetensors", source / name)
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
+    (source / "loop").symlink_to(source)
+    index = {"a.weight": "model.safetensors", "b.bias": "model.safetensors"}
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    with caplog.at_level("INFO"):
+        info = import_checkpoint(store, str(source), "plain")
+    kept = {file.relative_to(store.path(info.id)).as_posix() for file in store.path(info.id).rglob("*")}
+    templates = {"additional_chat_templates", "additional_chat_templates/tools.jinja"}
+    assert kept == {"model.safetensors", "model.safetensors.index.json", "config.json", "manifest.json", *templates}
+    assert store.verify(info.id) and content_id(source) == info.id != plain
+    [told] = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert {name.split("/")[0] for name in [*BESIDE, "loop"] if name[0] != "."} == set(told.split(": ")[1].split(", "))
+
+
+def test_weights_that_somebody_adds_to_a_version_are_noticed(store: VersionStore, tmp_path: Path):
+    version = add(store, checkpoint(tmp_path / "a", 1))
+    shutil.copy(store.path(version) / "model.safetensors", store.path(version) / "consolidated.safetensors")
+    with pytest.raises(VersionError, match=r"does not name the file consolidated\.safetensors"):
+        store.verify(version)

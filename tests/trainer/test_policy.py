@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from service.versions.contents import hashes
+from service.versions.preflight import check_weights, form
 from tests.trainer.vision_models import PLAIN, adapted, embedded_shape, picture, plain_logprobs
 from trainer.training.policy import LoraPolicy
 
@@ -58,6 +61,18 @@ def test_the_merged_checkpoint_answers_as_the_adapter_does(
     policy.save_checkpoint(tmp_path)
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto", trust_remote_code=False)
     torch.testing.assert_close(found[0], plain_logprobs(merged, tmp_path, image, ANSWERS[0]), atol=1e-5, rtol=0)
+
+
+def test_a_candidate_has_what_its_checkpoint_has_but_for_what_no_engine_reads(checkpoint: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(checkpoint, tmp_path / "source")
+    for name in ("original/params.json", "checkpoint-500/model.safetensors", "pytorch_model.bin", "a.safetensors"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "model.safetensors", source / name)
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
+    LoraPolicy(source, PLAIN, rank=8, seed=0).save_checkpoint(tmp_path / "candidate")
+    assert hashes(tmp_path / "candidate").keys() == hashes(source).keys()
+    check_weights(tmp_path / "candidate", form(source))
 
 
 def test_the_adapters_state_is_taken_over_exactly(policy: LoraPolicy, checkpoint: Path, image: Image.Image) -> None:

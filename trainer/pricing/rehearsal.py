@@ -107,7 +107,7 @@ def _rates(small: EvolveSettings, miniature: Round, store: VersionStore) -> Rate
         variant_bytes=_mean_size(variants),
         pair_bytes=(miniature.folder / "votes.jsonl").stat().st_size / len(votes),
         checkpoint_bytes=(miniature.folder / "train" / "checkpoint.pt").stat().st_size,
-        candidate_bytes=sum(file.stat().st_size for file in store.path(miniature.base).iterdir()),
+        candidate_bytes=sum(file.stat().st_size for file in store.path(miniature.base).rglob("*")),
         memory=built(Fit, read_json(miniature.folder / "memory.json")),
     )
 

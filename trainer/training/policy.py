@@ -25,7 +25,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from evoquality.contract import InfoResponse
 from service.prompts import Profile
-from service.versions.contents import MANIFEST
+from service.versions.contents import ignored_with_weights
 from service.versions.store import VersionStore
 from trainer.files import read_json
 from trainer.settings.evolve import EvolveSettings
@@ -38,8 +38,6 @@ from trainer.training.self_check import SelfCheck
 
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Adapters go on the language model only: vLLM does not serve those of the vision tower faithfully."""
-_WEIGHTS = "model"
-"""Names of weight files and of their index begin so: model.safetensors, model-00001-of-00005.safetensors."""
 
 
 class Policy(ABC):
@@ -115,11 +113,14 @@ class Policy(ABC):
     def save_checkpoint(self, directory: Path) -> None:
         """Writes a complete checkpoint: all files but the weights are copied from the one it came from."""
         self.save_weights(directory)
-        if not distributed.is_main():
-            return
-        for file in self._checkpoint.iterdir():
-            if not file.name.startswith(_WEIGHTS) and file.name != MANIFEST:
-                shutil.copy(file, directory)
+        if distributed.is_main():
+            shutil.copytree(
+                self._checkpoint,
+                directory,
+                ignore=ignored_with_weights,
+                copy_function=shutil.copyfile,
+                dirs_exist_ok=True,
+            )
 
     def state(self) -> dict[str, Tensor]:
         """The weights under training, whole and on the CPU, by name; empty on other ranks than 0."""
