@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
+from skimage.metrics import structural_similarity
 
 from tests.benchmarks.checkpoint import pictures
 from tests.benchmarks.checkpoint.pictures import CALIBRATION_CONTENTS, calibrate, measured_quality
@@ -38,6 +41,40 @@ def test_a_distortion_repeats_itself_and_gets_worse_with_its_level(kind: str) ->
     assert qualities[0] - qualities[-1] > 0.4
     again = [distort(references[0], kind, 3, np.random.default_rng(5)).tobytes() for _ in range(2)]
     assert again[0] == again[1]
+
+
+@pytest.fixture(scope="module")
+def photographs() -> tuple[Image.Image, Image.Image]:
+    """One photograph at 1,024 pixels a side and at 112."""
+    large = Image.fromarray(skimage.data.astronaut()).resize((1024, 1024), Image.Resampling.LANCZOS)
+    return large, large.resize((112, 112), Image.Resampling.BOX)
+
+
+@pytest.mark.parametrize("kind", list(TYPES))
+def test_a_level_is_as_severe_at_a_megapixel_as_at_112_pixels(
+    kind: str, photographs: tuple[Image.Image, Image.Image]
+) -> None:
+    """By SSIM (Wang et al. 2004), with both pictures shown at the same size; haze once took 8 s."""
+    large, small = photographs
+    began = time.process_time()
+    damaged = distort(large, kind, 4, np.random.default_rng(1))
+    assert time.process_time() - began < 4
+    shown = damaged.resize(small.size, Image.Resampling.BOX)
+    likeness = [similarity(shown, small), similarity(distort(small, kind, 4, np.random.default_rng(1)), small)]
+    assert likeness[0] == pytest.approx(likeness[1], abs=0.1)
+
+
+@pytest.mark.parametrize("size", [(113, 112), (300, 200), (150, 600), (40, 30)])
+def test_pictures_of_every_shape_are_distorted(size: tuple[int, int]) -> None:
+    picture = Image.fromarray(skimage.data.astronaut()).resize(size)
+    for kind in TYPES:
+        damaged = distort(picture, kind, 5, np.random.default_rng(0))
+        assert damaged.size == size
+        assert damaged.tobytes() != picture.tobytes()
+
+
+def similarity(one: Image.Image, other: Image.Image) -> float:
+    return float(structural_similarity(np.asarray(one), np.asarray(other), channel_axis=2))
 
 
 def test_an_unknown_level_is_refused() -> None:

@@ -3,6 +3,9 @@
 A distortion takes an image as float32 array (height, width, 3) in [0, 1], a level from 1 (barely visible) to 5
 (severe) and a random generator, and returns an array of the same shape. Type and level are never labels: the model's
 own votes say which picture looks better.
+
+A level looks as severe in a large picture as in a small one that is shown as large: what has a size in pixels (a blur,
+a grain, a shift, a codec's block) is given for a picture of `REFERENCE_SIDE`, and grows with the picture.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Pixels = NDArray[np.floating]
+from trainer.pool.growing import Pixels, convolve, gaussian, grid, grown, growth, noise, stretched
+
 Distortion = Callable[[Pixels, int, np.random.Generator], Pixels]
 Family = Literal["blur", "noise", "compression", "resampling", "tone", "colour", "local", "structure"]
 
@@ -62,16 +66,8 @@ def _at(level: int, *values: float) -> float:
     return values[level - 1]
 
 
-def _gaussian(pixels: Pixels, sigma: float) -> Pixels:
-    return ndimage.gaussian_filter(pixels, (sigma, sigma, 0))
-
-
 def _luma(pixels: Pixels) -> Pixels:
     return (pixels @ _LUMA)[..., None]
-
-
-def _convolve(pixels: Pixels, kernel: NDArray[np.float32]) -> Pixels:
-    return ndimage.convolve(pixels, (kernel / kernel.sum())[..., None], mode="reflect")
 
 
 def _codec(pixels: Pixels, **options: object) -> Pixels:
@@ -80,8 +76,15 @@ def _codec(pixels: Pixels, **options: object) -> Pixels:
     return to_pixels(Image.open(buffer))
 
 
+def _block_codec(pixels: Pixels, **options: object) -> Pixels:
+    """A codec with blocks of 8 or 16 pixels, which grow with the picture: it is saved small, and enlarged."""
+    small = stretched(pixels, grid(pixels), Image.Resampling.LANCZOS)
+    return stretched(_codec(small, **options), pixels.shape, Image.Resampling.BICUBIC)
+
+
 def _resize(pixels: Pixels, factor: float, down: Image.Resampling, up: Image.Resampling) -> Pixels:
     image = to_image(pixels)
+    factor *= growth(pixels)
     small = (max(2, round(image.width / factor)), max(2, round(image.height / factor)))
     return to_pixels(image.resize(small, down).resize(image.size, up))
 
@@ -91,32 +94,33 @@ def _resize(pixels: Pixels, factor: float, down: Image.Resampling, up: Image.Res
 
 @_register("blur")
 def gaussian_blur(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    return _gaussian(pixels, _at(level, 0.5, 0.8, 1.2, 1.8, 2.8))
+    return gaussian(pixels, growth(pixels) * _at(level, 0.5, 0.8, 1.2, 1.8, 2.8))
 
 
 @_register("blur")
 def lens_blur(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    radius = _at(level, 0.8, 1.2, 1.8, 2.6, 4.0)
+    radius = growth(pixels) * _at(level, 0.8, 1.2, 1.8, 2.6, 4.0)
     reach = np.arange(-int(radius + 1), int(radius + 2))
     disk = np.clip(radius + 0.5 - np.hypot(*np.meshgrid(reach, reach)), 0, 1)
-    return _convolve(pixels, disk.astype(np.float32))
+    return convolve(pixels, disk.astype(np.float32))
 
 
 @_register("blur")
 def motion_blur(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    length = int(_at(level, 3, 4, 6, 9, 13))
+    length = int(growth(pixels) * _at(level, 3, 4, 6, 9, 13))
     angle = rng.uniform(0, np.pi)
     kernel = np.zeros((length + 2, length + 2), dtype=np.float32)
     middle = (length + 1) / 2
     for step in np.linspace(-length / 2, length / 2, 4 * length):
         kernel[round(middle + step * np.sin(angle)), round(middle + step * np.cos(angle))] += 1
-    return _convolve(pixels, kernel)
+    return convolve(pixels, kernel)
 
 
 @_register("blur")
 def glass_blur(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     reach = _at(level, 0.6, 1.0, 1.5, 2.2, 3.2)
-    return _gaussian(_displace(pixels, rng.uniform(-reach, reach, (2, *pixels.shape[:2]))), 0.4)
+    scattered = _displace(pixels, rng.uniform(-reach, reach, (2, *grid(pixels))))
+    return gaussian(scattered, 0.4 * growth(pixels))
 
 
 # Noise
@@ -124,36 +128,39 @@ def glass_blur(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
 
 @_register("noise")
 def white_noise(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    return _add_noise(pixels, rng.normal(size=pixels.shape), _at(level, 0.02, 0.04, 0.07, 0.12, 0.2))
+    return _add_noise(pixels, noise(pixels, rng), _at(level, 0.02, 0.04, 0.07, 0.12, 0.2))
 
 
 @_register("noise")
 def chroma_noise(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    noise = rng.normal(size=pixels.shape).astype(np.float32)
-    return _add_noise(pixels, noise - _luma(noise), _at(level, 0.03, 0.06, 0.1, 0.17, 0.28))
+    grain = noise(pixels, rng).astype(np.float32)
+    return _add_noise(pixels, grain - _luma(grain), _at(level, 0.03, 0.06, 0.1, 0.17, 0.28))
 
 
 @_register("noise")
 def impulse_noise(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    hit = rng.random(pixels.shape[:2]) < _at(level, 0.004, 0.012, 0.03, 0.07, 0.15)
-    return np.where(hit[..., None], rng.integers(0, 2, (*pixels.shape[:2], 1)), pixels).astype(np.float32)
+    size = (*grid(pixels), 1)
+    hit = rng.random(size) < _at(level, 0.004, 0.012, 0.03, 0.07, 0.15)
+    return _over(np.where(hit, rng.integers(0, 2, size), np.nan), pixels)
 
 
 @_register("noise")
 def speckle_noise(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    return _add_noise(pixels, pixels * rng.normal(size=pixels.shape), _at(level, 0.05, 0.1, 0.17, 0.28, 0.45))
+    return _add_noise(pixels, pixels * noise(pixels, rng), _at(level, 0.05, 0.1, 0.17, 0.28, 0.45))
 
 
 @_register("noise")
 def shot_noise(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     photons = _at(level, 500, 180, 70, 28, 11)
-    return (rng.poisson(pixels * photons) / photons).astype(np.float32)
+    small = stretched(pixels, grid(pixels), Image.Resampling.BOX)
+    grain = grown(rng.poisson(small * photons) / photons - small, pixels)
+    return (pixels + grain).astype(np.float32)
 
 
 @_register("noise")
 def correlated_noise(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    noise = _gaussian(rng.normal(size=pixels.shape).astype(np.float32), 1.2)
-    return _add_noise(pixels, noise / noise.std(), _at(level, 0.02, 0.04, 0.065, 0.1, 0.16))
+    grain = grown(gaussian(rng.normal(size=(*grid(pixels), 3)).astype(np.float32), 1.2), pixels)
+    return _add_noise(pixels, grain / grain.std(), _at(level, 0.02, 0.04, 0.065, 0.1, 0.16))
 
 
 def _add_noise(pixels: Pixels, noise: NDArray[np.floating], scale: float) -> Pixels:
@@ -165,18 +172,18 @@ def _add_noise(pixels: Pixels, noise: NDArray[np.floating], scale: float) -> Pix
 
 @_register("compression")
 def jpeg(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    return _codec(pixels, format="JPEG", quality=int(_at(level, 50, 30, 17, 9, 4)))
+    return _block_codec(pixels, format="JPEG", quality=int(_at(level, 50, 30, 17, 9, 4)))
 
 
 @_register("compression")
 def jpeg2000(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    ratio = _at(level, 12, 24, 45, 80, 140)
+    ratio = growth(pixels) ** 2 * _at(level, 12, 24, 45, 80, 140)  # as many bytes for every size
     return _codec(pixels, format="JPEG2000", quality_mode="rates", quality_layers=[ratio], irreversible=True)
 
 
 @_register("compression")
 def webp(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    return _codec(pixels, format="WEBP", quality=int(_at(level, 45, 25, 12, 5, 0)), method=2)
+    return _block_codec(pixels, format="WEBP", quality=int(_at(level, 45, 25, 12, 5, 0)), method=2)
 
 
 # Resampling
@@ -229,7 +236,9 @@ def contrast_excess(pixels: Pixels, level: int, rng: np.random.Generator) -> Pix
 
 @_register("tone")
 def haze(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    fog = _gaussian(rng.random((*pixels.shape[:2], 1)).astype(np.float32), pixels.shape[1] / 5)
+    height, width = grid(pixels)
+    fog = ndimage.gaussian_filter(rng.random((height, width, 1)).astype(np.float32), (width / 5, width / 5, 0))
+    fog = stretched(fog, pixels.shape, Image.Resampling.BICUBIC)
     fog = (fog - fog.min()) / max(float(np.ptp(fog)), 1e-6)
     amount = _at(level, 0.15, 0.28, 0.42, 0.58, 0.75) * (0.6 + 0.4 * fog)
     return pixels * (1 - amount) + 0.9 * amount
@@ -291,16 +300,25 @@ def block_loss(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
 def patch_shift(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     damaged = pixels.copy()
     for rows, columns in _blocks(pixels, int(_at(level, 4, 8, 14, 24, 40)), rng):
-        damaged[rows, columns] = np.roll(pixels, rng.integers(4, 12, 2), axis=(0, 1))[rows, columns]
+        shift = (rng.integers(4, 12, 2) * growth(pixels)).astype(int)
+        damaged[rows, columns] = np.roll(pixels, shift, axis=(0, 1))[rows, columns]
     return damaged
 
 
 @_register("local")
 def row_loss(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    damaged = pixels.copy()
-    rows = rng.choice(len(pixels), max(1, round(len(pixels) * _at(level, 0.02, 0.04, 0.08, 0.15, 0.28))), replace=False)
-    damaged[rows] = rng.random((len(rows), 1, 1))
-    return damaged
+    height, _ = grid(pixels)
+    rows = rng.choice(height, max(1, round(height * _at(level, 0.02, 0.04, 0.08, 0.15, 0.28))), replace=False)
+    lost = np.full((height, 1, 1), np.nan)
+    lost[rows] = rng.random((len(rows), 1, 1))
+    return _over(lost, pixels)
+
+
+def _over(values: Pixels, pixels: Pixels) -> Pixels:
+    """The picture under sharply enlarged values, of which NaN shows the picture."""
+    shape = tuple(full if there > 1 else 1 for full, there in zip(pixels.shape[:2], values.shape[:2], strict=True))
+    enlarged = stretched(values, shape, Image.Resampling.NEAREST)
+    return np.where(np.isnan(enlarged), pixels, enlarged).astype(np.float32)
 
 
 def _blocks(pixels: Pixels, count: int, rng: np.random.Generator) -> list[tuple[slice, slice]]:
@@ -316,33 +334,34 @@ def _blocks(pixels: Pixels, count: int, rng: np.random.Generator) -> list[tuple[
 @_register("structure")
 def pixel_jitter(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     reach = _at(level, 0.7, 1.2, 2, 3.2, 5)
-    field = ndimage.gaussian_filter(rng.normal(size=(2, *pixels.shape[:2])), (0, 2, 2))
+    field = ndimage.gaussian_filter(rng.normal(size=(2, *grid(pixels))), (0, 2, 2))
     return _displace(pixels, reach * field / field.std())
 
 
 @_register("structure")
 def oversharpen(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    return pixels + _at(level, 0.8, 1.6, 2.8, 4.5, 7.5) * (pixels - _gaussian(pixels, 1.2))
+    return pixels + _at(level, 0.8, 1.6, 2.8, 4.5, 7.5) * (pixels - gaussian(pixels, 1.2 * growth(pixels)))
 
 
 @_register("structure")
 def ghosting(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    shift = np.round(_at(level, 2, 3, 4, 6, 8) * np.array([rng.uniform(-0.5, 0.5), 1])).astype(int)
+    shift = np.round(growth(pixels) * _at(level, 2, 3, 4, 6, 8) * np.array([rng.uniform(-0.5, 0.5), 1])).astype(int)
     weight = _at(level, 0.15, 0.22, 0.3, 0.38, 0.48)
     return (1 - weight) * pixels + weight * np.roll(pixels, shift, axis=(0, 1))
 
 
 @_register("structure")
 def stripes(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    angle, period = rng.uniform(0, np.pi), rng.uniform(3, 7)
+    angle, period = rng.uniform(0, np.pi), rng.uniform(3, 7) * growth(pixels)
     rows, columns = np.indices(pixels.shape[:2])
     wave = np.sin(2 * np.pi * (rows * np.sin(angle) + columns * np.cos(angle)) / period)
     return _add_noise(pixels, wave[..., None], _at(level, 0.03, 0.06, 0.1, 0.16, 0.25))
 
 
 def _displace(pixels: Pixels, field: NDArray[np.floating]) -> Pixels:
-    """Reads each pixel from where `field` (2, height, width), in pixels, points."""
-    where = np.indices(pixels.shape[:2]) + field
+    """Reads each pixel from where `field` (2, height, width) points, in pixels of the picture's `grid`."""
+    moved = grown(np.moveaxis(field, 0, -1), pixels) * growth(pixels)
+    where = np.indices(pixels.shape[:2]) + np.moveaxis(moved, -1, 0)
     return np.stack(
         [ndimage.map_coordinates(pixels[..., c], where, order=1, mode="reflect") for c in range(3)], axis=-1
     ).astype(np.float32)
