@@ -346,7 +346,7 @@ def test_masked_they_take_no_part_in_the_step(checkpoint: Path, pool: Pool, tmp_
 def learnt(checkpoint: Path, pool: Pool, folder: Path, advantage: list[float]) -> dict[str, float]:
     """The metrics of a step on the first answers about two images."""
     images = group(pool, STEPS[0])[:2]
-    rollouts = TorchEngine(checkpoint, pool, folder).rollouts(asked(images)).results
+    rollouts = TorchEngine(checkpoint, pool, folder).rollouts(asked(images), pool, logprobs=True)
     few = [each.model_copy(update={"completions": each.completions[: len(advantage)]}) for each in rollouts]
     learner = Learner(policy(checkpoint), EvolveSettings(pool=folder, run=folder))
     told = learner.accumulate({image: pool.open(image) for image in images}, few, np.array([advantage] * 2))
@@ -388,7 +388,7 @@ def test_one_infinite_gradient_moves_neither_weights_nor_optimizer(
     checkpoint: Path, pool: Pool, tmp_path: Path
 ) -> None:
     images = group(pool, STEPS[0])
-    rollouts = TorchEngine(checkpoint, pool, tmp_path).rollouts(asked(images)).results
+    rollouts = TorchEngine(checkpoint, pool, tmp_path).rollouts(asked(images), pool, logprobs=True)
     shown, advantage = {image: pool.open(image) for image in images}, np.tile([1.0, -1.0, 0.5, 0.2], (4, 1))
 
     def after(breaks: list[bool]) -> dict[str, torch.Tensor]:

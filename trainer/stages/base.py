@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 
-from evoquality import encode_image
-from evoquality.contract import RolloutPrompt, RolloutRequest, Task
+from evoquality.contract import RolloutPrompt, Task
 from service.answers import parse_score, parse_vote
 from service.prompts import PROFILES, Profile
 from trainer.errors import WrongProfile
@@ -58,8 +57,7 @@ def _asked(context: RoundContext, images: Pool, shown: Sequence[str]) -> list[An
         RolloutPrompt(task="compare", images=[one, other], samples=1, seed=context.seed)
         for one, other in zip(shown, [*shown[1:], shown[0]], strict=True)
     ]
-    encoded = {image: encode_image(images.bytes_of(image)) for image in shown}
-    found = context.workers.rollouts(RolloutRequest(images=encoded, prompts=prompts, version=context.base)).results
+    found = context.workers.rollouts(prompts, images, version=context.base)
     return [
         Answer(prompt.task, answer.text, answer.finish_reason)
         for prompt, result in zip(prompts, found, strict=True)
