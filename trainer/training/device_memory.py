@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -39,7 +39,8 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    return min(_available(), *_left_by_cgroups(), 2**62) // local_world_size()
+    own = Path("/proc/self/cgroup").read_text().splitlines()
+    return min(_available(), *left_by_cgroups(own, _CGROUPS)) // local_world_size()
 
 
 def _available() -> int:
@@ -48,17 +49,22 @@ def _available() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def _left_by_cgroups() -> Iterator[int]:
-    """What each limit of this process's cgroups and those above leaves, of version 2 and 1. Files that were read count
-    as free."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+def left_by_cgroups(own: Iterable[str], mounted: Path) -> Iterator[int]:
+    """What each limit of a process's cgroups and those above leaves, of version 2 and 1. Files that were read count as
+    free.
+
+    Args:
+        own: the lines of its `/proc/PID/cgroup`.
+        mounted: the folder of the hierarchies.
+    """
+    for line in own:
         _, kinds, path = line.split(":", 2)
         if kinds not in ("", "memory"):
             continue
         root, limit, used = (
-            (_CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+            (mounted / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
             if kinds
-            else (_CGROUPS, "memory.max", "memory.current")
+            else (mounted, "memory.max", "memory.current")
         )
         folder = root / path.lstrip("/")
         for each in (folder, *folder.parents):

@@ -167,6 +167,8 @@ class _Gauge:
 
     def _peak(self, one: Pass) -> int | None:
         """Bytes of a pass; None if a GPU's memory is too small for it. Of many processes none may end in mid-pass."""
+        for parameter in self._learner.policy.trainable():
+            parameter.grad = None
         try:
             return peak_bytes(lambda: self._run(one, self._load.answer), self._device)
         except torch.OutOfMemoryError:
