@@ -27,7 +27,7 @@ from trainer.settings.evolve import GateSettings, PoolSettings
 GROUP, AGREEMENT, LOSS = 12, 0.8, 0.05
 SHARED = (0.0, 0.5, 0.9)
 """Shares of the errors' variance that the two versions have in common."""
-BEFORE = (48, "a loss of 0.03")
+BEFORE = (48, "a loss above 0.03")
 """Pictures and rule of the gate before it had an interval."""
 _VOTE_NOISE, _TIES = 0.3, 0.25
 Scores = dict[str, float]
@@ -56,7 +56,7 @@ def main(
 def _cases() -> Iterator[tuple[int, str]]:
     yield BEFORE
     default = PoolSettings.model_fields["held_back_groups"].default * GROUP
-    yield from ((pictures, "interval") for pictures in (48, default // 2, default, 2 * default))
+    yield from ((pictures, "its interval") for pictures in (48, default // 2, default, 2 * default))
 
 
 def errors(pictures: int, rule: str, rounds: int) -> Errors:
@@ -110,7 +110,7 @@ def noise(agreement: float) -> float:
 def _passes(rule: str, before: Scores, after: Scores, decided: dict[tuple[str, str], float]) -> bool:
     found = change(before, after, decided)
     assert found is not None
-    if rule == "interval":
+    if rule == "its interval":
         return found.interval.low >= -GateSettings.model_fields["gate_agreement_loss"].default
     return found.after >= found.before - 0.03
 

@@ -28,7 +28,7 @@ from trainer.reporting.vote_table import cells
 
 RESULTS = Path(__file__).with_name("results")
 READMES = tuple(map(Path, ("README.md", "tests/benchmarks/README.md", "k8s/README.md", "trainer/evaluation/README.md")))
-TAKEN = ("serve.json", "train.json", "replicas.json")
+TAKEN = ("serve.json", "train.json", "replicas.json", "gate.json")
 PAPER = {
     "zero-shot": "paper:qwen2.5-vl-7b",
     "round 1": "paper:evoquality-round1",
@@ -229,6 +229,22 @@ def round_cost() -> str:
     return markdown(["", *columns], [*rows, ["A100 hours", *(f"{of['a100_hours']:.1f}" for of in columns.values())]])
 
 
+def gate() -> str:
+    """Both error rates of the gate's rules, over the shares of the errors that both versions have in common."""
+    found = _result("gate")
+
+    def rates(values: Sequence[float]) -> str:
+        return " / ".join(f"{value:.0%}" for value in values)
+
+    return markdown(
+        ["pictures", "refused because of", "an equally good one is refused", f"one {found['loss']} worse passes"],
+        (
+            [row["pictures"], row["rule"], rates(row["equal_refused"]), rates(row["worse_passed"])]
+            for row in found["table"]
+        ),
+    )
+
+
 def tables() -> Tables:
     """All tables by name; each published ablation is `ablation-NAME`."""
     return {
@@ -238,6 +254,7 @@ def tables() -> Tables:
         "pseudo-labels": pseudo_labels,
         **{f"ablation-{name}": partial(ablations.table, name) for name in _result("ablations")["tables"]},
         "votes": votes,
+        "gate": gate,
         "serving": serving,
         "replicas": replicas,
         "training": training,

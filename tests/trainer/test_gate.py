@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from service.prompts import PROFILES
+from tests.benchmarks import gate
 from tests.trainer.brightness import LEVELS, brightness
 from tests.trainer.replicas import Replicas
 from trainer.cli import app
@@ -18,7 +19,7 @@ from trainer.promotion import criteria
 from trainer.promotion.agreement import change
 from trainer.promotion.behaviour import Behaviour, behaviour
 from trainer.promotion.probe import Probe
-from trainer.settings.evolve import EvolveSettings
+from trainer.settings.evolve import EvolveSettings, PoolSettings
 from trainer.training.rollouts import Served
 
 DECIDED = {(f"a{number}", f"b{number}"): 1.0 for number in range(100)}
@@ -124,14 +125,18 @@ def test_a_loss_that_chance_explains_is_refused_only_where_it_may_be_a_large_one
     assert not criteria.judge(BEFORE, after, DECIDED, settings).passed
 
 
-def test_the_interval_is_that_of_a_plain_bootstrap_where_no_two_pairs_share_a_picture() -> None:
+def test_the_interval_of_pairs_without_a_common_picture_is_that_of_a_share_with_three_times_its_variance() -> None:
     found = change(scores(0.7), scores(0.85), DECIDED)
     assert found is not None
-    draws = np.random.default_rng(0).binomial(100, 0.15, 20_000) / 100
-    low, high = np.quantile(draws, [0.16, 0.84])
-    wide = 3**0.5  # a pair counts as often as both its pictures were drawn
     assert (found.before, found.after) == (0.7, 0.85)
-    assert found.interval.high - found.interval.low == pytest.approx(wide * (high - low), rel=0.15)
+    deviation = (3 * 0.15 * 0.85 / 100) ** 0.5  # a pair counts as often as both its pictures were drawn
+    assert found.interval == pytest.approx((0.15 - deviation, 0.15 + deviation), abs=0.01)
+
+
+def test_with_the_default_number_of_pictures_the_gate_is_seldom_wrong() -> None:
+    pictures = PoolSettings.model_fields["held_back_groups"].default * gate.GROUP
+    assert gate.passed(pictures, "its interval", rounds=25, loss=0.0, shared=0.5) >= 0.8
+    assert gate.passed(pictures, "its interval", rounds=25, loss=0.05, shared=0.5) <= 0.2
 
 
 def test_agreement_counts_decided_pairs_and_halves_tied_scores() -> None:

@@ -66,7 +66,7 @@ UPWARD = {
     ("promotion.probe", "evaluation"),
     ("reporting.rounds", "evaluation"),
 }
-"""The exceptions: the gate takes its intervals from the bootstrap and its probe reads labelled benchmarks, and a round's
+"""The exceptions: the gate takes its interval from the bootstrap, its probe reads labelled benchmarks, and a round's
 report counts cycles among its votes."""
 KNOW_THE_TRUTH = (
     "demo.audit",

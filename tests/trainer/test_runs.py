@@ -221,9 +221,9 @@ THOUGHTS = "<think>The sky is a little noisy, and"
     [
         (
             in_words(r"<think>It is sharp.</think> \boxed{3.50}"),
-            r"20 of its first 20 answers about pictures are unreadable (100%; --base-unreadable allows 50%), 0 of them cut "
-            r"off by the token limit; one says '<think>It is sharp.</think> \\boxed{3.50}'; the profile evoquality would "
-            "read 20 of them: serve the checkpoint with that --profile from a new --store, and begin a new run",
+            r"20 of its first 20 answers about pictures are unreadable (100%; --base-unreadable allows 50%), 0 of them "
+            r"cut off by the token limit; one says '<think>It is sharp.</think> \\boxed{3.50}'; the profile evoquality "
+            "would read 20 of them: serve the checkpoint with that --profile from a new --store, and begin a new run",
         ),
         (in_words("<answer>4</answer>"), "the profile visualquality-r1 would read 20 of them"),
         (in_words(THOUGHTS), "only the profiles evoquality or visualquality-r1 have room"),

@@ -14,8 +14,8 @@ from trainer.promotion.behaviour import ordered
 from trainer.voting.votes import Pair
 
 LEVEL = 0.68
-"""Of the interval: one standard error to either side. With it a candidate that is worse by the whole `gate_agreement_loss`
-passes in about 8 % of rounds (tests/benchmarks/README.md#the-gate)."""
+"""Of the interval: one standard error to either side. With it a candidate that is worse by all of
+`gate_agreement_loss` passes in about 8 % of rounds (tests/benchmarks/README.md#the-gate)."""
 _RESAMPLES = 1000
 Scores = Mapping[str, float]
 

@@ -99,16 +99,17 @@ def _agreement(
         found.pairs if found else 0,
         1,
         found is not None,
-        f"nothing shows that it learnt: {len(decided)} of the held-back pairs are decided by the votes, and it can score "
-        "both images of none",
+        f"nothing shows that it learnt: {len(decided)} of the held-back pairs are decided by the votes, and it can "
+        "score both images of none",
     )
     if found is None:
         return [shown]
     low, high = found.interval
     reason = (
-        f"its scores agree with {found.after:.1%} of the votes on {found.pairs:,} pairs, {found.before:.1%} before: the "
-        f"change of {found.after - found.before:+z.1%} ({LEVEL:.0%} interval {low:+z.1%} to {high:+z.1%}) may be a loss "
-        f"of more than {s.gate_agreement_loss:.1%} (--gate-agreement-loss; more --held-back-groups narrow the interval)"
+        f"its scores agree with {found.after:.1%} of the votes on {found.pairs:,} pairs, {found.before:.1%} before: "
+        f"the change of {found.after - found.before:+z.1%} ({LEVEL:.0%} interval {low:+z.1%} to {high:+z.1%}) may be a "
+        f"loss of more than {s.gate_agreement_loss:.1%} (--gate-agreement-loss; more --held-back-groups narrow the "
+        "interval)"
     )
     limit, of_after = found.before - s.gate_agreement_loss, Interval(found.before + low, found.before + high)
     passed = low >= -s.gate_agreement_loss
@@ -127,8 +128,8 @@ def _criteria(before: Behaviour, after: Behaviour, decided: Mapping[Pair, float]
             after.unreadable,
             unreadable,
             after.unreadable <= unreadable,
-            f"{after.unreadable:.1%} of its answers are unreadable, {before.unreadable:.1%} before (cut off by the token "
-            f"limit: {after.cut_off:.1%}, {before.cut_off:.1%} before)",
+            f"{after.unreadable:.1%} of its answers are unreadable, {before.unreadable:.1%} before (cut off by the "
+            f"token limit: {after.cut_off:.1%}, {before.cut_off:.1%} before)",
         ),
         *_agreement(before, after, decided, s),
         Criterion(

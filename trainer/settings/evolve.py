@@ -186,8 +186,8 @@ class GateSettings(BaseSettings):
     beyond a limit of the gate, the previous version is promoted again."""
 
     base_unreadable: Share = 0.5
-    """Before the votes: largest share of unreadable answers among those that the base gives about 20 pictures first, and
-    about 20 pairs of them. Beyond it, the base does not speak its profile."""
+    """Before the votes: largest share of unreadable answers among those that the base gives first, about 20 pictures
+    and 20 pairs of them. Beyond it, the base does not speak its profile."""
     least_decided: Share = 0.05
     """Before training: the votes must decide more than this share of the pairs."""
 

@@ -72,8 +72,8 @@ def _check(context: RoundContext, task: Task, answers: Sequence[Answer]) -> None
     cut = sum(answer.finish_reason == "length" for answer in unreadable)
     example = next((answer.text for answer in unreadable if answer.text.strip()), "")
     raise WrongProfile(
-        f"{context.base} does not answer in the format of its profile, {context.profile.name}: {len(unreadable)} of its "
-        f"first {len(answers)} answers about {_ABOUT[task]} are unreadable ({len(unreadable) / len(answers):.0%}; "
+        f"{context.base} does not answer in the format of its profile, {context.profile.name}: {len(unreadable)} of "
+        f"its first {len(answers)} answers about {_ABOUT[task]} are unreadable ({len(unreadable) / len(answers):.0%}; "
         f"--base-unreadable allows {context.settings.base_unreadable:.0%}), {cut} of them cut off by the token limit; "
         f"one says {_shortened(example)!r}; {_remedy(task, unreadable)}"
     )
@@ -93,8 +93,8 @@ def _remedy(task: Task, unreadable: Sequence[Answer]) -> str:
         thinking = " or ".join(name for name, profile in PROFILES.items() if profile.thinks)
         return f"they begin with thoughts, for which only the profiles {thinking} have room: {again}"
     return (
-        f"no profile would read them ({', '.join(PROFILES)}): begin a new run with a --base that was tuned to answer in "
-        "the format of one"
+        f"no profile would read them ({', '.join(PROFILES)}): begin a new run with a --base that was tuned to answer "
+        "in the format of one"
     )
 
 

@@ -158,7 +158,7 @@ def _scale(begun: Sequence[Trial]) -> dict[str, int]:
 
 
 def gate_opinion(verdict: dict[str, Any], decided: Mapping[Pair, float]) -> dict[str, Any]:
-    """The gate's verdict at its default limits, from the measurements in `gate.json` and the votes on held-back pairs."""
+    """The gate's verdict at its default limits, from its measurements and the votes on held-back pairs."""
     if verdict["after"] is None:
         return {"passed": False, "reasons": verdict["reasons"]}
     before, after = (Behaviour(**verdict[when]) for when in ("before", "after"))
