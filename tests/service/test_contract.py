@@ -47,6 +47,12 @@ OPERATE: dict[str, Callable[..., Any]] = {
     "/internal/versions/{}/promote": lambda client, world: client.promote(world.second),
     "/internal/rollback": lambda client, _: client.rollback(),
 }
+IN_ONE_PIECE: dict[str, Callable[..., Any]] = {
+    **OPERATE,
+    "/internal/rollouts": lambda client, _: client.send(calls.rollouts(RolloutRequest(**PROMPTS))),
+    "/internal/exact-votes": lambda client, _: client.send(calls.exact_votes(ExactVotesRequest(**PAIRS))),
+}
+"""As the client of 0.1 asks, which knows no answers line by line."""
 FREE = {"metrics", "benchmarks", "files", "config"}
 """Fields whose keys are names."""
 
@@ -102,7 +108,7 @@ def test_the_client_of_the_first_release_reads_todays_answers(listening: Listeni
         with Client(public.url) as client, Client(operators.url, KEY) as operator:
             for ask in ASK.values():
                 ask(client)
-            for operate in OPERATE.values():
+            for operate in IN_ONE_PIECE.values():
                 operate(operator, listening.world)
     seen = {path.replace(listening.world.second, "{}"): body for path, body in seen.items()}
     assert known.keys() == seen.keys()

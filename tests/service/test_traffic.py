@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+import pytest
+
 from service.engine.traffic import Traffic
 
 
-async def let_in(traffic: Traffic, prompts: int) -> tuple[list[asyncio.Task[None]], list[int], asyncio.Event]:
+async def let_in(
+    traffic: Traffic, prompts: int, sequences: int = 1
+) -> tuple[list[asyncio.Task[None]], list[int], asyncio.Event]:
     """Starts so many prompts of rollouts, which stay until the event is set."""
     inside, end = [], asyncio.Event()
 
     async def prompt(number: int) -> None:
-        async with traffic.rollout():
+        async with traffic.rollout(sequences):
             inside.append(number)
             await end.wait()
 
@@ -58,6 +62,22 @@ def test_one_that_ends_lets_in_the_next(run):
         return inside
 
     assert run(story()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("sequences", "inside"), [(1, 8), (2, 4), (3, 2), (8, 1), (32, 1)])
+def test_beside_users_the_answers_count_not_the_prompts_and_one_prompt_enters_in_any_case(
+    run, sequences: int, inside: int
+):
+    async def story() -> tuple[int, int]:
+        traffic = Traffic(8)
+        with traffic.user():
+            tasks, entered, end = await let_in(traffic, 12, sequences)
+            beside = len(entered)
+            end.set()
+            await asyncio.gather(*tasks)
+        return beside, len(entered)
+
+    assert run(story()) == (inside, 12)
 
 
 def test_prompts_cancelled_at_any_moment_take_no_place(run):
