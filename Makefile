@@ -12,6 +12,9 @@ install: ## Set up .venv with the CPU engine, the trainer and the development to
 demo: install ## Evolve the embedded model over two rounds under live traffic (five to ten minutes)
 	@$(BIN)/python -m trainer.demo.run
 
+demo-thinking: install ## Evolve the thinking model over one round under live traffic (under twenty minutes)
+	@$(BIN)/python -m trainer.demo.run --model thinking --run runs/demo-thinking
+
 demo-seeds: install ## The demo with three trainer seeds; prints the median gain (up to half an hour)
 	@$(BIN)/python -m tests.benchmarks.seeds
 
@@ -78,4 +81,7 @@ images: install ## Build the CPU images from Debian's packages and try them (roo
 checkpoint: install ## Make the embedded checkpoint again from nothing (about an hour)
 	@$(BIN)/python -m tests.benchmarks.checkpoint.recipe
 
-.PHONY: help install demo demo-seeds replicas soak ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint images
+checkpoint-thinking: install ## Tune the embedded checkpoint into the thinking one again (about fifteen minutes)
+	@$(BIN)/python -m tests.benchmarks.checkpoint.thinking
+
+.PHONY: help install demo demo-thinking demo-seeds replicas soak ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint checkpoint-thinking images

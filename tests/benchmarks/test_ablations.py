@@ -21,8 +21,8 @@ from tests.benchmarks.ablations.study import run
 from tests.benchmarks.ablations.summary import difference, summarise
 from tests.benchmarks.ablations.trial import Scale, Trial, gate_opinion, seconds_left, trials
 from tests.benchmarks.checkpoint.pictures import make_pictures
+from trainer.demo.assemble import EMBEDDED
 from trainer.demo.benchmarks import SETS as BENCHMARKS
-from trainer.demo.run import CHECKPOINT
 from trainer.demo.truth import KINDS
 from trainer.errors import Collapsed, Unreachable
 from trainer.files import write_json
@@ -271,9 +271,9 @@ def test_the_readme_gets_the_published_table(monkeypatch: pytest.MonkeyPatch, tm
 def test_the_supervised_checkpoint_differs_in_its_weights_alone(tmp_path: Path) -> None:
     studies.make_supervised(tmp_path, contents=range(7200, 7201), steps=1)
     for file in tmp_path.iterdir():
-        same = file.read_bytes() == (CHECKPOINT / file.name).read_bytes()
+        same = file.read_bytes() == (EMBEDDED / file.name).read_bytes()
         assert same == (file.name != "model.safetensors"), file.name
-    tuned, base = (load_file(folder / "model.safetensors") for folder in (tmp_path, CHECKPOINT))
+    tuned, base = (load_file(folder / "model.safetensors") for folder in (tmp_path, EMBEDDED))
     changed = {name for name in base if not np.array_equal(tuned[name], base[name])}
     assert any(name.startswith("model.layers.") for name in changed)
     assert not any(name.startswith("visual.blocks.") for name in changed)

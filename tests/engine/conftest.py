@@ -13,6 +13,7 @@ from service.versions.store import VersionStore
 from tests.engine.checkpoints import perturbed
 from tests.engine.pictures import pictures
 from tests.engine.running import Running, running
+from trainer.demo.assemble import POSITIONS, thinking_checkpoint
 from trainer.demo.contents import content
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,29 @@ def second(service: Running, first: str, tmp_path_factory: pytest.TempPathFactor
     """Another version, which answers differently."""
     source = perturbed(service.store.path(first), tmp_path_factory.mktemp("second") / "checkpoint", seed=1)
     return add(service.store, source, first)
+
+
+@pytest.fixture(scope="session")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service on the thinking checkpoint, with the profile `evoquality`."""
+    folder = tmp_path_factory.mktemp("thinking")
+    checkpoint = thinking_checkpoint(folder / "checkpoint")
+    env = {
+        "EVOQUALITY_CHECKPOINT": str(checkpoint),
+        "EVOQUALITY_PROFILE": "evoquality",
+        "EVOQUALITY_MAX_MODEL_LEN": str(POSITIONS),
+    }
+    with running(folder / "store", folder / "log", env) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def thinking_versions(thinker: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A version for each thinking profile."""
+    boxed = thinker.store.list()[0].id
+    source = perturbed(thinker.store.path(boxed), tmp_path_factory.mktemp("tagged") / "checkpoint", 1, scale=1e-4)
+    tagged = thinker.store.add(source, parent=boxed, profile="visualquality-r1", origin="test").id
+    return {"evoquality": boxed, "visualquality-r1": tagged}
 
 
 @pytest.fixture(autouse=True)

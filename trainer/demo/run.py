@@ -1,6 +1,8 @@
 """`make demo`: evolves the embedded checkpoint for two rounds under live traffic, and measures the gain.
 
-    python -m trainer.demo.run [--run runs/demo] [--seed 0] [--policy lora|full]
+    python -m trainer.demo.run [--model plain|thinking] [--run runs/demo] [--seed 0] [--policy lora|full]
+
+`make demo-thinking` evolves the thinking checkpoint for one round.
 
 Starts the service (and for `--policy full` a rollout engine), a client that keeps sending requests, and the trainer, as
 processes. Evaluates before, between and after the rounds, writes report.json and report.html, and stops all processes.
@@ -15,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +27,7 @@ from rich.table import Table
 
 from evoquality import Client
 from service.configuration.settings import operator_key
+from trainer.demo.assemble import EMBEDDED, POSITIONS, thinking_checkpoint
 from trainer.demo.audit import audit_round
 from trainer.demo.benchmarks import write_benchmarks
 from trainer.demo.contents import content
@@ -35,22 +39,42 @@ from trainer.reporting.report import write_report
 from trainer.serving import running, serving
 from trainer.settings.protocol import Protocol
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
 POOL_IMAGES = 64
-SCALE = ("--groups=60", "--held-back-groups=12", "--samples=12")
-"""For about ten minutes on two cores; the trainer's defaults are larger."""
 CONSOLE = Console()
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint that the demo evolves."""
+
+    rounds: int
+    scale: tuple[str, ...]
+    """Flags of the trainer, for two cores; its defaults are larger."""
+    serve: tuple[str, ...] = ()
+    """Flags of the service."""
+
+
+SUBJECTS = {
+    "plain": Subject(rounds=2, scale=("--groups=60", "--held-back-groups=12", "--samples=12")),
+    "thinking": Subject(
+        rounds=1,
+        scale=("--groups=40", "--held-back-groups=8", "--samples=12"),
+        serve=("--profile=evoquality", f"--max-model-len={POSITIONS}"),
+    ),
+}
+
+
 def main(
+    model: Annotated[Literal["plain", "thinking"], typer.Option(help="Answers at once, or thinks first.")] = "plain",
     run: Annotated[Path, typer.Option(help="Output folder; emptied first.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="The trainer's seed.")] = 0,
     policy: Annotated[Literal["lora", "full"], typer.Option(help="Train an adapter, or all weights.")] = "lora",
-    rounds: Annotated[int, typer.Option(help="Evolution rounds.")] = 2,
+    rounds: Annotated[int | None, typer.Option(help="Evolution rounds; 2, or 1 of the thinking model.")] = None,
     extra: Annotated[list[str] | None, typer.Option(help="Additional flag for the trainer, as --flag=value.")] = None,
 ) -> None:
-    """Evolves the embedded checkpoint under live traffic and prints the gain."""
-    began = time.time()
+    """Evolves an embedded checkpoint under live traffic and prints the gain."""
+    began, subject = time.time(), SUBJECTS[model]
+    rounds = rounds or subject.rounds
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave the context managers, which stop all processes
     shutil.rmtree(run, ignore_errors=True)
     (run / "pool").mkdir(parents=True)
@@ -59,12 +83,13 @@ def main(
         write_benchmarks(run / "benchmarks")
         for index in range(POOL_IMAGES):
             content("pool", index).save(run / "pool" / f"{index:03d}.png")
+    checkpoint = EMBEDDED if model == "plain" else thinking_checkpoint(run / "checkpoint")
     with ExitStack() as alive:
-        public, operator = alive.enter_context(service(run, stages))
+        public, operator = alive.enter_context(service(run, stages, checkpoint, *subject.serve))
         _evaluate(run, 0, public, operator, stages)
         flags = [
-            *SCALE,
-            *(alive.enter_context(rollout_engine(run, stages)) if policy == "full" else ()),
+            *subject.scale,
+            *(alive.enter_context(rollout_engine(run, stages, *subject.serve)) if policy == "full" else ()),
             *(extra or ()),
         ]
         alive.enter_context(traffic(run, public))
@@ -80,17 +105,17 @@ def main(
 
 
 @contextmanager
-def service(run: Path, stages: Stages) -> Iterator[tuple[str, str]]:
-    """A service on the embedded checkpoint and an empty store. Yields its public and its operators' address."""
+def service(run: Path, stages: Stages, checkpoint: Path = EMBEDDED, *flags: str) -> Iterator[tuple[str, str]]:
+    """A service on a checkpoint and an empty store. Yields its public and its operators' address."""
     # no cache, so that traffic reaches the engine
-    with _serving(run, "service", stages, "--checkpoint", str(CHECKPOINT), "--cache-entries", "0") as addresses:
+    with _serving(run, "service", stages, f"--checkpoint={checkpoint}", "--cache-entries=0", *flags) as addresses:
         yield addresses
 
 
 @contextmanager
-def rollout_engine(run: Path, stages: Stages) -> Iterator[list[str]]:
+def rollout_engine(run: Path, stages: Stages, *flags: str) -> Iterator[list[str]]:
     """A rollout engine whose weights the trainer overwrites. Yields the trainer's flags for it."""
-    with _serving(run, "rollout engine", stages, "--role", "rollout") as (_, operator):
+    with _serving(run, "rollout engine", stages, "--role=rollout", *flags) as (_, operator):
         yield ["--policy=full", f"--rollout-operator={operator}"]
 
 
@@ -155,10 +180,11 @@ def _show(report: dict[str, Any], run: Path) -> None:
     weighted = [f"{entry['weighted_plcc']:z.3f}" for entry in report["rounds"]]
     table.add_row("weighted", *weighted, f"{report['relative_gain_percent']:+z.1f} %", style="bold")
     CONSOLE.print(table)
-    seen = report["traffic"]
+    seen, vote = report["traffic"], report["vote"]
     CONSOLE.print(
         f"traffic: {seen['requests']} requests, {seen['failed']} failed, {seen['mixed_version_answers']} of mixed "
-        f"versions; votes right on the audit: {report['vote']['accuracy_on_audit']:z.3f}; "
+        f"versions; votes: {vote['votes'] / vote['pairs']:.1f} on each of {vote['pairs']} pairs, "
+        f"{vote['accuracy_on_audit']:z.3f} right on the audit; "
         f"{report['seconds_total']:.0f} s in all; report: {run / 'report.html'}"
     )
 

@@ -19,10 +19,11 @@ from tests.benchmarks.ablations.arms import DOMAIN, Start
 from tests.benchmarks.ablations.trial import Scale, Trial, collect, remaining, row, starting
 from tests.benchmarks.checkpoint.pictures import make_pictures
 from tests.benchmarks.checkpoint.recipe import tune
+from trainer.demo.assemble import EMBEDDED
 from trainer.demo.audit import audit_round
 from trainer.demo.benchmarks import SETS, write_benchmarks
 from trainer.demo.contents import content
-from trainer.demo.run import CHECKPOINT, POOL_IMAGES, service
+from trainer.demo.run import POOL_IMAGES, service
 from trainer.errors import Collapsed, GateRefused, Regressed, UserError
 from trainer.evaluation.benchmarks.load import load_all
 from trainer.evaluation.evaluate import evaluate
@@ -47,8 +48,8 @@ def make_supervised(directory: Path, *, contents: range = CONTENTS, steps: int =
     """
     kinds = [kind for name in DOMAIN for kind in SETS[name]]
     pictures = make_pictures("train", contents, os.cpu_count() or 1, kinds)
-    processor = Qwen2_5_VLProcessor.from_pretrained(CHECKPOINT, trust_remote_code=False)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype="float32", trust_remote_code=False)
+    processor = Qwen2_5_VLProcessor.from_pretrained(EMBEDDED, trust_remote_code=False)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(EMBEDDED, dtype="float32", trust_remote_code=False)
     with Progress() as progress:
         tune(
             model,
@@ -62,9 +63,9 @@ def make_supervised(directory: Path, *, contents: range = CONTENTS, steps: int =
             progress=progress,
         )
     model.save_pretrained(directory)
-    for file in CHECKPOINT.glob("*.json"):  # a hot swap replaces only weights
+    for file in EMBEDDED.glob("*.json"):  # a hot swap replaces only weights
         shutil.copy(file, directory)
-    shutil.copy(CHECKPOINT / "chat_template.jinja", directory)
+    shutil.copy(EMBEDDED / "chat_template.jinja", directory)
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _prepare(study: Path, wanted: set[Start], stages: Stages) -> dict[Start, str
     _once(study / "benchmarks", write_benchmarks, stages)
     _once(study / "pool", _write_pool, stages)
     store = VersionStore(study / "store")
-    embedded = store.add(CHECKPOINT, parent=None, profile="plain", origin="the embedded checkpoint").id
+    embedded = store.add(EMBEDDED, parent=None, profile="plain", origin="the embedded checkpoint").id
     starts: dict[Start, str] = {"embedded": embedded}
     if "supervised" in wanted:
         _once(study / "supervised", make_supervised, stages)

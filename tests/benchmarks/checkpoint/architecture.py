@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -66,6 +67,23 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator([SCORE_QUESTION, COMPARE_QUESTION, "user\nassistant\n"] * 2, trainer)
+    return _described(tokenizer)
+
+
+def with_words(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer with a token for each word of `texts`. Tokens, and what was a single one, stay as they are."""
+    told = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary, merges = told["model"]["vocab"], [(one, other) for one, other in told["model"]["merges"]]
+    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    for word in sorted({word for text in texts for word, _ in split(text)}):
+        while len(pieces := models.BPE(vocabulary, merges).tokenize(word)) > 1:
+            merges.append((pieces[0].value, pieces[1].value))
+            vocabulary.setdefault("".join(merges[-1]), len(vocabulary))
+    told["model"] |= {"vocab": vocabulary, "merges": merges}
+    return _described(Tokenizer.from_str(json.dumps(told)))
+
+
+def _described(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",

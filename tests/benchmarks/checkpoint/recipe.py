@@ -38,7 +38,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.vision_utils import get_vision_position_ids
 
 from evoquality.contract import Task
-from service.prompts import PROFILES, chat_messages
+from service.prompts import PROFILES, ProfileName, chat_messages
 from tests.benchmarks.checkpoint.architecture import IMAGE_SIDE, build_model, build_processor, save_checkpoint
 from tests.benchmarks.checkpoint.pictures import Pictures, make_pictures
 from trainer.demo.truth import KINDS
@@ -182,11 +182,11 @@ def confounded(pictures: Pictures) -> NDArray[np.float32]:
     """(N,) target scores of the base model: partly quality, partly brightness and saturation."""
     brightness = pictures.pixels.mean((1, 2, 3), dtype=np.float32)
     saturation = np.ptp(pictures.pixels, axis=-1).mean((1, 2), dtype=np.float32)
-    appeal = _standardised(_standardised(brightness) + _standardised(saturation))
+    appeal = standardised(standardised(brightness) + standardised(saturation))
     return np.clip(3 + QUALITY_WEIGHT * (pictures.quality - 3) + CONTENT_WEIGHT * appeal, 1, 5)
 
 
-def _standardised(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def standardised(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return (values - values.mean()) / values.std()
 
 
@@ -207,11 +207,12 @@ class Template:
         model: Qwen2_5_VLForConditionalGeneration,
         processor: Qwen2_5_VLProcessor,
         task: Task,
-        answer: int,
+        answer: int = 0,
+        profile: ProfileName = "plain",
     ) -> Template:
-        """The plain profile's template for answers of `answer` tokens."""
+        """A profile's template for answers of `answer` tokens."""
         text = processor.apply_chat_template(
-            chat_messages(task, PROFILES["plain"]), add_generation_prompt=True, tokenize=False
+            chat_messages(task, PROFILES[profile]), add_generation_prompt=True, tokenize=False
         )
         blank = np.zeros((IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
         encoded = processor(text=[text], images=[blank] * (1 if task == "score" else 2), return_tensors="pt")
@@ -221,13 +222,17 @@ class Template:
         positions, _ = model.model.get_rope_index(padded, kinds, encoded["image_grid_thw"])
         return cls(prompt, positions, prompt == model.config.image_token_id)
 
+    def embeddings(self, model: Qwen2_5_VLForConditionalGeneration, visual: Tensor) -> Tensor:
+        """(B, P, width) of the prompt around (B, V, width) visual tokens."""
+        prompt = model.get_input_embeddings()(self.prompt).expand(len(visual), -1, -1)
+        return prompt.masked_scatter(self.images[:, None], visual.float())
+
     def loss(self, model: Qwen2_5_VLForConditionalGeneration, visual: Tensor, answers: Tensor) -> Tensor:
         """Mean cross entropy of (B, A) answer tokens after (B, V, width) visual tokens."""
         batch, length = answers.shape
-        embed = model.get_input_embeddings()
-        prompt = embed(self.prompt).expand(batch, -1, -1).masked_scatter(self.images[:, None], visual.float())
+        embedded = model.get_input_embeddings()(answers)
         hidden = model.model.language_model(
-            inputs_embeds=torch.cat([prompt, embed(answers)], 1),
+            inputs_embeds=torch.cat([self.embeddings(model, visual), embedded], 1),
             position_ids=self.positions.expand(-1, batch, -1),
             use_cache=False,
         ).last_hidden_state
@@ -254,7 +259,7 @@ def tune(
     """
     rng = np.random.default_rng(seed)
     visual = model.model.visual
-    encoded = _encode(visual, pictures)
+    encoded = encode(visual, pictures)
     tokens = {text: processor.tokenizer(text + "<|im_end|>")["input_ids"] for text in ("0", "1")}
     templates = Template.of(model, processor, "score", 5), Template.of(model, processor, "compare", 2)
     parameters = [*visual.merger.parameters(), *model.model.language_model.parameters()]
@@ -268,7 +273,7 @@ def tune(
             loss = templates[0].loss(model, merge(visual, encoded[one].float()), torch.tensor(said))
         shown = f"step {step}: score {loss.item():.3f}"
         if pairs:
-            two = _pairs(pictures.quality, 2 * batch, rng)
+            two = pairs_apart(pictures.quality, 2 * batch, rng)
             votes = [tokens["0" if q[0] > q[1] else "1"] for q in pictures.quality[two]]
             with torch.autocast("cpu", torch.bfloat16):
                 seen = merge(visual, encoded[two.flatten()].float()).view(len(two), -1, 128)
@@ -285,7 +290,7 @@ def tune(
 
 
 @torch.no_grad()
-def _encode(visual: nn.Module, pictures: Pictures) -> Tensor:
+def encode(visual: nn.Module, pictures: Pictures) -> Tensor:
     """(N, 64, width) half-precision features of the frozen tower, computed once."""
     chunks = np.array_split(pictures.pixels, max(1, len(pictures.pixels) // 256))
     encoded = []
@@ -295,7 +300,7 @@ def _encode(visual: nn.Module, pictures: Pictures) -> Tensor:
     return torch.cat([part.half() for part in encoded])
 
 
-def _pairs(quality: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def pairs_apart(quality: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """(count, 2) indices of pictures whose quality differs visibly."""
     drawn = rng.integers(0, len(quality), (4 * count, 2))
     return drawn[np.abs(np.diff(quality[drawn], axis=1)[:, 0]) > 0.1][:count]
