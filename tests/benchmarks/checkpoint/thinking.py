@@ -103,8 +103,8 @@ def tune(
     lessons: Lessons,
     *,
     steps: int,
-    learning_rate: float = 1e-3,
-    batch: int = 24,
+    learning_rate: float = 1.5e-3,
+    batch: int = 12,
     progress: Progress,
 ) -> None:
     """Tunes the language model in place, on `batch` pictures and as many pairs a step."""
