@@ -122,16 +122,15 @@ def tune(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
     bar = progress.add_task("thoughts", total=steps)
     for step in range(1, steps + 1):
-        profile = _PROFILES[step % 2]
+        one, other = _PROFILES[step % 2], _PROFILES[1 - step % 2]
         losses = []
-        for task, (shown, texts) in {
-            "score": lessons.scores(batch, profile),
-            "compare": lessons.comparisons(batch, profile),
-        }.items():
+        for task, profile, (shown, texts) in (
+            ("score", one, lessons.scores(batch, one)),
+            ("compare", other, lessons.comparisons(batch, other)),
+        ):
             tokens = [[processor.tokenizer(text + "<|im_end|>")["input_ids"] for text in row] for row in texts]
             seen = visual[torch.from_numpy(shown)].flatten(1, 2)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bool(int(os.environ.get("BF", "1")))):
-                losses.append(answer_loss(model, templates[task, profile], seen, tokens))
+            losses.append(answer_loss(model, templates[task, profile], seen, tokens))
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         nn.utils.clip_grad_norm_(language_model.parameters(), 1.0)
