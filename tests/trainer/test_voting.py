@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 
 from evoquality import ServiceError
-from service.engine.protocol import Prompt, Sampling
+from service.engine.protocol import Generation, Prompt, Sampling
+from service.errors import EngineFailure
 from service.prompts import PROFILES
 from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked
-from trainer.errors import WrongVersion
+from trainer.errors import Unreachable, WrongVersion
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
 from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose_voter
-from trainer.voting.votes import Pair, PairVotes, labels_of
+from trainer.voting.votes import Pair, PairVotes, labels_of, load
 from trainer.workers.spread import AsyncWorkers
 
 __all__ = ["listening", "make_listening", "make_world", "stocked"]
 
-FILES = {content_id(file): file for file in map(picture, (20, 90, 160, 255))}
+FILES = {content_id(picture(level)): picture(level) for level in (20, 90, 160, 255)}
 """From dark to bright."""
 PAIRS = list(combinations(FILES, 2))
 ANSWERS = {"plain": "{}", "evoquality": r"<think>0, or 1?</think> \boxed{{{}}}"}
@@ -53,11 +54,11 @@ T = TypeVar("T")
 Ask = Callable[[AsyncWorkers], Voter]
 
 
-def with_workers(service: Listening, use: Callable[[AsyncWorkers], Awaitable[T]]) -> T:
+def with_workers(service: Listening, use: Callable[[AsyncWorkers], Awaitable[T]], patience: float = 5) -> T:
     """The result of `use` with the service as the only replica."""
 
     async def story() -> T:
-        workers = AsyncWorkers([service.operator_url], KEY, service.world.store, 5, print)
+        workers = AsyncWorkers([service.operator_url], KEY, service.world.store, patience, print)
         try:
             return await use(workers)
         finally:
@@ -66,8 +67,10 @@ def with_workers(service: Listening, use: Callable[[AsyncWorkers], Awaitable[T]]
     return asyncio.run(story())
 
 
-def vote(service: Listening, ask: Ask, file: Path, pairs: Sequence[Pair] = PAIRS) -> list[PairVotes]:
-    return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None))
+def vote(
+    service: Listening, ask: Ask, file: Path, pairs: Sequence[Pair] = PAIRS, patience: float = 5
+) -> list[PairVotes]:
+    return with_workers(service, lambda workers: cast(pairs, ask(workers), file, advance=lambda _: None), patience)
 
 
 def exact(service: Listening, pool: Pool, **changes: Any) -> Ask:
@@ -208,6 +211,31 @@ def test_a_killed_stage_asks_what_is_missing_and_ends_in_the_same_votes(
     key = PairVotes.__repr__
     assert sorted(resumed, key=key) == sorted(expected, key=key)
     assert labels_of(resumed) == labels_of(expected)
+
+
+def test_no_pair_waits_for_another_and_what_was_cast_before_a_failure_is_kept(
+    listening: Listening, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, slow = tmp_path / "votes.jsonl", PAIRS[0]
+    generate = listening.world.engine.generate
+
+    async def generate_slowly(prompt: Prompt, sampling: Sampling, **more: Any) -> Generation:
+        if {image.getpixel((0, 0))[0] for image in prompt.images} == {20, 90}:
+            while len(load(file)) < len(PAIRS) - 1:
+                await asyncio.sleep(0.01)
+            raise EngineFailure("no")
+        return await generate(prompt, sampling, **more)
+
+    monkeypatch.setattr(listening.world.engine, "generate", generate_slowly)
+    listening.world.engine.answer = brighter("plain", 0.7)
+    with pytest.raises(Unreachable, match="engine_failure"):
+        vote(listening, sampled(listening, pool), file, patience=0)
+    assert {(one.first, one.second) for one in load(file)} == {*PAIRS} - {slow}
+    monkeypatch.undo()
+    listening.world.engine.answer = brighter("plain", 0.7)
+    resumed = vote(listening, sampled(listening, pool), file)
+    whole = vote(listening, sampled(listening, pool), tmp_path / "whole.jsonl")
+    assert sorted(resumed, key=repr) == sorted(whole, key=repr)
 
 
 @pytest.mark.parametrize("way", [exact, sampled])

@@ -5,18 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import permutations
+from typing import Any
 
 import pytest
 
-from evoquality import ServiceError
+from evoquality import Client, ServiceError
 from evoquality.contract import ExactVotes, RolloutPrompt
 from service.configuration.settings import Settings
-from tests.service.conftest import World, adapter, picture
-from tests.trainer.replicas import EXPECTED, Files, Replicas, ask
+from tests.service.conftest import KEY, World, adapter, picture
+from tests.service.test_lines import Gate, cut_after
+from tests.trainer.replicas import EXPECTED, PICTURES, PROMPTS, Files, Replicas, ask, scores
 from trainer.errors import Unreachable, WrongVersion
 from trainer.workers import sizing
-from trainer.workers.sizing import fitting
+from trainer.workers.sizing import fitting, parts
 
 SIZES = {"a": 10, "b": 20, "c": 30, "d": 99}
 
@@ -185,3 +189,150 @@ def test_a_request_that_the_service_never_takes_is_refused_at_once(narrow: Repli
     with narrow.workers() as workers, pytest.raises(ServiceError, match="413 body_too_large"):
         ask(workers, narrow.first.first, files=HEAVY)
     assert narrow.said == []
+
+
+def sent(replicas: Replicas, number: int) -> tuple[list[str], list[str]]:
+    """The files that a replica gets from now on, and the digests that stand for files."""
+    files: list[str] = []
+    digests: list[str] = []
+    kept = replicas.worlds[number].service.decoder.kept
+    resolved = kept.resolved
+
+    def note(sources: list[str]) -> list[bytes | str]:
+        for source in sources:
+            (digests if source.startswith("sha256:") else files).append(source)
+        return resolved(sources)
+
+    kept.resolved = note
+    return files, digests
+
+
+COMPARED = [RolloutPrompt(task="compare", images=[a, b], samples=2, seed=1) for a, b in permutations("0123", 2)]
+
+
+def test_a_picture_is_sent_once_to_a_replica_however_many_requests_show_it_at_the_same_time(
+    make_world: Callable[..., World], hurry: None
+) -> None:
+    replicas = Replicas(make_world(max_num_seqs=2))
+    try:
+        replicas.start()
+        files, digests = sent(replicas, 0)
+        with replicas.workers() as workers:
+            for _ in range(2):
+                assert len(workers.rollouts(COMPARED, PICTURES, version=replicas.first.first)) == 12
+        assert len(files) == len(set(files)) == 4
+        assert len(digests) == 2 * 2 * 12 - 4
+    finally:
+        replicas.stop_all()
+
+
+@pytest.mark.parametrize("mib", [0, 1])
+def test_files_that_the_service_lost_are_sent_again(
+    make_world: Callable[..., World], hurry: None, mib: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas = Replicas(make_world(max_num_seqs=2, kept_images_mib=mib))
+    large = Files({name: file.ljust(600_000, b"\0") for name, file in PICTURES.files.items()})  # the room is for one
+    try:
+        replicas.start()
+        with replicas.workers() as workers:
+            for _ in range(2):
+                assert len(workers.rollouts(COMPARED, large, version=replicas.first.first)) == 12
+            assert ask(workers, replicas.first.first, files=large) == EXPECTED
+        assert replicas.said == []
+    finally:
+        replicas.stop_all()
+
+
+def test_of_a_broken_answer_only_the_rest_is_asked_again(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    replicas.stop(1)
+    breaks = cut_after(3, monkeypatch)
+    with replicas.workers() as workers:
+        assert ask(workers, replicas.first.first) == EXPECTED
+    assert breaks == [1]
+    assert [sampling.seed for _, sampling, *_ in replicas.worlds[0].engine.asked] == [*range(8), *range(2, 8)]
+
+
+def test_a_swap_that_fails_costs_only_the_answers_that_were_under_way(
+    make_world: Callable[..., World], hurry: None
+) -> None:
+    replicas = Replicas(make_world(sequences_beside_users=1))
+    try:
+        replicas.start()
+        world, told = replicas.worlds[0], []
+        world.engine.bad_weights = {world.second}
+        world.engine.held = gate = Gate(passing=3)
+
+        def swap() -> None:
+            while world.engine.running != 1 or len(told) < 3:
+                time.sleep(0.005)
+            with Client(replicas.urls[0], KEY) as operators, pytest.raises(ServiceError, match="load_failed"):
+                operators.promote(world.second)
+
+        def open_gate() -> None:
+            while not world.engine.loaded:  # the swap did not wait for the answer
+                time.sleep(0.005)
+            gate.set()
+
+        with replicas.workers() as workers, world.service.rollouts._traffic.user(), ThreadPoolExecutor(2) as beside:
+            running = [beside.submit(swap), beside.submit(open_gate)]
+            results = workers.rollouts(PROMPTS, PICTURES, version=world.first, advance=told.append)
+            for one in running:
+                one.result()
+        assert scores(results) == EXPECTED
+        rollouts = [asked for asked in world.engine.asked if asked[3] == 10]
+        assert len(rollouts) == 8 + 1
+        assert replicas.said == []
+    finally:
+        replicas.stop_all()
+
+
+def test_long_answers_are_asked_one_by_one_with_the_same_seeds_and_come_back_together(
+    make_world: Callable[..., World], hurry: None
+) -> None:
+    replicas = Replicas(make_world(profile="evoquality"))
+    try:
+        replicas.start()
+        replicas.worlds[0].engine.answer = lambda prompt, sampling, index: f"{sampling.seed + index}"
+        prompts = [RolloutPrompt(task="score", images=["0"], samples=3, seed=seed) for seed in (10, 20)]
+        heard: list[int] = []
+        with replicas.workers() as workers:
+            results = workers.rollouts(prompts, PICTURES, version=replicas.first.first, advance=heard.append)
+        texts = [[completion.text for completion in result.completions] for result in results]
+        assert texts == [["10", "11", "12"], ["20", "21", "22"]]
+        assert {sampling.n for _, sampling, *_ in replicas.worlds[0].engine.asked} == {1}
+        assert sum(heard) == 2
+    finally:
+        replicas.stop_all()
+
+
+def test_an_engine_gets_no_more_than_keeps_it_full(make_world: Callable[..., World], hurry: None) -> None:
+    replicas = Replicas(make_world(max_num_seqs=4))
+    try:
+        replicas.start()
+        engine, most = replicas.worlds[0].engine, []
+        generate = engine.generate
+
+        async def noting(*args: Any, **kwargs: Any) -> Any:
+            most.append(engine.running + 1)
+            return await generate(*args, **kwargs)
+
+        engine.generate, engine.seconds = noting, 0.002
+        prompts = [RolloutPrompt(task="score", images=["0"], samples=1, seed=seed) for seed in range(60)]
+        with replicas.workers() as workers:
+            workers.rollouts(prompts, PICTURES, version=replicas.first.first)
+        assert 4 <= max(most) <= 1.5 * 4 + 3
+    finally:
+        replicas.stop_all()
+
+
+@pytest.mark.parametrize(("sequences", "tokens", "engine", "replicas", "expected"), [
+    ([1] * 8, 6, 64, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ([12] * 6, 6, 24, 1, [[0, 1], [2, 3], [4, 5]]),
+    ([1] * 5, 10_000, 64, 1, [[0], [1], [2], [3], [4]]),
+    ([64, 64], 1024, 8, 3, [[0], [1]]),
+    ([], 6, 64, 2, []),
+])  # fmt: skip
+def test_a_request_holds_what_an_engine_takes_a_replicas_share_and_few_tokens(
+    sequences: list[int], tokens: int, engine: int, replicas: int, expected: list[list[int]]
+) -> None:
+    assert parts(sequences, tokens, engine, replicas) == expected
