@@ -58,7 +58,8 @@ def _evolve(settings: EvolveSettings, store: VersionStore, stages: Stages) -> No
     for note in probe.notes if probe else ():
         stages.say(note)
     key, followers = settings.operator_key(), trackers(settings, stages.say)
-    with Workers(settings.operators, key, store, settings.patience, stages.say) as workers:
+    limit = settings.max_answer_tokens
+    with Workers(settings.operators, key, store, settings.patience, stages.say, max_answer_tokens=limit) as workers:
         leftovers.clear(settings.run, store, workers)
         for number in range(1, settings.rounds + 1):
             current = Round(number, settings, workers, stages, followers, probe)

@@ -3,7 +3,7 @@
 import { compare } from "./api.js";
 import { preference } from "./charts.js";
 import { announce, byId, el } from "./dom.js";
-import { number, percent, plural, signed, sizes } from "./format.js";
+import { asked as askedIn, percent, signed, sizes, unread } from "./format.js";
 import { chosen } from "./options.js";
 import { pictures } from "./pictures.js";
 import { preview, reasoning } from "./score.js";
@@ -117,13 +117,14 @@ function showAnswer() {
   parts.margin.hidden = answer.probability_first === null;
   const { position_bias: bias, orders, images } = answer;
   const rows = [
-    ["Mode", answer.mode === "sampled" ? plural(answer.samples, "vote") : "expected"],
+    ["Mode", askedIn(answer, "vote")],
+    answer.seed === null ? null : ["Seed", `${answer.seed}`],
     ["Position bias", bias === null ? "–" : `${signed(100 * bias, 1)} points for the picture shown first`],
-    ["Unreadable", percent(answer.unreadable)],
+    ["Unreadable", unread(answer)],
     ["A", sizes(images[0])],
     ["B", sizes(images[1])],
     ["Version", el("code", {}, answer.version)],
-  ];
+  ].filter(Boolean);
   parts.details.replaceChildren(
     ordersTable(orders),
     el("dl", { class: "facts" }, ...rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
@@ -150,14 +151,14 @@ function verdict(p, width) {
 }
 
 function ordersTable(orders) {
-  const rows = orders.map(({ shown_first: shown, probability_first: p, votes, unreadable }) =>
+  const rows = orders.map(({ shown_first: shown, probability_first: p, votes, unreadable, cut_off }) =>
     el(
       "tr",
       {},
       el("th", { scope: "row" }, LETTER[shown]),
       el("td", {}, percent(p)),
       votes && el("td", {}, `${votes.first} : ${votes.second}`),
-      el("td", {}, percent(unreadable)),
+      el("td", {}, unread({ unreadable, cut_off })),
     ),
   );
   const heads = ["Shown first", "Prefers A", orders[0].votes && "Votes A : B", "Unreadable"].filter(Boolean);

@@ -16,6 +16,15 @@ export function percent(share) {
 
 export const milliseconds = (value) => (value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`);
 
+/** The share of unreadable answers, and of those that the limit of tokens ended. */
+export const unread = ({ unreadable, cut_off }) => percent(unreadable) + (cut_off ? `, ${percent(cut_off)} cut off` : "");
+
+/** The mode of an answer, and how often it was asked. */
+export function asked({ mode, samples, thoughts }, one) {
+  if (mode === "sampled") return plural(samples, one);
+  return thoughts ? `expected, ${plural(thoughts, "thought")}` : "expected";
+}
+
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
 /** A picture's size, and what the model saw of it. */

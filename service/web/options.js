@@ -4,30 +4,32 @@ import { byId } from "./dom.js";
 
 const form = byId("options");
 
+let modelThinks = false;
+
 /** Shows what the serving model offers (`GET /v1/info`); the first mode is its default. */
 export function offer({ modes, thinks }) {
   for (const input of form.elements.mode) {
     input.disabled = !modes.includes(input.value);
     input.checked = input.value === modes[0];
-    if (input.disabled) input.parentElement.title = "The serving model thinks before it answers; it only samples.";
   }
-  byId("reasoning").hidden = !thinks;
+  modelThinks = thinks;
   form.elements.reasoning.checked = thinks;
   showFields();
 }
 
-/** The options of a request. `even`: as many votes as can be halved. */
-export function chosen({ even = false } = {}) {
+/** The options of a request. `even`: as many votes or thoughts as can be halved. */
+export function chosen({ even = false, reasoning = true } = {}) {
   const mode = form.elements.mode.value;
-  if (mode !== "sampled") return mode ? { mode } : {};
-  const { samples, temperature, seed, reasoning } = form.elements;
-  const count = Number(samples.value);
+  if (!mode || (mode === "expected" && !modelThinks)) return mode ? { mode } : {};
+  const { temperature, seed, reasoning: texts } = form.elements;
+  const drawn = mode === "sampled" ? "samples" : "thoughts";
+  const count = Number(form.elements[drawn].value);
   return {
     mode,
-    samples: even ? count + (count % 2) : count,
+    [drawn]: even ? count + (count % 2) : count,
     temperature: temperature.value,
     ...(seed.value && { seed: seed.value }),
-    ...(reasoning.checked && { reasoning: true }),
+    ...(reasoning && texts.checked && { reasoning: true }),
   };
 }
 
@@ -41,5 +43,9 @@ export function onChoice(callback) {
 }
 
 function showFields() {
-  byId("sampling").hidden = form.elements.mode.value !== "sampled";
+  const sampled = form.elements.mode.value === "sampled";
+  byId("sampling").hidden = !sampled && !modelThinks;
+  byId("answers").hidden = !sampled;
+  byId("thoughts").hidden = sampled;
+  byId("reasoning").hidden = !modelThinks;
 }

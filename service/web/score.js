@@ -2,7 +2,7 @@
 
 import { distribution, toned } from "./charts.js";
 import { byId, el } from "./dom.js";
-import { number, percent, plural, sizes } from "./format.js";
+import { asked, number, sizes, unread } from "./format.js";
 import { pictures } from "./pictures.js";
 import { retry } from "./scorer.js";
 
@@ -84,9 +84,10 @@ const spread = ({ std }) => (std === null ? "one answer" : `± ${number(std)}`);
 
 function facts(answer) {
   const rows = [
-    ["Mode", answer.mode === "sampled" ? plural(answer.samples, "answer") : "expected"],
+    ["Mode", asked(answer, "answer")],
+    answer.seed === null ? null : ["Seed", `${answer.seed}`],
     answer.entropy === null ? null : ["Entropy", `${number(answer.entropy)} nats`],
-    ["Unreadable", percent(answer.unreadable)],
+    ["Unreadable", unread(answer)],
     ["Version", el("code", {}, answer.version)],
     ["Size", sizes(answer.image)],
   ].filter(Boolean);

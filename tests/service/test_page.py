@@ -138,9 +138,10 @@ def test_reasoning_is_shown_where_the_model_thinks(browser: Browser, make_listen
     place = make_listening(profile="evoquality")
     place.world.engine.answer = thought
     with opened(browser, place) as page:
-        expect(page.get_by_role("radio", name="Expected")).to_be_disabled()
+        expect(page.get_by_role("radio", name="Expected")).to_be_checked()
         drop(page, {"grey.png": GREY})
         expect(page.locator(".cards .value")).to_contain_text("4.20")
+        expect(page.locator(".cards .facts")).to_contain_text("expected, 4 thoughts")
         page.get_by_text("Reasoning").last.click()
         expect(page.locator(".texts li").first).to_contain_text("Sharp & <b>clean</b>.")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -27,7 +28,15 @@ from trainer.voting.groups import (
     shuffled,
     strengths,
 )
-from trainer.voting.majority import change, decided, expected_agreement, first_look
+from trainer.voting.majority import (
+    Calibration,
+    calibration,
+    change,
+    decided,
+    expected_agreement,
+    first_look,
+    label_change,
+)
 from trainer.voting.votes import PairVotes, agreement, labels_of
 
 POOL = Pool([PoolImage(f"{source}-{n}", "", source) for source in "abcdef" for n in range(5)])
@@ -266,3 +275,68 @@ def test_the_first_look_is_where_votes_all_alike_decide() -> None:
 
 def test_a_model_that_always_prefers_one_position_is_asked_to_the_end() -> None:
     assert not any(decided(n // 2, n // 2, K - n, error=0.2) for n in range(2, K, 2))
+
+
+# Thoughts
+
+
+def thoughts(first: float, second: float, tie_margin: float = 0.0) -> PairVotes:
+    each = [float(first) / 2, float(second) / 2]
+    return PairVotes("a", "b", each, each, 0.0, "v1", by="thoughts", tie_margin=tie_margin)
+
+
+@pytest.mark.parametrize(("more", "fewer", "left"), [(3, 0, 28), (5, 1, 25), (9, 7, 15), (17, 14, 2)])
+def test_a_thought_worth_one_vote_changes_a_label_as_a_vote_does(more: int, fewer: int, left: int) -> None:
+    assert label_change(thoughts(more, fewer), left, Calibration()) == pytest.approx(change(fewer, more, left))
+    assert label_change(thoughts(fewer, more), left, Calibration()) == pytest.approx(change(fewer, more, left))
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.9, 0.1), (2.7, 1.3), (0.8, 1.2)])
+def test_the_change_of_a_label_is_what_draws_from_the_posterior_give(first: float, second: float) -> None:
+    known, left, dice = Calibration(worth=4.0, prior=0.5), 10, np.random.default_rng(0)
+    votes = thoughts(first, second, tie_margin=0.3)
+    preference = dice.beta(4 * first + 0.5, 4 * second + 0.5, 200_000)
+    further = dice.binomial(4 * left, preference) / 4
+    shares = (first + further) / (first + second + left)
+    labels = 0.5 + 0.5 * np.sign(shares - 0.5) * (abs(2 * shares - 1) >= 0.3)
+    assert label_change(votes, left, known) == pytest.approx(np.abs(labels - votes.label).mean(), abs=0.01)
+
+
+def test_a_label_is_certain_when_nothing_is_left_and_open_while_nothing_is_readable() -> None:
+    assert label_change(thoughts(1.0, 0.9), 0, Calibration()) == 0
+    assert label_change(thoughts(0.0, 0.0), 8, Calibration()) == 1
+
+
+def simulated(clearness: float, firmness: float, pairs: int) -> NDArray[np.float64]:
+    """(pairs, 16) shares behind thoughts: preferences from Beta(clearness, clearness), and of each pair, the shares
+    from a beta distribution whose variance is 1 / (1 + firmness) of a vote's."""
+    dice = np.random.default_rng(1)
+    means = np.clip(dice.beta(clearness, clearness, (pairs, 1)), 1e-3, 1 - 1e-3)
+    return dice.beta(means * firmness, (1 - means) * firmness, (pairs, 16))
+
+
+@pytest.mark.parametrize("firmness", [0.5, 4.0])
+@pytest.mark.parametrize("clearness", [0.2, 0.7])
+def test_a_look_at_many_pairs_finds_what_their_thoughts_are_worth(clearness: float, firmness: float) -> None:
+    known = calibration(simulated(clearness, firmness, 4000)[:, :4].tolist(), orders=1)
+    assert known.worth == pytest.approx(1 + firmness, rel=0.1)
+    assert known.prior == pytest.approx(clearness, rel=0.15)
+
+
+def test_thoughts_that_all_agree_are_not_trusted_beyond_the_pairs_that_were_seen() -> None:
+    few, many = (calibration([[0.99] * 4] * count, orders=2) for count in (1, 100))
+    assert 1 < few.worth < many.worth < 10
+    assert few.prior > many.prior > 0
+
+
+@pytest.mark.parametrize(("firmness", "most"), [(0.05, 0.45), (1.0, 0.3), (8.0, 0.2)])
+def test_labels_of_stopped_thoughts_differ_from_those_of_all_no_more_than_stated(firmness: float, most: float) -> None:
+    shares, error = simulated(0.3, firmness, 200), 0.06
+    known, changes, asked = calibration(shares[:32, :4].tolist(), orders=2), [], 0
+    for row in shares:
+        votes = [thoughts(2 * row[:n].sum(), 2 * (1 - row[:n]).sum(), tie_margin=0.3) for n in range(1, 17)]
+        n = next(n for n in range(1, 17) if label_change(votes[n - 1], 32 - 2 * n, known) <= error)
+        changes.append(abs(votes[n - 1].label - votes[-1].label))
+        asked += 2 * n
+    assert np.mean(changes) <= error
+    assert asked < most * 32 * len(shares)

@@ -13,12 +13,13 @@ import pytest
 
 from evoquality import ServiceError
 from service.engine.protocol import Generation, Prompt, Sampling
-from service.errors import EngineFailure
+from service.errors import EngineFailure, NotSpelled
 from service.prompts import PROFILES
 from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked
 from trainer.errors import Unreachable, WrongVersion
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
+from trainer.voting.thoughts import ThoughtVoter
 from trainer.voting.voters import ExactVoter, SampledVoter, Voter, cast, choose_voter
 from trainer.voting.votes import Pair, PairVotes, labels_of, load
 from trainer.workers.spread import AsyncWorkers
@@ -97,7 +98,7 @@ def draws(service: Listening) -> dict[tuple[int, ...], list[int]]:
 def chosen(service: Listening, pool: Pool, profile: str, **settings: Any) -> Voter:
     folder = Path(pool.images[0].path).parent
     made = EvolveSettings(pool=folder, run=folder, **settings)
-    asked = {"version": service.world.first, "profile": PROFILES[profile], "seed": 0, "probe": PAIRS[0]}
+    asked = {"version": service.world.first, "profile": PROFILES[profile], "seed": 0, "pairs": PAIRS}
     return with_workers(service, lambda workers: choose_voter(made, pool, workers, **asked))
 
 
@@ -108,7 +109,7 @@ def test_a_model_is_asked_exactly_if_it_can_and_its_answers_are_read_as_its_prof
     service = make_listening(profile=profile)
     service.world.engine.answer = brighter(profile)
     voter = chosen(service, pool, profile)
-    assert isinstance(voter, SampledVoter if PROFILES[profile].thinks else ExactVoter)
+    assert isinstance(voter, ThoughtVoter if PROFILES[profile].thinks else ExactVoter)
     votes = vote(service, sampled(service, pool, profile, error=0.05), tmp_path / "votes.jsonl")
     assert {(one.first, one.second): one.label for one in votes} == dict.fromkeys(PAIRS, 0.0)
     assert all(one.by == "samples" and one.unreadable == 0 for one in votes)
@@ -120,11 +121,15 @@ def test_votes_by_names_the_way_whatever_the_model_can(listening: Listening, poo
 
 
 def test_exact_votes_that_a_model_does_not_have_are_an_error_that_says_what_to_do(
-    make_listening, pool: Pool, tmp_path: Path
+    listening: Listening, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = make_listening(profile="evoquality")
+    async def follow(*_: Any, **__: Any) -> None:
+        raise NotSpelled("mode=expected needs a tokenizer with one token per digit; use mode=sampled.")
+
+    monkeypatch.setattr(listening.world.engine, "follow", follow)
     with pytest.raises(ServiceError, match=r"no_exact_votes: .*vote by samples"):
-        vote(service, exact(service, pool), tmp_path / "votes.jsonl")
+        vote(listening, exact(listening, pool), tmp_path / "votes.jsonl")
+    assert isinstance(chosen(listening, pool, "plain"), SampledVoter)
 
 
 def test_exact_votes_are_probabilities_and_what_is_missing_to_one_in_each_order(
@@ -236,6 +241,73 @@ def test_no_pair_waits_for_another_and_what_was_cast_before_a_failure_is_kept(
     resumed = vote(listening, sampled(listening, pool), file)
     whole = vote(listening, sampled(listening, pool), tmp_path / "whole.jsonl")
     assert sorted(resumed, key=repr) == sorted(whole, key=repr)
+
+
+# Thoughts
+
+
+def thinking(service: Listening, pool: Pool, votes: int = 32, error: float | None = 0.06, **changes: Any) -> Ask:
+    version = service.world.first
+    return lambda workers: ThoughtVoter(pool, workers, version, votes, error, 1.0, 3, tie_margin=0.3, **changes)
+
+
+def wavering(prompt: Prompt, sampling: Sampling, index: int) -> str:
+    """Thoughts that differ by their number; three in four are for the brighter picture, one in eight has no answer."""
+    number = (sampling.seed or 0) + index
+    first, second = (image.getpixel((0, 0))[0] for image in prompt.images)
+    better = int((second > first) == (number % 4 != 3))
+    return f"<think>{number}</think>" + ("" if number % 8 == 0 else rf" \boxed{{{better}}}")
+
+
+@pytest.fixture
+def thoughtful(make_listening: Callable[..., Listening]) -> Listening:
+    service = make_listening(profile="evoquality")
+    service.world.engine.answer = wavering
+    return service
+
+
+def test_thoughts_are_drawn_in_both_orders_until_the_label_is_decided(
+    thoughtful: Listening, pool: Pool, tmp_path: Path
+) -> None:
+    stopped = vote(thoughtful, thinking(thoughtful, pool), tmp_path / "stopped.jsonl")
+    full = vote(thoughtful, thinking(thoughtful, pool, error=None), tmp_path / "full.jsonl")
+    assert [one.asked for one in full] == [32] * len(PAIRS)
+    assert all(one.asked % 2 == 0 and one.by == "thoughts" for one in stopped)
+    assert sum(one.asked for one in stopped) < sum(one.asked for one in full)
+    for one in full:
+        assert one.unreadable == pytest.approx(4, abs=0.5)
+        assert one.share == pytest.approx(0.25 if one.label == 0 else 0.75, abs=0.15)
+
+
+def test_a_killed_stage_of_thoughts_ends_in_the_same_votes(thoughtful: Listening, pool: Pool, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    expected = vote(thoughtful, thinking(thoughtful, pool), whole)
+    killed.write_text("".join(whole.read_text().splitlines(keepends=True)[:2]))
+    resumed = vote(thoughtful, thinking(thoughtful, pool), killed)
+    assert sorted(resumed, key=PairVotes.__repr__) == sorted(expected, key=PairVotes.__repr__)
+
+
+def test_what_a_thought_is_worth_is_measured_before_the_votes(thoughtful: Listening, pool: Pool) -> None:
+    wavers = chosen(thoughtful, pool, "evoquality")
+    assert isinstance(wavers, ThoughtVoter)
+    thoughtful.world.engine.answer = lambda *asked: f"<think>{asked[1].seed}</think> " + r"\boxed{0}"
+    always_the_first = chosen(thoughtful, pool, "evoquality")
+    assert isinstance(always_the_first, ThoughtVoter)
+    assert 1 <= wavers.known.worth < always_the_first.known.worth, "an even preference that never varies is sure"
+
+
+def test_thoughts_that_the_limit_ends_are_counted_apart(thoughtful: Listening, pool: Pool, tmp_path: Path) -> None:
+    async def story() -> list[PairVotes]:
+        service, file = thoughtful, tmp_path / "votes.jsonl"
+        workers = AsyncWorkers([service.operator_url], KEY, service.world.store, 5, print, max_answer_tokens=8)
+        try:
+            voter = thinking(service, pool, votes=4)(workers)
+            return await cast(PAIRS[:1], voter, file, advance=lambda _: None)
+        finally:
+            await workers.close()
+
+    [one] = asyncio.run(story())
+    assert (one.cut_off, one.asked, one.label) == (4, 4, None)
 
 
 @pytest.mark.parametrize("way", [exact, sampled])

@@ -64,7 +64,14 @@ def rehearse(settings: EvolveSettings, sources: Sources) -> Rates:
         stages, store = Stages(small.run / "stages.jsonl"), VersionStore(settings.store)
         with (
             folder_lock(store.root, _PATIENCE_S, stages.say),
-            Workers(small.operators, settings.operator_key(), store, _PATIENCE_S, stages.say) as workers,
+            Workers(
+                small.operators,
+                settings.operator_key(),
+                store,
+                _PATIENCE_S,
+                stages.say,
+                max_answer_tokens=settings.max_answer_tokens,
+            ) as workers,
         ):
             warming, miniature = (Round(number, small, workers, stages, Trackers([], stages.say)) for number in (1, 2))
             warming.rehearse()

@@ -66,11 +66,11 @@ class VoteSettings(ServiceSettings):
     patience: float = Field(default=300, ge=0)
     """Seconds to wait for a service that does not answer, is busy or restarts, before the trainer exits with 3."""
     votes_by: Literal["auto", "exact", "samples"] = "auto"
-    """Votes on pairs: the model's exact probabilities, for models that answer without thinking, or sampled votes. auto:
+    """Votes on pairs: the model's exact probabilities (if it thinks, behind sampled thoughts), or sampled votes. auto:
     exact if the model supports it."""
     votes: int = Field(default=32, ge=1, le=128)
-    """K of the offline stage: sampled votes a pair at most, half of them in each order (the paper: 32). With an odd K
-    one order, drawn for each pair, gets one more."""
+    """K of the offline stage: sampled votes or thoughts a pair at most, half of them in each order (the paper: 32).
+    With an odd K one order, drawn for each pair, gets one vote more; thoughts are always as many in both."""
     permute: CliImplicitFlag[bool] = True
     """Ask about a pair in both orders alike. Without (an ablation): only in the order of the images' digests, which
     leaves the model's position bias in the labels."""
@@ -80,11 +80,15 @@ class VoteSettings(ServiceSettings):
     cannot distinguish, and lost a part of round 1's gain."""
     vote_error: Share = 0.06
     """Sampled votes on a pair stop once their majority differs from that of all K with at most this probability;
-    0 continues while any vote could change it."""
+    0 continues while any vote could change it. Thoughts stop likewise, by their label."""
     vote_temperature: float = Field(default=0.5, gt=0, le=2)
-    """Temperature of sampled votes. 0.5 was chosen on the embedded model. If a model answers readably and without
-    thinking, the majority of infinitely many votes is the same at any temperature, and below 1 fewer votes find it.
-    Thinking models were not measured."""
+    """Temperature of sampled votes and of thoughts. 0.5 was chosen on the embedded model. If a model answers readably
+    and without thinking, the majority of infinitely many votes is the same at any temperature, and below 1 fewer votes
+    find it."""
+
+    max_answer_tokens: int | None = Field(default=None, ge=8)
+    """Longest answer in tokens, thought included, of a model that thinks, in votes and in training. Default: the
+    service's own. It must fit into the service's max_model_len beside the question and its pictures."""
 
     @property
     def stopping_error(self) -> float | None:

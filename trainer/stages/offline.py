@@ -133,7 +133,7 @@ async def _cast(
         version=context.base,
         profile=context.profile,
         seed=context.seed,
-        probe=pairs[0],
+        pairs=pairs,
     )
     await cast(pairs, voter, file, advance=advance)
 

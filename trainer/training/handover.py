@@ -87,7 +87,8 @@ def open_handover(
         yield AdapterHandover(workers, store, version, run_id(settings.run))
         return
     engines = [url.strip() for url in settings.rollout_operator.split(",")]
-    with Workers(engines, settings.operator_key(), store, settings.patience, say, overwritten=True) as rollout:
+    key, limit = settings.operator_key(), settings.max_answer_tokens
+    with Workers(engines, key, store, settings.patience, say, overwritten=True, max_answer_tokens=limit) as rollout:
         folder = settings.handover or store.within("handover")
         yield WeightsHandover(rollout, folder, run_id(settings.run))
 

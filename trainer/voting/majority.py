@@ -10,6 +10,7 @@ is beta-binomial, and with it the probability that they change the majority.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, reduce
 
 import numpy as np
@@ -18,6 +19,8 @@ from scipy.stats import betabinom, binom
 
 from trainer.voting.votes import PairVotes
 
+_UNIFORM = 1 / 6
+"""E[m (1 - m)] for a uniform m."""
 _FULL = 32
 """K of the paper."""
 
@@ -47,11 +50,60 @@ def first_look(votes: int, error: float) -> int:
     return next((asked for asked in range(2, votes, 2) if decided(asked, 0, votes - asked, error)), votes)
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a few pairs tell about the thoughts of a model, before the votes on all of them."""
+
+    worth: float = 1.0
+    """The sampled votes that a thought is worth: a vote's variance over that of the probability behind a thought."""
+    prior: float = 1.0
+    """The pairs' preferences follow Beta(prior, prior): 1 is uniform, less means clearer preferences."""
+
+
+UNCALIBRATED = Calibration()
+"""Thoughts that decide their answers, and preferences of any clearness: as sampled votes are stopped."""
+
+
+def calibration(shares: Sequence[Sequence[float]], orders: int) -> Calibration:
+    """The moments' estimates from the first image's share behind some thoughts, a row for each pair.
+
+    A share is the mean of one thought in each of `orders`. Had votes been sampled instead, its variance would be that
+    of a binomial share, m (1 - m) / orders. The prior follows from E[m (1 - m)] = prior / (4 prior + 2). One pair more
+    with uniform preferences, whose thoughts decide the answers, keeps both estimates careful.
+    """
+    between = [float(np.var(row, ddof=1)) for row in shares]
+    means = [float(np.mean(row)) for row in shares]
+    whole = [m * (1 - m) + s / len(row) for m, s, row in zip(means, between, shares, strict=True)]
+    worth = (sum(whole) + _UNIFORM) / (orders * sum(between) + _UNIFORM)
+    spread = min(_UNIFORM, (sum(whole) + _UNIFORM) / (len(whole) + 1))
+    return Calibration(max(1.0, worth), 2 * spread / (1 - 4 * spread))
+
+
+def label_change(votes: PairVotes, left: int, known: Calibration) -> float:
+    """The expected change of a label by probabilities through `left` further thoughts: from 1 to 0 is 1, to a tie half.
+
+    As `change`, with three differences: a thought counts as `worth` votes, preferences have a prior, and the label has
+    a tie margin. Votes of both orders are pooled.
+    """
+    if left == 0 or votes.label is None:
+        return float(left > 0)
+    first, second = votes.first_votes, votes.second_votes
+    drawn = max(1, round(known.worth * left))
+    low, high = (
+        (share * (first + second + left) - first) * drawn / left
+        for share in (0.5 - votes.tie_margin / 2, 0.5 + votes.tie_margin / 2)
+    )
+    further = betabinom(drawn, known.worth * first + known.prior, known.worth * second + known.prior)
+    loses, wins = further.cdf(np.ceil(low) - 1), further.sf(np.floor(high))
+    ties = 1 - loses - wins
+    return float(loses * votes.label + ties * abs(votes.label - 0.5) + wins * (1 - votes.label))
+
+
 def expected_agreement(votes: Sequence[PairVotes]) -> float | None:
     """The expected share of labels that agree with those of a full vote of the paper's K samples, as far as the votes
     themselves can say; a tie against a decided label counts half. None if no pair has a label."""
     labelled = [one for one in votes if one.label is not None]
-    found = [_of_exact(one) if one.by == "exact" else _of_samples(one) for one in labelled]
+    found = [_of_samples(one) if one.by == "samples" else _of_exact(one) for one in labelled]
     return float(np.mean(found)) if found else None
 
 

@@ -22,13 +22,9 @@ from trainer.files import append_jsonl
 from trainer.pool.pool import Pool
 from trainer.settings.service import VoteSettings
 from trainer.voting.majority import decided, first_look
-from trainer.voting.votes import Pair, PairVotes, load
+from trainer.voting.thoughts import ThoughtVoter
+from trainer.voting.votes import Pair, PairVotes, Take, load
 from trainer.workers.spread import AsyncWorkers
-
-_PAIRS_A_PLACE = 2
-"""Pairs under way for each answer that the engines sample at the same time: some always have answers to draw."""
-
-Take = Callable[[PairVotes], None]
 
 
 class Voter(Protocol):
@@ -112,14 +108,11 @@ class SampledVoter:
 
     async def ask(self, pairs: Sequence[Pair], take: Take) -> None:
         """Asks about as many pairs at a time as keep the engines full; each goes on by itself until it is decided."""
-        waiting = iter(pairs)
 
-        async def go_on() -> None:
-            for pair in waiting:
-                take(await self._vote(pair))
+        async def vote(pair: Pair) -> None:
+            take(await self._vote(pair))
 
-        at_once = _PAIRS_A_PLACE * await self.workers.capacity()
-        await gather(*(go_on() for _ in range(min(at_once, len(pairs)))))
+        await self.workers.keep_full(pairs, vote)
 
     async def _vote(self, pair: Pair) -> PairVotes:
         """The votes on a pair: a first look, then two at a time until it is decided."""
@@ -174,13 +167,26 @@ async def choose_voter(
     version: str,
     profile: Profile,
     seed: int,
-    probe: Pair,
+    pairs: Sequence[Pair],
 ) -> Voter:
-    """The voter that the settings name. `votes_by` auto asks for exact votes on `probe`, and samples if the model has
-    none."""
+    """The voter that the settings name. `votes_by` auto asks for exact votes on the first of the pairs, and samples if
+    the model has none; how much is learnt from a thought is measured on a few of them."""
     exact = ExactVoter(pool, workers, version, settings.tie_margin, settings.permute)
-    if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(probe)):
-        return exact
+    if settings.votes_by == "exact" or (settings.votes_by == "auto" and await exact.possible(pairs[0])):
+        if not profile.thinks:
+            return exact
+        thoughts = ThoughtVoter(
+            pool,
+            workers,
+            version,
+            votes=settings.votes,
+            error=settings.stopping_error,
+            temperature=settings.vote_temperature,
+            seed=seed,
+            tie_margin=settings.tie_margin,
+            permute=settings.permute,
+        )
+        return await thoughts.calibrated(pairs)
     return SampledVoter(
         pool,
         workers,

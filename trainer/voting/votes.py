@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from trainer.files import built, read_jsonl
 
 Pair = tuple[str, str]
-By = Literal["samples", "exact"]
+By = Literal["samples", "exact", "thoughts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,8 @@ class PairVotes:
     """The votes on one pair of images (content ids).
 
     By `samples` they are counts of sampled answers. By `exact` they are the probabilities of the two answers, that is
-    the shares of infinitely many samples; those of each order, `unreadable` included, sum to 1.
+    the shares of infinitely many samples; those of each order, `unreadable` included, sum to 1. By `thoughts` they are
+    sums of the probabilities behind each of them.
     """
 
     first: str
@@ -32,6 +33,8 @@ class PairVotes:
     by: By = "samples"
     tie_margin: float = 0.0
     """A pair with a smaller `margin` is a tie."""
+    cut_off: float = 0.0
+    """Thoughts that the limit of tokens ended too early; not in `unreadable`."""
 
     @property
     def first_votes(self) -> float:
@@ -45,8 +48,8 @@ class PairVotes:
 
     @property
     def asked(self) -> int:
-        """Questions asked: one for each sampled answer, or for each order whose probabilities were read."""
-        return round(self.first_votes + self.second_votes + self.unreadable)
+        """Questions asked: one for each sampled answer or thought, or for each order whose probabilities were read."""
+        return round(self.first_votes + self.second_votes + self.unreadable + self.cut_off)
 
     @property
     def label(self) -> float | None:
@@ -65,6 +68,10 @@ class PairVotes:
         """`first`'s share of the readable votes, a soft label; None if no answer was readable."""
         readable = self.first_votes + self.second_votes
         return self.first_votes / readable if readable else None
+
+
+Take = Callable[[PairVotes], None]
+"""Gets the votes on a pair."""
 
 
 def margin(vote: PairVotes) -> float:

@@ -7,7 +7,7 @@ from itertools import accumulate, groupby
 from typing import TypeVar
 
 from evoquality.contract import InfoResponse, RolloutPrompt, RolloutResult, Task
-from service.prompts import PROFILES, max_tokens
+from service.prompts import MAX_ANSWER_TOKENS, PROFILES, max_tokens
 
 T = TypeVar("T")
 
@@ -22,9 +22,10 @@ _REQUEST_TOKENS = 16_384
 _SEEDS = 2**31
 
 
-def answer_tokens(info: InfoResponse, task: Task) -> int:
-    """The longest answer of the model that a replica serves."""
-    return max_tokens(task, PROFILES[info.profile])
+def answer_tokens(info: InfoResponse, task: Task, limit: int | None) -> int:
+    """The longest answer, in tokens, of the model that a replica serves; `limit` is that of a thinking one's, thought
+    included."""
+    return max_tokens(task, PROFILES[info.profile], limit or info.max_answer_tokens or MAX_ANSWER_TOKENS)
 
 
 def pieces(prompts: Sequence[RolloutPrompt], tokens: Mapping[Task, int]) -> list[tuple[int, RolloutPrompt]]:

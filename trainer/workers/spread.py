@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from evoquality import AsyncClient, calls
 from evoquality.calls import Call
@@ -30,6 +30,11 @@ from trainer.workers.crew import Asking, Crew
 from trainer.workers.replica import Pictures, Replica
 from trainer.workers.sizing import answer_tokens, joined, pieces
 
+T = TypeVar("T")
+
+_ITEMS_A_PLACE = 2
+"""For each answer that the engines sample at the same time: some items always have answers to draw."""
+
 
 class AsyncWorkers:
     """The asynchronous side, on one event loop."""
@@ -43,11 +48,14 @@ class AsyncWorkers:
         say: Callable[[str], None],
         *,
         overwritten: bool = False,
+        max_answer_tokens: int | None = None,
     ) -> None:
+        """`max_answer_tokens` is that of every question; None: the service's own."""
         adapters = store.within("adapters")
         replicas = [Replica(url, AsyncClient(url, key), adapters, overwritten) for url in urls]
         self._crew = Crew(replicas, patience, say)
         self._store = store
+        self._limit = max_answer_tokens
 
     async def replica_info(self, replicas: Sequence[Replica] | None = None) -> dict[str, InfoResponse]:
         """The `/v1/info` of replicas (by default those not in trouble), by address; waits for at least one."""
@@ -61,9 +69,16 @@ class AsyncWorkers:
         """The `/v1/info` of one replica; the others should run with the same limits."""
         return next(iter((await self.replica_info()).values()))
 
-    async def capacity(self) -> int:
-        """The sequences that the engines of the replicas sample at the same time."""
-        return sum(info.max_num_seqs for info in await self._crew.engines())
+    async def keep_full(self, items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
+        """Works on as many items at a time as keep the engines full; each goes on by itself."""
+        waiting = iter(items)
+
+        async def go_on() -> None:
+            for item in waiting:
+                await work(item)
+
+        places = sum(info.max_num_seqs for info in await self._crew.engines())
+        await gather(*(go_on() for _ in range(min(_ITEMS_A_PLACE * places, len(items)))))
 
     async def rollouts(
         self,
@@ -93,7 +108,9 @@ class AsyncWorkers:
             ServiceError: the request itself was refused.
         """
         engines = await self._crew.engines()
-        tokens = {prompt.task: max(answer_tokens(info, prompt.task) for info in engines) for prompt in prompts}
+        tokens = {
+            prompt.task: max(answer_tokens(info, prompt.task, self._limit) for info in engines) for prompt in prompts
+        }
         asked = pieces(prompts, tokens)
         missing = Counter(index for index, _ in asked)
         found: dict[int, RolloutResult] = {}
@@ -103,6 +120,7 @@ class AsyncWorkers:
                 images=dict(images),
                 prompts=list(items),
                 temperature=temperature,
+                max_answer_tokens=self._limit,
                 adapter=name,
                 version=version,
                 logprobs=logprobs,
@@ -133,17 +151,35 @@ class AsyncWorkers:
         finished: Callable[[int, ExactVotes], None],
         *,
         version: str,
+        thought: int = 0,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> None:
         """The probabilities of both votes on any number of pairs of `pictures`; `finished` gets each pair's position
-        and votes as they come. Raises as `rollouts`."""
+        and votes as they come. Raises as `rollouts`.
+
+        Of a model that thinks, they are those behind thought number `thought` of each order, sampled at `temperature`
+        with `seed`.
+        """
+        engines = await self._crew.engines()
+        tokens = max(answer_tokens(info, "compare", self._limit) for info in engines)
 
         def call(items: Sequence[tuple[str, str]], images: Mapping[str, str], _: str | None) -> Call[Any]:
-            return calls.exact_votes(ExactVotesRequest(images=dict(images), pairs=list(items), version=version))
+            request = ExactVotesRequest(
+                images=dict(images),
+                pairs=list(items),
+                first_thought=thought,
+                temperature=temperature,
+                seed=seed,
+                max_answer_tokens=self._limit,
+                version=version,
+            )
+            return calls.exact_votes(request)
 
         async def ready(replica: Replica) -> None:
             return None
 
-        await self._crew.spread(pairs, Asking(tuple, lambda pair: 2, call, ready), 1, pictures, finished)
+        await self._crew.spread(pairs, Asking(tuple, lambda pair: 2, call, ready), tokens, pictures, finished)
 
     async def load_adapter(self, name: str) -> None:
         """Loads `<store>/adapters/<name>` on the replicas that answer now; the others load it when they are asked."""

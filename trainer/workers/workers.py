@@ -51,9 +51,12 @@ class Workers:
         say: Callable[[str], None],
         *,
         overwritten: bool = False,
+        max_answer_tokens: int | None = None,
     ) -> None:
-        """`overwritten`: they are rollout engines, whose weights this trainer may replace."""
-        self.asynchronous = AsyncWorkers(urls, key, store, patience, say, overwritten=overwritten)
+        """`overwritten`: they are rollout engines, whose weights this trainer may replace. As `AsyncWorkers` else."""
+        self.asynchronous = AsyncWorkers(
+            urls, key, store, patience, say, overwritten=overwritten, max_answer_tokens=max_answer_tokens
+        )
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Runs a coroutine function on the workers' event loop and waits for it."""

@@ -106,7 +106,8 @@ def ask(settings: AuditSettings, benchmarks: Sequence[Benchmark], stages: Stages
     with folder_lock(settings.out):
         _keep_settings(settings)
         store = VersionStore(settings.store)
-        with Workers(settings.operators, settings.operator_key(), store, settings.patience, stages.say) as workers:
+        key, limit = settings.operator_key(), settings.max_answer_tokens
+        with Workers(settings.operators, key, store, settings.patience, stages.say, max_answer_tokens=limit) as workers:
             info = workers.info()
             for benchmark in benchmarks:
                 _ask(settings, benchmark, workers, info, stages)
@@ -165,7 +166,7 @@ async def _cast(
         version=info.version,
         profile=PROFILES[info.profile],
         seed=settings.seed,
-        probe=pairs[0],
+        pairs=pairs,
     )
     await cast(pairs, chosen, votes, advance=advance)
 
