@@ -76,4 +76,4 @@ def test_the_memory_grows_neither_with_the_tokens_nor_with_the_vocabulary(monkey
     monkeypatch.setitem(chunked_head.CHUNK_BYTES, "cpu", chunk)
     for states, vocabulary in ((500, 5_000), (2_000, 5_000), (500, 50_000)):
         kept = 64 * states * 4  # states, their gradients, a few numbers of each token
-        assert taken(states, vocabulary) < 3 * chunk + kept < states * vocabulary
+        assert taken(states, vocabulary) < 2.5 * chunk + kept < 4 * states * vocabulary

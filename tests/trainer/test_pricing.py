@@ -18,12 +18,14 @@ from trainer.pricing import rehearsal
 from trainer.pricing.price import Line, Price, count, counts, measured
 from trainer.pricing.rehearsal import Rates
 from trainer.settings.evolve import EvolveSettings
+from trainer.training.fit import Fit
 from trainer.voting.groups import pairs_of, random_groups
 
 RATES = Rates(
     exact=True, votes_a_pair=2, file_seconds=0.5, variant_seconds=0.1, pair_seconds=0.2, step_seconds=8.0,
     answer_seconds=0.25, candidate_seconds=4.0, original_bytes=100, variant_bytes=50, pair_bytes=10,
     checkpoint_bytes=7, candidate_bytes=9,
+    memory=Fit("cpu", "float32", "off", 32_768, passes=1, held=3, pass_bytes=4, free=9),
 )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ def evolve(
 ) -> Evolve:
     """The command, in this process, on tmp_path / "run". Returns its exit code and all that it said."""
     (tmp_path / "key").write_text(KEY)
+    monkeypatch.setattr("trainer.round.fit_memory", lambda *_: None)  # the store's versions hold no model
 
     def call(pool: Path, *more: object, **changes: object) -> tuple[int, str]:
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | changes).items()]
@@ -65,7 +66,8 @@ def evolve(
 @pytest.fixture
 def begun(replicas: Replicas, photos: Path, tmp_path: Path) -> Iterator[RoundContext]:
     """A round that has begun."""
-    settings = EvolveSettings(pool=photos, run=tmp_path / "run", store=replicas.first.store.root, **SMALL)
+    where = {"pool": photos, "run": tmp_path / "run", "store": replicas.first.store.root}
+    settings = EvolveSettings(**where, dtype="float32", **SMALL)
     with replicas.workers() as workers:
         context = RoundContext(1, settings, workers, Stages())
         start(context)

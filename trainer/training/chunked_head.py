@@ -44,10 +44,14 @@ class _TokenLogprobs(torch.autograd.Function):
         normalisers, entropy = torch.empty(2, len(states), device=states.device)
         for part, here in _chunks(states, head, rows):
             logits = linear(states[part], head).float()
-            own = normalisers[part] = logits.logsumexp(-1)
-            chosen[here] = logits[rows[here] - part.start, tokens[here]] - normalisers[rows[here]]
-            probabilities = logits.sub(own[:, None]).exp_()
-            entropy[part] = own - torch.linalg.vecdot(probabilities, logits)
+            largest = logits.amax(-1)
+            exponents = logits.sub_(largest[:, None]).exp()
+            total = exponents.sum(-1)
+            normalisers[part] = largest + total.log()
+            own = rows[here] - part.start
+            chosen[here] = logits[own, tokens[here]] - total.log()[own]
+            entropy[part] = total.log() - logits.mul_(exponents).sum(-1) / total
+            del logits, exponents  # before the next chunk's
         ctx.save_for_backward(states, head, rows, tokens, normalisers)
         ctx.mark_non_differentiable(entropy)
         return chosen, entropy
@@ -69,6 +73,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 of_states[part] = of_logits @ head
             if of_head is not None:  # summed in float32: many chunks of 16 bits would lose the small ones
                 _add_product(of_head, of_logits.T, states[part])
+            del logits, of_logits
         return of_states, None if of_head is None else of_head.to(head.dtype), None, None
 
 

@@ -282,7 +282,7 @@ def arithmetic(settings: EvolveSettings, checkpoint: Path) -> str:
     """The settings' `dtype`, `auto` resolved for a checkpoint: float32 where the model fits so, see the setting."""
     if settings.dtype != "auto":
         return settings.dtype
-    halves = _dtype(checkpoint).itemsize == 2
+    halves = "16" in str(read_json(checkpoint / "config.json").get("dtype"))
     if settings.device.startswith("cuda"):
         return "bfloat16" if halves else "float32"
     stored = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
@@ -296,7 +296,7 @@ def with_arithmetic(settings: EvolveSettings) -> EvolveSettings:
     if settings.dtype != "auto":
         return settings
     begun = settings.run / "settings.json"
-    if begun.exists() and (dtype := read_json(begun)["dtype"]) != "auto":
+    if begun.exists() and (dtype := read_json(begun).get("dtype", "float32")) != "auto":
         return settings.model_copy(update={"dtype": dtype})
     store = VersionStore(settings.store)
     active = store.active()
