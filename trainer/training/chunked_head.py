@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 128 * 2**20}
+CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 128 * 2**20}
 """Float32 logits of one chunk, by the kind of device. With fewer rows a GPU would read the head's weights for longer
 than it computes with them."""
 
