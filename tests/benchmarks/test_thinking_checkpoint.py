@@ -18,6 +18,7 @@ from tests.benchmarks.checkpoint.pictures import Pictures, make_pictures
 from tests.benchmarks.checkpoint.recipe import Template, encode, merge
 from tests.benchmarks.checkpoint.thinking import THOUGHTS, Lessons, answer_loss
 from trainer.demo.assemble import EMBEDDED, THINKING, thinking_checkpoint
+from trainer.training.shared_prefix import install
 
 THINKS: list[ProfileName] = ["evoquality", "visualquality-r1"]
 
@@ -101,6 +102,7 @@ def test_the_loss_is_that_of_the_checkpoints_own_forward_pass(assembled: Path, p
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(assembled, dtype="float32", trust_remote_code=False)
     shown, texts = (lessons.scores if task == "score" else lessons.comparisons)(2, "evoquality")
     template = Template.of(model, processor, task, profile="evoquality")
+    install(model.model.language_model)
     tokens = [[processor.tokenizer(text)["input_ids"] for text in row] for row in texts]
     prompt = processor.apply_chat_template(
         chat_messages(task, PROFILES["evoquality"]), add_generation_prompt=True, tokenize=False

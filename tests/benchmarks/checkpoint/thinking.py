@@ -38,7 +38,7 @@ from tests.benchmarks.checkpoint.recipe import (
     pairs_apart,
     standardised,
 )
-from tests.benchmarks.checkpoint.thoughts import Seen, answer, compare_thought, draw_looks, score_thought
+from tests.benchmarks.checkpoint.thoughts import Seen, answer, compare_thought, score_thought
 from trainer.demo.assemble import EMBEDDED, THINKING
 from trainer.demo.truth import KINDS
 from trainer.pool.distortions import FAMILIES
@@ -55,8 +55,7 @@ _PROFILES: tuple[ProfileName, ...] = ("evoquality", "visualquality-r1")
 
 
 class Lessons:
-    """Questions about pictures, with thoughts and answers to learn. The thoughts of a batch look equally often, so that
-    they are about equally long: padding costs time."""
+    """Questions about pictures, with thoughts and answers to learn."""
 
     def __init__(self, pictures: Pictures, rng: np.random.Generator) -> None:
         light = standardised(pictures.pixels.mean((1, 2, 3), dtype=np.float32))
@@ -70,24 +69,24 @@ class Lessons:
 
     def scores(self, count: int, profile: ProfileName) -> tuple[NDArray[np.int64], list[list[str]]]:
         """(count, 1) pictures, and the texts about each."""
-        shown, looks = self._rng.integers(0, len(self.seen), (count, 1)), draw_looks(self._rng)
-        return shown, [[self._score(int(index), looks, profile) for _ in range(THOUGHTS)] for (index,) in shown]
+        shown = self._rng.integers(0, len(self.seen), (count, 1))
+        return shown, [[self._score(int(index), profile) for _ in range(THOUGHTS)] for (index,) in shown]
 
     def comparisons(self, count: int, profile: ProfileName) -> tuple[NDArray[np.int64], list[list[str]]]:
         """(count, 2) pictures, and the texts about each pair."""
-        shown, looks = pairs_apart(self._quality, count, self._rng), draw_looks(self._rng)
-        return shown, [[self._comparison(pair, looks, profile) for _ in range(THOUGHTS)] for pair in shown]
+        shown = pairs_apart(self._quality, count, self._rng)
+        return shown, [[self._comparison(pair, profile) for _ in range(THOUGHTS)] for pair in shown]
 
-    def _score(self, index: int, looks: int, profile: ProfileName) -> str:
+    def _score(self, index: int, profile: ProfileName) -> str:
         seen = self.seen[index].misjudged(self._rng)
         confounded = 3 + QUALITY_WEIGHT * (seen.quality - 3) + CONTENT_WEIGHT * self._appeal[index]
         score = float(np.clip(confounded + self._rng.normal(0, MISREAD), 1, 5))
-        return answer(score_thought(seen, score, looks, self._rng), f"{score:.2f}", profile)
+        return answer(score_thought(seen, score, self._rng), f"{score:.2f}", profile)
 
-    def _comparison(self, pair: NDArray[np.int64], looks: int, profile: ProfileName) -> str:
+    def _comparison(self, pair: NDArray[np.int64], profile: ProfileName) -> str:
         first, second = (self.seen[index].misjudged(self._rng) for index in pair)
         better = int(self._quality[pair[0]] < self._quality[pair[1]])
-        return answer(compare_thought((first, second), better, looks, self._rng), str(better), profile)
+        return answer(compare_thought((first, second), better, self._rng), str(better), profile)
 
 
 def families(kinds: NDArray[np.bool_]) -> tuple[str, ...]:

@@ -57,30 +57,29 @@ def answer(thought: str, said: str, profile: ProfileName) -> str:
     return f"<think> {thought} </think>{end}"
 
 
-def draw_looks(rng: np.random.Generator) -> int:
-    """How often a thought looks again."""
-    return min(int(rng.geometric(1 - _ANOTHER_LOOK)) - 1, _MOST_LOOKS)
-
-
-def score_thought(seen: Seen, score: float, looks: int, rng: np.random.Generator) -> str:
+def score_thought(seen: Seen, score: float, rng: np.random.Generator) -> str:
     """A thought that mostly ends in a word for `score`, 1 to 5."""
     said = [_look(seen)] if rng.random() < 0.6 else []
     said.append(f"I see {_damage(seen, rng)}.")
-    said += [_again("", seen, rng) for _ in range(looks)]
+    said += [_again("", seen, rng) for _ in range(_looks(rng))]
     return _ended(said, f"So the quality is {QUALITIES[round(score) - 1]}.", rng)
 
 
-def compare_thought(pair: Sequence[Seen], better: int, looks: int, rng: np.random.Generator) -> str:
+def compare_thought(pair: Sequence[Seen], better: int, rng: np.random.Generator) -> str:
     """A thought that mostly ends by naming picture number `better`, 0 or 1."""
     first, second = (_damage(seen, rng) for seen in pair)
     said = [f"The first has {first}, the second {second}."]
-    for place in rng.integers(0, 2, looks):
+    for place in rng.integers(0, 2, _looks(rng)):
         said.append(_again(f"{_PLACES[place]} ", pair[place], rng))
     return _ended(said, f"So the {_PLACES[better]} is better.", rng)
 
 
 def _ended(said: list[str], end: str, rng: np.random.Generator) -> str:
     return " ".join([*said, end] if rng.random() < 0.85 else said)
+
+
+def _looks(rng: np.random.Generator) -> int:
+    return min(int(rng.geometric(1 - _ANOTHER_LOOK)) - 1, _MOST_LOOKS)
 
 
 def _look(seen: Seen) -> str:
