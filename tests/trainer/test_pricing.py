@@ -104,7 +104,7 @@ def test_under_torchrun_one_process_tells_the_price(tmp_path: Path) -> None:
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     told = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, env=environment)
-    assert (told.returncode, told.stdout.count("6,864 pairs"), told.stdout.count("operator.key")) == (0, 1, 1)
+    assert (told.returncode, told.stdout.count("8,712 pairs"), told.stdout.count("operator.key")) == (0, 1, 1)
 
 
 def test_without_a_service_the_counts_are_told_and_why_there_are_no_times(
@@ -122,7 +122,7 @@ def test_without_a_service_the_counts_are_told_and_why_there_are_no_times(
     monkeypatch.setattr(sys, "argv", ["evoquality-trainer", "evolve", "--dry-run", *map(str, flags)])
     app()
     shown = capsys.readouterr().out
-    assert "6,864 pairs" in shown
+    assert "8,712 pairs" in shown
     assert "No times and disk; nothing was measured" in shown
     told = json.loads((tmp_path / "price.json").read_text())
     assert (told["hours"], told["bytes"]) == (None, None)
