@@ -17,6 +17,7 @@ import pytest
 
 from evoquality.contract import InfoResponse
 from tests.service.conftest import Listening, listening, make_listening, picture
+from tests.service.fake_engine import plain_answer
 from tests.service.gateway import away, gateway
 from tests.trainer.brightness import LEVELS, brightness
 from trainer.evaluation.evaluate import evaluate, measured
@@ -82,8 +83,24 @@ def test_a_model_that_does_not_think_is_asked_for_its_expected_score(listening: 
     assert measured([one], Protocol("expected", 99, 99), tmp_path / "out").benchmarks["brightness"].n == len(LEVELS)
 
 
-def test_a_model_that_thinks_is_asked_for_samples(listening: Listening) -> None:
-    info = InfoResponse.model_construct(modes=["sampled"])
+@pytest.mark.parametrize("given", [Protocol(), Protocol(thoughts=2), Protocol("expected", seed=3)])
+def test_a_model_that_thinks_is_asked_behind_thoughts(make_listening, tmp_path: Path, given: Protocol) -> None:
+    place = make_listening(profile="evoquality")
+    place.world.engine.answer = lambda *asked: (
+        f"<think>{asked[1].seed} {asked[2]}</think> " + rf"\boxed{{{plain_answer(*asked)}}}"
+    )
+    one = brightness(tmp_path)
+    found = evaluate(place.url, [one], given, tmp_path / "out")
+    assert found.protocol == Protocol("expected", seed=given.seed, thoughts=given.thoughts or 4)
+    assert evaluate(NOBODY, [one], given, tmp_path / "out") == found
+    drawn = [sampling for _, sampling, *_ in place.world.engine.asked if sampling.stop]
+    assert {sampling.n for sampling in drawn} == {given.thoughts or 4}
+    assert len({sampling.seed for sampling in drawn}) == len(drawn) == len(one.images)
+    assert not Protocol(thoughts=3).includes(found.protocol)
+
+
+def test_samples_of_another_number_are_another_protocol(listening: Listening) -> None:
+    info = InfoResponse.model_construct(modes=["sampled"], thinks=True)
     assert Protocol(samples=4).settled(info) == Protocol("sampled", 4, 0)
     assert Protocol(samples=4).includes(Protocol("sampled", 4, 0))
     assert not Protocol(samples=4).includes(Protocol("sampled", 8, 0))

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import CliImplicitFlag, NoDecode
 
 from service.prompts import ProfileName
-from trainer.settings.protocol import Mode, Protocol, Split
+from trainer.settings.protocol import THOUGHTS, Mode, Protocol, Split
 from trainer.settings.service import Count, ServiceSettings, VoteSettings
 
 
@@ -52,11 +52,13 @@ class EvaluateSettings(ServiceSettings):
     4096"."""
     mode: Mode = "auto"
     """An image's score: `expected`, the mean of the model's own distribution of scores, or `sampled`, the mean of
-    sampled answers. auto: expected for a model that answers without thinking, else sampled."""
+    sampled answers. auto: expected."""
     samples: int = Field(default=16, ge=1, le=64)
     """Sampled mode: answers an image."""
+    thoughts: int = Field(default=THOUGHTS, ge=1, le=64)
+    """Expected mode of a model that thinks: thoughts an image."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the sampled answers, of the bootstrap, and of splits without an official part."""
+    """Seed of the sampled answers and thoughts, of the bootstrap, and of splits without an official part."""
     out: Path = Path("evaluation")
     """Folder of the results. It keeps the predictions: a second start asks only for missing ones, and if none is
     missing computes the metrics again without any model."""
@@ -72,7 +74,7 @@ class EvaluateSettings(ServiceSettings):
     @property
     def protocol(self) -> Protocol:
         """The protocol of asking about images."""
-        return Protocol(self.mode, self.samples, self.seed)
+        return Protocol(self.mode, self.samples, self.seed, self.thoughts)
 
 
 class AuditSettings(VoteSettings):
