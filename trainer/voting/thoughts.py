@@ -56,7 +56,7 @@ class ThoughtVoter:
             left = self.votes // orders * orders - cast.asked
             if self.error is not None and label_change(cast, left, self.known) <= self.error:
                 break
-            cast = _added(cast, await self.think(pair, number))
+            cast = added(cast, await self.think(pair, number))
         return cast
 
     async def think(self, pair: Pair, number: int) -> PairVotes:
@@ -98,7 +98,8 @@ class ThoughtVoter:
         return [one.share for one in drawn if one.share is not None]
 
 
-def _added(one: PairVotes, more: PairVotes) -> PairVotes:
+def added(one: PairVotes, more: PairVotes) -> PairVotes:
+    """The votes of further thoughts on the same pair beside the first ones."""
     return replace(
         one,
         forward=[a + b for a, b in zip(one.forward, more.forward, strict=True)],
