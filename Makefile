@@ -75,6 +75,9 @@ bench-train: install ## The trainer against a repeated prefix and TRL (10 minute
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e ".[bench]"
 	@$(BIN)/python -m tests.benchmarks.train
 
+bench-scale: install ## Memory, bfloat16 and thinking at the sizes of real models; runs/bench/scale.json
+	@$(BIN)/python -m tests.benchmarks.scale
+
 images: install ## Build the CPU images from Debian's packages and try them (root, buildah; twelve minutes); runs/images
 	@$(BIN)/python -m tests.deployment.images
 
@@ -84,4 +87,4 @@ checkpoint: install ## Make the embedded checkpoint again from nothing (about an
 checkpoint-thinking: install ## Tune the embedded checkpoint into the thinking one again (about fifteen minutes)
 	@$(BIN)/python -m tests.benchmarks.checkpoint.thinking
 
-.PHONY: help install demo demo-thinking demo-seeds replicas soak ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train checkpoint checkpoint-thinking images
+.PHONY: help install demo demo-thinking demo-seeds replicas soak ablations serve test test-quick screenshot lint format openapi reference alerts leaderboard tables bench bench-serve bench-train bench-scale checkpoint checkpoint-thinking images

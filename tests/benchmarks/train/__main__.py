@@ -1,6 +1,6 @@
 """`make bench-train`: the trainer's speed against named baselines. Prints a table and writes `runs/bench/train.json`.
 
-python -m tests.benchmarks.train [passes] [steps] [votes]    all three without arguments
+python -m tests.benchmarks.train [passes] [memory] [steps] [votes]    all without arguments
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
+from tests.benchmarks.train.memory import measure_memory
 from tests.benchmarks.train.passes import THREADS, compare_passes
 from tests.benchmarks.train.steps import (
     EMBEDDED,
@@ -55,6 +57,16 @@ def bench_passes(folder: Path) -> dict[str, Any]:
     return {"table": table, "ratios": ratios, "passes": {"threads": THREADS, "measured": [asdict(e) for e in found]}}
 
 
+def bench_memory(_: Path) -> dict[str, Any]:
+    """Measures the memory of a pass with a chunked head and with all logits at once."""
+    found = measure_memory()
+    largest = max(found, key=lambda each: each.plain)
+    return {
+        "ratios": {"plain_over_chunked_memory": largest.plain / largest.chunked},
+        "memory": [asdict(each) for each in found],
+    }
+
+
 def bench_steps(folder: Path) -> dict[str, Any]:
     """Measures (c) this trainer and (d) TRL, in turn beside one running service, which idles while TRL trains."""
     checkpoint = readable(large(folder / "large"), folder / "readable")
@@ -84,7 +96,7 @@ def bench_votes(folder: Path) -> dict[str, Any]:
         return {"votes": measure_votes(served, folder / "votes" / "cast")}
 
 
-PARTS = {"passes": bench_passes, "steps": bench_steps, "votes": bench_votes}
+PARTS = {"passes": bench_passes, "memory": bench_memory, "steps": bench_steps, "votes": bench_votes}
 
 
 def run(parts: list[str]) -> dict[str, Any]:
@@ -105,8 +117,18 @@ def _print(result: dict[str, Any]) -> None:
     for row in result["table"]:
         table.add_row(row["side"], row["what"], f"{row['seconds']:.3f}")
     CONSOLE.print(table)
+    if "memory" in result:
+        _print_memory(result["memory"])
     votes = {name: result["votes"][name] for name in ("per_pair_over_full", "agreement")} if "votes" in result else {}
     CONSOLE.print_json(data={"ratios": result["ratios"], "votes": votes})
+
+
+def _print_memory(peaks: list[dict[str, Any]]) -> None:
+    table = Table("vocabulary", "answer", "chunked", "all at once", "gradients apart")
+    for row in peaks:
+        sizes = (decimal(row["chunked"]), decimal(row["plain"]))
+        table.add_row(f"{row['vocabulary']:,}", str(row["answer"]), *sizes, f"{row['gradient_difference']:.1g}")
+    CONSOLE.print(table)
 
 
 if __name__ == "__main__":
