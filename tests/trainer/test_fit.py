@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
+from service.versions.store import VersionStore
 from tests.trainer.learning import ENGINE
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer.errors import UserError
+from trainer.files import read_json, write_json
+from trainer.pool.pool import Pool, PoolImage, content_id
+from trainer.progress import Stages
 from trainer.settings.evolve import EvolveSettings
+from trainer.stages.context import RoundContext
+from trainer.stages.fit import fit_memory
+from trainer.stages.fit import fitted as with_fit
 from trainer.training import fit as fitting
 from trainer.training.device_memory import free_bytes, left_by_cgroups, peak_bytes
 from trainer.training.fit import MEASURING, Fit, Load, fit
 from trainer.training.learner import begin
 from trainer.training.passes import MOST_TOKENS
+from trainer.workers.workers import Workers
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -106,3 +117,40 @@ def test_what_the_settings_say_is_measured_and_not_changed(fitted: Fitted) -> No
 def test_without_room_for_one_answer_the_run_ends_with_what_to_do(fitted: Fitted) -> None:
     with pytest.raises(UserError, match=r"one answer of 32 tokens .* does not fit .*--pixels"):
         fitted(MIB)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RoundContext:
+    """The first round of a run on a random version."""
+    store = VersionStore(tmp_path / "store")
+    (tmp_path / "checkpoint").mkdir()
+    version = store.add(embedded_shape(tmp_path / "checkpoint"), parent=None, profile="plain", origin="test")
+    settings = EvolveSettings(pool=tmp_path, run=tmp_path, store=store.root, dtype="float32", samples=4)
+    write_json(tmp_path / "round-1" / "start.json", {"version": version.id})
+    engine = ENGINE.model_copy(update={"profile": "plain", "max_answer_tokens": None})
+    return RoundContext(1, settings, cast(Workers, SimpleNamespace(info=lambda: engine)), Stages())
+
+
+def drawn(folder: Path, seed: int) -> PoolImage:
+    path = folder / f"{seed}.png"
+    picture(seed, 112, 112).save(path)
+    name = content_id(path.read_bytes())
+    return PoolImage(name, str(path), name)
+
+
+def test_a_round_tells_what_it_chose_measures_once_and_again_for_other_settings(
+    context: RoundContext, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, file = Pool([drawn(tmp_path, seed) for seed in range(2)]), context.folder / "memory.json"
+    groups = [[image.id for image in images.images]]
+    fit_memory(context, images, groups)
+    told = capsys.readouterr().out
+    assert f"at most {MOST_TOKENS:,} tokens a pass (1 a step), activations kept, float32" in told
+    assert with_fit(context).tokens_per_pass == MOST_TOKENS
+    measured = file.stat().st_mtime_ns
+    fit_memory(context, images, groups)
+    assert (file.stat().st_mtime_ns, capsys.readouterr().out) == (measured, "")
+    other = replace(context, settings=context.settings.model_copy(update={"tokens_per_pass": 100}))
+    fit_memory(other, images, groups)
+    assert (read_json(file)["tokens_per_pass"], read_json(file)["passes"]) == (100, 4)
+    assert with_fit(other).gradient_checkpointing == "off"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from trainer.pool.pool import content_id
 from trainer.reporting.page import examples
 from trainer.reporting.report import write_report
 from trainer.reporting.rounds import costs
+from trainer.training.fit import Fit
 from trainer.voting.votes import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -87,6 +89,8 @@ def run(tmp_path: Path) -> Path:
         "wrong": [[ids["a"], ids["b"]]],
     }
     write_json(tmp_path / "round-1" / "audit.json", audit)
+    memory = Fit("cpu", "float32", "on", 4_096, passes=3, held=10**9, pass_bytes=10**10, free=10**11)
+    write_json(tmp_path / "round-1" / "memory.json", asdict(memory))
     return tmp_path
 
 
@@ -96,6 +100,13 @@ def test_the_page_holds_everything_itself_and_asks_nothing_of_others(run: Path) 
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
     assert "<link" not in page and "@import" not in page and "<script" not in page
     assert "<b>blur</b>" not in page
+
+
+def test_the_page_tells_how_a_step_was_fitted_into_the_memory(run: Path) -> None:
+    assert write_report(run)["rounds"][1]["memory"]["passes"] == 3
+    page = (run / "report.html").read_text()
+    assert "10.0 GB for the largest pass, of 100.0 GB. At most 4,096 tokens a pass (3 a step)" in page
+    assert "activations computed again, float32" in page
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from rich.filesize import decimal
 
 from service.errors import InvalidImage
 from trainer.errors import UserError
@@ -45,7 +46,7 @@ def filled(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(TEMPLATES))
-    page.filters |= {"signed": "{:+z.1f} %".format, "duration": duration}
+    page.filters |= {"signed": "{:+z.1f} %".format, "duration": duration, "bytes": decimal}
     page.filters |= {"percent": lambda share: f"{100 * share:z.1f} %", "count": lambda value: f"{round(value):,}"}
     return page.get_template(template).render(values)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from PIL import Image
 
-from service.prompts import max_tokens
 from trainer.files import built, read_json, write_json
 from trainer.pool.pool import Pool
 from trainer.settings.evolve import EvolveSettings
@@ -17,6 +16,7 @@ from trainer.stages.context import RoundContext
 from trainer.training import distributed, learner
 from trainer.training.fit import MEASURING, Fit, Load, fit
 from trainer.voting.groups import Group
+from trainer.workers.sizing import answer_tokens
 
 
 def fit_memory(context: RoundContext, images: Pool, groups: Sequence[Group]) -> None:
@@ -44,12 +44,11 @@ def fitted(context: RoundContext) -> EvolveSettings:
 
 
 def _measured(context: RoundContext, pictures: list[Image.Image]) -> Fit:
-    s = context.settings
+    s, engine = context.settings, context.workers.info()
     largest = sorted(pictures, key=lambda picture: -picture.width * picture.height)
     mine = largest[: ceil(len(largest) / distributed.world_size())]
-    load = Load(mine, s.samples, max_tokens("score", context.profile))
-    version, engine = context.store.path(context.base), context.workers.info()
-    settings = s.model_copy(update=MEASURING)
+    load = Load(mine, s.samples, answer_tokens(engine, "score", s.max_answer_tokens))
+    version, settings = context.store.path(context.base), s.model_copy(update=MEASURING)
     with distributed.built(learner.begin, version, context.profile, settings, context.seed, engine) as measured:
         return fit(measured, load, s)
 

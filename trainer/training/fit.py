@@ -110,7 +110,7 @@ class _Gauge:
         self._learner, self._load, self._settings = learner, load, settings
         self._device = torch.device(learner.policy.device)
         self._ids = [learner.policy.network.prompt_ids(picture) for picture in load.pictures]
-        self._run(Pass([0], [[0, 1]]), answer=2)  # loads the reference, checks the shared prefix
+        self._run(Pass([0], [[0, 1]]), answer=2)  # loads the reference
         weights, trained = (own_bytes(each) for each in (learner.policy.weights(), learner.policy.trainable()))
         self._held = weights + 3 * trained  # gradients and two moments
         self._free = weights + free_bytes(self._device)
