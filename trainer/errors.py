@@ -15,7 +15,8 @@ TrainerError           exit  start again
 ├── Regressed           43   no     the promoted version was rolled back
 ├── Collapsed           44   no     training collapsed
 ├── NothingToLearn      45   no     neither votes nor answers say what is better
-└── WrongProfile        46   no     the base answers in another format than its profile's
+├── WrongProfile        46   no     the base answers in another format than its profile's
+└── EngineMismatch      47   no     engine and trainer disagree about the same weights
 
 The message is one sentence: the problem, its cause, and what to do. `trainer.cli` ends so for others too: with 2 for
 the service's UserError and for what the version store refuses, with 2 or 3 for the client's ServiceError, with 3 for
@@ -140,3 +141,11 @@ class WrongProfile(TrainerError):
     exit_code = 46
     restart = False
     meaning = "the base does not answer in the format of its profile; the message names the profiles that would read it"
+
+
+class EngineMismatch(TrainerError):
+    """The engine gives the tokens that it sampled other probabilities than the trainer does under the same weights."""
+
+    exit_code = 47
+    restart = False
+    meaning = "engine and trainer disagree about probabilities under the same weights; the message says what to look at"

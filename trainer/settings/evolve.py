@@ -188,6 +188,16 @@ class GateSettings(BaseSettings):
     base_unreadable: Share = 0.5
     """Before the votes: largest share of unreadable answers among those that the base gives first, about 20 pictures
     and 20 pairs of them. Beyond it, the base does not speak its profile."""
+    """Before the votes: largest share of unreadable answers among those that the base gives about 20 pictures first, and
+    about 20 pairs of them. Beyond it, the base does not speak its profile."""
+    mismatch: float | None = Field(default=None, gt=0)
+    """Step 0: largest mean |ratio - 1| of the trainer's probabilities to the engine's, of tokens that the engine sampled
+    under the same weights. Gate: the same of the policy's to the candidate's as written. Default: 0.02 where engine and
+    trainer compute in float32, 0.15 where one of them has 16 bits."""
+    gate_kept: Share = 0.8
+    """Gate: smallest share of what was learnt that the candidate's weights keep as written, measured on held-back
+    answers. Rounding a small update to the nearest bfloat16 keeps less. What may have this share by chance passes."""
+
     least_decided: Share = 0.05
     """Before training: the votes must decide more than this share of the pairs."""
 
@@ -210,6 +220,11 @@ class GateSettings(BaseSettings):
     rounds reach 1.2."""
 
 
+_MISMATCH = {True: 0.02, False: 0.15}
+"""In float32, and with 16 bits: random models of 28 layers, whose logits spread more than those of trained ones, have
+0.1."""
+
+
 class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings):
     """Runs evolution rounds: pool, pairs, votes, GRPO, gate, promotion, report. A killed run resumes."""
 
@@ -229,6 +244,10 @@ class EvolveSettings(GateSettings, TrainingSettings, VoteSettings, PoolSettings)
     """Write TensorBoard's event files; view them with `tensorboard --logdir <run>/tensorboard`."""
     mlflow: str | None = None
     """Tracking URI of an MLflow server: one MLflow run for each round, in the experiment `evoquality`."""
+
+    def most_mismatch(self, served: str) -> float:
+        """The limit `mismatch` beside an engine of this dtype."""
+        return self.mismatch or _MISMATCH[served == self.dtype == "float32"]
 
     @property
     def stopping_error(self) -> float | None:

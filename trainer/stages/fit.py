@@ -50,6 +50,7 @@ def _measured(context: RoundContext, pictures: list[Image.Image]) -> Fit:
     load = Load(mine, s.samples, answer_tokens(engine, "score", s.max_answer_tokens))
     version, settings = context.store.path(context.base), s.model_copy(update=MEASURING)
     with distributed.built(learner.begin, version, context.profile, settings, context.seed, engine) as measured:
+        measured.self_check(pictures[0])  # what is measured depends on how it computes
         return fit(measured, load, s)
 
 

@@ -41,6 +41,7 @@ _MAY_CHANGE_UNTIL = {
     "collapse_": "gate.json",
     "gate_": "gate.json",
     "probe": "gate.json",
+    "mismatch": "gate.json",
     "regression_": "promotion.json",
 }
 """Limits, by the beginnings of their names, and the round's file that exists once they were applied. All other settings

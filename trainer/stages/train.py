@@ -1,5 +1,5 @@
-"""The online stage: GRPO on the groups, `train/`; `collapse.json` if it was stopped; `mean_scores.json` for the
-ablation whose reward is nearness to them."""
+"""The online stage: the policy's check of itself before the votes, `self_check.json`; GRPO on the groups, `train/`;
+`collapse.json` if it was stopped; `mean_scores.json` for the ablation whose reward is nearness to them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from trainer.errors import Collapsed
 from trainer.files import read_json, write_json
@@ -51,6 +52,18 @@ def learning(context: RoundContext) -> Iterator[tuple[Learner, Handover]]:
             yield policy, handover
 
 
+def check_policy(context: RoundContext, policy: Learner, image: Image.Image) -> None:
+    """Chooses how the policy computes log-probabilities, on one image of the pool, and says so: `self_check.json`.
+
+    Raises:
+        UnsupportedModel: no way gives the model's own.
+    """
+    with context.stage("self-check"):
+        found = policy.self_check(image)
+    write_json(context.folder / "self_check.json", found.as_dict())
+    context.stages.say(f"round {context.number}: {found}")
+
+
 def train(
     context: RoundContext,
     policy: Learner,
@@ -64,9 +77,10 @@ def train(
 
     Raises:
         Collapsed: the policy collapsed; the reason is in `collapse.json`.
+        EngineMismatch: before the first step engine and trainer disagree.
     """
-    s = context.settings
-    stage = OnlineStage(policy, images, target, context.profile, handover, s, context.seed, context.folder / "train")
+    s, folder, served = context.settings, context.folder / "train", handover.workers.info().dtype
+    stage = OnlineStage(policy, images, target, context.profile, handover, s, context.seed, folder, served)
     with context.stage("GRPO", total=len(groups) * s.epochs, unit="steps") as advance:
 
         def follow(metrics: dict[str, Any] | None, steps: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evoquality.contract import InfoResponse, RolloutResult
 from service.prompts import Profile
-from trainer.errors import PromptMismatch, UserError
+from trainer.errors import EngineMismatch, PromptMismatch, UserError
 from trainer.files import replacing
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, losses, sharding
@@ -29,6 +29,9 @@ from trainer.training.grpo import group_loss
 from trainer.training.logprobs import Logprobs
 from trainer.training.passes import MOST_TOKENS, Pass, split
 from trainer.training.policy import Policy, load_policy
+from trainer.training.precise import Float32
+from trainer.training.self_check import SelfCheck
+from trainer.training.shared_prefix import shared_states
 
 Rollouts = Sequence[RolloutResult]
 """The answers to one prompt an image."""
@@ -38,6 +41,14 @@ Ahead = dict[str, Any] | None
 """The next step's rollouts as plain values, if rollouts overlap updates."""
 _MEANS = ("loss", "kl", "entropy", "clipped", "truncated", "ratio")
 """Metrics that are averaged over a step's tokens."""
+
+
+class Compared(NamedTuple):
+    """Flat (tokens,) log-probabilities of the answers to one image."""
+
+    policy: NDArray[np.float64]
+    written: NDArray[np.float64]
+    began: NDArray[np.float64]
 
 
 class Learner:
@@ -50,6 +61,11 @@ class Learner:
         self._loss = losses.chosen(settings)
         self._is_finite = True
         self._optimizer = torch.optim.AdamW(policy.trainable(), lr=settings.learning_rate, weight_decay=0.0)
+
+    @on_all_ranks
+    def self_check(self, picture: Image.Image) -> SelfCheck:
+        """See `Policy.self_check`."""
+        return self.policy.self_check(picture)
 
     @on_all_ranks
     def accumulate(self, shown: Shown, rollouts: Rollouts, advantage: NDArray[np.float64]) -> dict[str, float]:
@@ -85,7 +101,8 @@ class Learner:
         means = distributed.all_reduce_sum({name: sum(found[name] for found in passes) for name in _MEANS})
         largest = distributed.all_reduce_max(max((found["ratio_max"] for found in passes), default=0.0))
         self._is_finite = math.isfinite(means["loss"])
-        return {**means, "ratio_max": largest, "images_trained": float(len(rows))}
+        shares = float(self.policy.network.states is shared_states)
+        return {**means, "ratio_max": largest, "images_trained": float(len(rows)), "shared_prefix": shares}
 
     @on_all_ranks
     def step(self, rate: float) -> float:
@@ -126,6 +143,20 @@ class Learner:
     def recompute_activations(self) -> None:
         """See `PolicyNetwork.recompute_activations`."""
         self.policy.network.recompute_activations()
+
+    @on_all_ranks
+    @torch.no_grad()
+    def compare(self, written: Path, shown: Shown, rollouts: Rollouts) -> list[Compared]:
+        """The log-probabilities of each image's answers under the policy, under the weights that it has written, and
+        under those that it began with. The policy holds the latter from then on: there is room for one model only.
+
+        In float32 arithmetic, so that they differ by the weights alone.
+        """
+        found = [self._exact(shown, rollouts)]
+        for checkpoint in (written, self.policy.checkpoint):
+            self.policy.load_weights(checkpoint)
+            found.append(self._exact(shown, rollouts))
+        return [Compared(*rows) for rows in zip(*found, strict=True)]
 
     @on_all_ranks
     def save(self, file: Path, steps: int, ahead: Ahead) -> None:
@@ -209,6 +240,15 @@ class Learner:
         weights = dict.fromkeys(sums, counts / tokens) | {"loss": weight, "ratio_max": 1}
         return {name: float(value.detach()) * weights[name] for name, value in sums.items()}
 
+    def _exact(self, shown: Shown, rollouts: Rollouts) -> list[NDArray[np.float64]]:
+        """Log-probabilities of each image's answers, flat, one image at a time."""
+        with Float32():
+            found = [
+                self._logprobs({image: picture}, [rollout], reference=False)[0]
+                for (image, picture), rollout in zip(shown.items(), rollouts, strict=True)
+            ]
+        return [each.chosen[each.mask.bool()].double().cpu().numpy() for each in found]
+
     def _logprobs(self, shown: Shown, rollouts: Rollouts, *, reference: bool) -> tuple[Logprobs, Logprobs | None]:
         answers = [[completion.token_ids for completion in rollout.completions] for rollout in rollouts]
         found = self.policy.with_reference(list(shown.values()), answers, reference=reference)
@@ -252,6 +292,25 @@ def _taken(
         for row, places in pairs
     ]
     return dict(images[row] for row in part.pictures), answered, np.array([advantage[row, p] for row, p in pairs])
+
+
+def check_mismatch(mismatch: float, served: str, settings: EvolveSettings) -> None:
+    """Compares the result of `Learner.mismatch` with its limit beside an engine of the dtype `served`.
+
+    Raises:
+        EngineMismatch: it is larger, or no number.
+    """
+    limit = settings.most_mismatch(served)
+    if not mismatch <= limit:
+        raise EngineMismatch(
+            f"engine and trainer give the answers other probabilities under the same weights: |ratio - 1| is "
+            f"{mismatch:.3f} in the mean (--mismatch allows {limit:g}), and training would follow that difference. Look "
+            f"at the arithmetic (the engine's --dtype is {served}, the trainer's {settings.dtype}); at the pictures (the "
+            "same --min-pixels and --max-pixels on every service that samples); at processor and chat template (the "
+            "same files in the store's version for both); and at positions and attention, for which the round's "
+            "self_check.json clears the trainer, so ask whether this vLLM serves the architecture rightly. If it is "
+            "rounding alone, give both the same --dtype, or a larger --mismatch"
+        )
 
 
 def _sampled_logprobs(rollouts: Rollouts, mask: Tensor) -> Tensor:

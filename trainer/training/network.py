@@ -16,7 +16,7 @@ from transformers.utils import logging
 from service.prompts import Profile, chat_messages, question
 from trainer.errors import UnsupportedModel
 from trainer.training import sharding
-from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs
+from trainer.training.logprobs import AnswerLogprobs, Answers, Logprobs, States
 from trainer.training.self_check import ADVICE, WAYS, SelfCheck, Subject, self_check
 from trainer.training.shared_prefix import Prompt
 
@@ -72,6 +72,15 @@ class PolicyNetwork(nn.Module):
         encoded = score_inputs(self._processor, self._profile, [picture], torch.device("cpu"))
         return list(encoded["input_ids"][0].tolist())
 
+    @property
+    def states(self) -> States:
+        """How log-probabilities are computed."""
+        return self._logprobs.states
+
+    @states.setter
+    def states(self, states: States) -> None:
+        self._logprobs.states = states
+
     def self_check(self, pictures: Sequence[Image.Image]) -> SelfCheck:
         """Chooses how log-probabilities are computed; see `self_check`. Prompts of several lengths check the padding.
 
@@ -82,7 +91,7 @@ class PolicyNetwork(nn.Module):
         words = self._processor.tokenizer(f"{question('score', self._profile)} 0123456789")["input_ids"]
         ordinary = sorted(set(words) - set(self._processor.tokenizer.all_special_ids))
         found = self_check(Subject(self.model, partial(self._encode, pictures), inputs, ordinary))
-        self._logprobs.states = WAYS[found.way]
+        self.states = WAYS[found.way]
         return found
 
     def recompute_activations(self) -> None:

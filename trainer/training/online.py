@@ -22,7 +22,7 @@ from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated, signals_deferred
 from trainer.training import collapse
 from trainer.training.handover import Handover
-from trainer.training.learner import Learner, Shown
+from trainer.training.learner import Learner, Shown, check_mismatch
 from trainer.training.reward import Target, advantages
 from trainer.training.rollouts import SampledGroup, Sampler, cut_off, sample_scores, to_scores
 from trainer.voting.groups import Group
@@ -40,6 +40,8 @@ class OnlineStage:
     settings: EvolveSettings
     seed: int
     folder: Path
+    served: str = "float32"
+    """The dtype of the engine that samples."""
 
     def run(self, groups: Sequence[Group], advance: Callable[[dict[str, Any] | None, int], None]) -> None:
         """Trains on every group, `settings.epochs` times; `advance` gets each step's metrics and the steps done.
@@ -50,6 +52,7 @@ class OnlineStage:
         Raises:
             Collapsed: see `collapse.check` and `collapse.check_skipped`.
             NothingToLearn: no answer has earned another reward than the others about its image.
+            EngineMismatch: before the first step engine and torch disagree.
             Terminated: a signal came; the steps done are in the checkpoint.
         """
         plan = [group for _ in range(self.settings.epochs) for group in groups]
@@ -61,6 +64,8 @@ class OnlineStage:
                 began = time.monotonic()
                 try:
                     ahead = ahead or self._collect(self._begin(plan, step, sampler), plan[step])
+                    if step == 0:
+                        check_mismatch(ahead.mismatch, self.served, self.settings)
                     metrics, following = self._prepare(plan, step, ahead, sampler)
                 except Terminated:  # the weights have not moved since the last step
                     if step:

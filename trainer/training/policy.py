@@ -60,7 +60,7 @@ class Policy(ABC):
         network.place(device, dtype)
         self.network = network
         self.device = device
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._seed = seed
         self._served = _served_dtype(checkpoint, served)
 
@@ -115,7 +115,7 @@ class Policy(ABC):
         self.save_weights(directory)
         if distributed.is_main():
             shutil.copytree(
-                self._checkpoint,
+                self.checkpoint,
                 directory,
                 ignore=ignored_with_weights,
                 copy_function=shutil.copyfile,
@@ -185,7 +185,7 @@ class LoraPolicy(Policy):
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self._peft, trained_only=True)
         if distributed.is_main():
-            adapted = self._adapted(load_model(self._checkpoint, "auto"))
+            adapted = self._adapted(load_model(self.checkpoint, "auto"))
             set_peft_model_state_dict(adapted, state)
             for name, layer in adapted_layers(adapted.get_base_model()):
                 weight = layer.get_base_layer().weight
@@ -236,7 +236,9 @@ class FullPolicy(Policy):
     @cached_property
     def _reference(self) -> PolicyNetwork:
         """Loaded on first use: without a KL penalty never."""
-        return self._load_reference()
+        reference = self._load_reference()
+        reference.states = self.network.states
+        return reference
 
     def with_reference(
         self, pictures: Sequence[Image.Image], answers: Sequence[Answers], *, reference: bool = True
@@ -251,7 +253,7 @@ class FullPolicy(Policy):
     def save_weights(self, directory: Path) -> None:
         state = sharding.gathered_weights(self.network.model, trained_only=False)
         if distributed.is_main():
-            dtype = _dtype(self._checkpoint)
+            dtype = _dtype(self.checkpoint)
             trained = {name for name, each in self.network.model.named_parameters() if each.requires_grad}
             state = {
                 name: (self._rounded(name, tensor) if name in trained else tensor).to(dtype)

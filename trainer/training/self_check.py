@@ -68,10 +68,17 @@ class SelfCheck:
     noise: Apart
     """The model's own pass, in its own type."""
 
+    def __str__(self) -> str:
+        """A sentence for the log."""
+        told = f"log-probabilities by the {self.way}: {self.exact} from the model's own forward pass in float32"
+        if self.noise.mean:
+            told += f"; in its own type {self.rounded}, that pass itself {self.noise}"
+        return told + "".join(f"; not by the {name}: {reason}" for name, reason in self.rejected.items())
+
     def as_dict(self) -> dict[str, Any]:
         """For `self_check.json`."""
         pairs = {name: getattr(self, name)._asdict() for name in ("exact", "rounded", "noise")}
-        return {**asdict(self), **pairs}
+        return {**asdict(self), **pairs, "said": str(self)}
 
 
 @dataclass(frozen=True, slots=True)
