@@ -24,14 +24,14 @@ from evoquality.contract import Completion, RolloutPrompt, RolloutResult
 from service.versions.store import VersionStore
 from tests.trainer.vision_models import PLAIN, embedded_shape, picture
 from trainer import termination
-from trainer.errors import Collapsed, NothingToLearn, PromptMismatch
+from trainer.errors import Collapsed, EngineMismatch, NothingToLearn, PromptMismatch
 from trainer.files import read_jsonl
 from trainer.pool.pool import Pool, PoolImage, content_id
 from trainer.settings.evolve import EvolveSettings
 from trainer.termination import Terminated
 from trainer.training.collapse import check
 from trainer.training.handover import AdapterHandover
-from trainer.training.learner import Learner, check_prompt
+from trainer.training.learner import Learner, check_mismatch, check_prompt
 from trainer.training.online import OnlineStage, rate
 from trainer.training.policy import LoraPolicy
 from trainer.training.reward import Ranking
@@ -99,6 +99,8 @@ class TorchEngine:
     ends: str = "stop"
     broken: Collection[int] = ()
     """Steps in which one token has no log-probability."""
+    off: float = 0.0
+    """Nats by which it reports other log-probabilities than torch."""
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -135,7 +137,7 @@ class TorchEngine:
             encoded = self.policy.network.encode([self.pool.open(prompt.images[0])])[0]
             answers = [[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts]
             with torch.no_grad():
-                chosen = self.policy.network.logprobs([encoded], [answers]).chosen[0].tolist()
+                chosen = (self.policy.network.logprobs([encoded], [answers]).chosen[0] - self.off).tolist()
             completions = [
                 Completion(text=text, token_ids=tokens, logprobs=row[: len(tokens)], finish_reason=self.ends)
                 for text, tokens, row in zip(texts, answers, chosen, strict=True)
@@ -155,11 +157,12 @@ def train(
     says: Says = None,
     ends: str = "stop",
     broken: Collection[int] = (),
+    off: float = 0.0,
     **changes: Any,
 ) -> LoraPolicy:
     store = VersionStore(run / "store")
     (store.root / "adapters").mkdir(parents=True, exist_ok=True)
-    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at, says, ends, broken)
+    engine = TorchEngine(checkpoint, pool, store.root / "adapters", dies_at, ended_at, says, ends, broken, off)
     settings = EvolveSettings(pool=run, run=run, samples=4, checkpoint_every=2, **changes)
     target = Ranking({(a.id, b.id): float(a.id > b.id) for a, b in permutations(pool.images, 2)}, settings.gamma)
     trained = policy(checkpoint)
@@ -247,6 +250,30 @@ def test_a_prompt_that_engine_and_trainer_read_differently_is_refused() -> None:
         check_prompt("x", [1, 2, 3], [1, 2, 2, 3])
     with pytest.raises(PromptMismatch, match="chat template"):
         check_prompt("x", [1, 2, 3], [1, 2, 4])
+
+
+@pytest.mark.parametrize(("off", "dtype", "limit"), [(0.03, "float32", "0.02"), (-0.2, "bfloat16", "0.15")])
+def test_an_engine_that_disagrees_ends_the_round_before_its_first_step_with_what_to_look_at(
+    checkpoint: Path, pool: Pool, tmp_path: Path, off: float, dtype: str, limit: str
+) -> None:
+    with pytest.raises(
+        EngineMismatch, match=rf"is {abs(np.expm1(off)):.3f} .* allows {limit}\).*--dtype.*--max-pixels"
+    ):
+        train(checkpoint, pool, tmp_path, off=off, dtype=dtype)
+    assert metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize(("off", "changes"), [(0.1, {"dtype": "bfloat16"}), (0.1, {"mismatch": 0.2})])
+def test_an_engine_within_the_limit_may_sample(
+    checkpoint: Path, pool: Pool, tmp_path: Path, off: float, changes: dict[str, Any]
+) -> None:
+    train(checkpoint, pool, tmp_path, off=off, **changes)
+    assert metrics(tmp_path)[0]["mismatch"] == pytest.approx(np.expm1(off), rel=1e-3)
+
+
+def test_a_mismatch_that_is_no_number_ends_the_round(tmp_path: Path) -> None:
+    with pytest.raises(EngineMismatch):
+        check_mismatch(float("nan"), "float32", EvolveSettings(pool=tmp_path, run=tmp_path))
 
 
 @pytest.fixture

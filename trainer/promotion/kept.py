@@ -5,8 +5,8 @@ what was learnt:
 
 - the mean |ratio - 1| of the tokens' probabilities under the policy to those under the written weights;
 - the share kept: with x what the policy learnt and y what the written weights did, both log-probabilities less those
-  under the weights that the round began with, the slope <x, y> / <x, x> of y on x. Rounding errors that cancel leave it
-  at 1; a near-copy of the base has 0.
+  under the weights that the round began with, the slope <x, y> / <x, x> of y on x. Rounding errors of either sign leave
+  it at 1; a near-copy of the base has 0.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ import numpy as np
 from trainer.promotion.criteria import Criterion
 from trainer.training.learner import Compared
 
-_ERRORS = 3.0
+_ERRORS = 2.0
 """Standard errors by which a share may be below its limit: it may be chance."""
 
 
-def slope(found: Sequence[Compared]) -> tuple[float, float]:
-    """The share kept and its standard error, robust to the likeness of one image's tokens (Liang and Zeger, Biometrika
-    73, 1986). Where nothing at all was learnt, all of it is kept."""
-    learnt = [each.policy - each.began for each in found]
-    kept = [each.written - each.began for each in found]
-    square = sum(float(x @ x) for x in learnt)
+def share_kept(found: Sequence[Compared]) -> tuple[float, float]:
+    """The share and its standard error. Where nothing at all was learnt, all of it is kept.
+
+    The error takes the rest, y less that share of x, for chance that falls on each image as a whole: one image's tokens
+    are answers to one picture, and rounded weights err alike on all of them.
+    """
+    learnt = np.concatenate([each.policy - each.began for each in found])
+    written = np.concatenate([each.written - each.began for each in found])
+    square = float(learnt @ learnt)
     if square == 0:
         return 1.0, 0.0
-    share = sum(float(x @ y) for x, y in zip(learnt, kept, strict=True)) / square
-    scores = [float(x @ (y - share * x)) for x, y in zip(learnt, kept, strict=True)]
-    return share, (sum(score**2 for score in scores) * len(found) / max(1, len(found) - 1)) ** 0.5 / square
+    share = float(learnt @ written) / square
+    return share, float(np.linalg.norm(written - share * learnt)) / (square * len(found)) ** 0.5
 
 
 def apart(found: Sequence[Compared]) -> float:
@@ -43,7 +45,7 @@ def apart(found: Sequence[Compared]) -> float:
 
 def criteria(found: Sequence[Compared], *, most_apart: float, least_kept: float) -> list[Criterion]:
     """The gate's criteria of the candidate as written."""
-    share, error = slope(found)
+    share, error = share_kept(found)
     distance = apart(found)
     return [
         Criterion(
@@ -52,8 +54,8 @@ def criteria(found: Sequence[Compared], *, most_apart: float, least_kept: float)
             distance,
             most_apart,
             distance <= most_apart,
-            f"its weights as written answer otherwise than the policy that was judged: |ratio - 1| is {distance:.3f} in "
-            f"the mean (--mismatch allows {most_apart:g})",
+            f"its weights as written answer otherwise than the policy that was judged: |ratio - 1| is {distance:.3f} "
+            f"in the mean (--mismatch allows {most_apart:g})",
         ),
         Criterion(
             "weights as written: share of what was learnt",

@@ -188,12 +188,10 @@ class GateSettings(BaseSettings):
     base_unreadable: Share = 0.5
     """Before the votes: largest share of unreadable answers among those that the base gives first, about 20 pictures
     and 20 pairs of them. Beyond it, the base does not speak its profile."""
-    """Before the votes: largest share of unreadable answers among those that the base gives about 20 pictures first, and
-    about 20 pairs of them. Beyond it, the base does not speak its profile."""
     mismatch: float | None = Field(default=None, gt=0)
-    """Step 0: largest mean |ratio - 1| of the trainer's probabilities to the engine's, of tokens that the engine sampled
-    under the same weights. Gate: the same of the policy's to the candidate's as written. Default: 0.02 where engine and
-    trainer compute in float32, 0.15 where one of them has 16 bits."""
+    """Step 0: largest mean |ratio - 1| of the trainer's probabilities to the engine's, of the tokens that the engine
+    sampled under the same weights. Gate: the same of the policy's to those of the candidate as written. Default: 0.02
+    where engine and trainer compute in float32, 0.15 where one of them has 16 bits."""
     gate_kept: Share = 0.8
     """Gate: smallest share of what was learnt that the candidate's weights keep as written, measured on held-back
     answers. Rounding a small update to the nearest bfloat16 keeps less. What may have this share by chance passes."""

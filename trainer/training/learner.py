@@ -303,13 +303,13 @@ def check_mismatch(mismatch: float, served: str, settings: EvolveSettings) -> No
     limit = settings.most_mismatch(served)
     if not mismatch <= limit:
         raise EngineMismatch(
-            f"engine and trainer give the answers other probabilities under the same weights: |ratio - 1| is "
-            f"{mismatch:.3f} in the mean (--mismatch allows {limit:g}), and training would follow that difference. Look "
-            f"at the arithmetic (the engine's --dtype is {served}, the trainer's {settings.dtype}); at the pictures (the "
-            "same --min-pixels and --max-pixels on every service that samples); at processor and chat template (the "
-            "same files in the store's version for both); and at positions and attention, for which the round's "
-            "self_check.json clears the trainer, so ask whether this vLLM serves the architecture rightly. If it is "
-            "rounding alone, give both the same --dtype, or a larger --mismatch"
+            f"engine and trainer give the same answers other probabilities under the same weights: |ratio - 1| is "
+            f"{mismatch:.3f} in the mean (--mismatch allows {limit:g}), and training would follow that. Look at the "
+            f"arithmetic (--dtype is {served} for the engine, {settings.dtype} for the trainer); at the pictures (the "
+            "same --min-pixels and --max-pixels on every service that samples); at processor and chat template (both "
+            "read those of one version of one store); at positions and attention: the round's self_check.json clears "
+            "the trainer, so compare the engine with transformers. If it is rounding alone, give both one --dtype, or "
+            "a larger --mismatch"
         )
 
 

@@ -64,7 +64,7 @@ def shared_prefix_taken(checkpoint: Path) -> dict[str, Any]:
 def merge_kept(checkpoint: Path, folder: Path) -> dict[str, Any]:
     """The part of an adapter's update that its merged checkpoint holds, and that rounding to the nearest would keep."""
     policy = LoraPolicy(checkpoint, _PLAIN, rank=8, seed=0)
-    updates = {name: _updated(layer) for name, layer in adapted_layers(policy.network.model)}
+    updates = {name: give_update(layer) for name, layer in adapted_layers(policy.network.model)}
     policy.save_weights(folder)
     before, after = load_model(checkpoint, torch.float32), load_model(folder, torch.float32)
     sums = np.zeros(3)
@@ -76,10 +76,10 @@ def merge_kept(checkpoint: Path, folder: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _updated(layer: LoraLayer) -> Tensor:
+def give_update(layer: LoraLayer, rms: float = UPDATE_RMS) -> Tensor:
     """Gives a layer's adapter a random update of that rms."""
     down, up = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
     torch.nn.init.normal_(down)
     torch.nn.init.normal_(up)
-    up.mul_(UPDATE_RMS / layer.get_delta_weight("default").square().mean().sqrt())
+    up.mul_(rms / layer.get_delta_weight("default").square().mean().sqrt())
     return layer.get_delta_weight("default")
