@@ -27,6 +27,7 @@ CURVES = {
     "skipped": "Steps skipped: loss or gradients not finite",
 }
 """Titles of a step's metrics; the others are titled by their names."""
+_NO_CURVES = {"step", "shared_prefix"}
 _SMOOTHED = 10
 Figures = Mapping[str, Any]
 """See `trainer.evaluation.pseudo_labels.figures`."""
@@ -78,7 +79,7 @@ def _gate(gate: dict[str, Any]) -> dict[str, str]:
 
 def _training(run: Path) -> dict[str, str]:
     rounds = {folder.name: rows for folder in folders(run) if (rows := steps(folder))}
-    names = dict.fromkeys(name for rows in rounds.values() for name, value in rows[-1].items() if name != "step")
+    names = dict.fromkeys(name for rows in rounds.values() for name in rows[-1] if name not in _NO_CURVES)
     ordered = [name for name in CURVES if name in names] + [name for name in names if name not in CURVES]
     return {CURVES.get(name, name.replace("_", " ")): draw(partial(_curves, rounds, name)) for name in ordered}
 

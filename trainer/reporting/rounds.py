@@ -45,7 +45,7 @@ def of_round(run: Path, number: int, folder: Path) -> dict[str, Any]:
         entry["vote"] = _votes(folder, votes)
     if trained:
         entry["training"] = _training(trained)
-    for name in ("pool", "memory", "gate", "promotion", "collapse", "rollback"):
+    for name in ("pool", "memory", "self_check", "gate", "promotion", "collapse", "rollback"):
         if (folder / f"{name}.json").exists():
             entry[name] = read_json(folder / f"{name}.json")
     if votes and "gate" in entry:
