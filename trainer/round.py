@@ -4,8 +4,8 @@
     pool.jsonl      the originals drawn and their distorted variants
     pairs.json      groups to train on and groups held back for the gate
     answers.json    the base's first answers: does it speak its profile?
-    memory.json     what of a step goes into one pass, measured
     self_check.json how log-probabilities are computed, and how far they are from the model's own
+    memory.json     what of a step goes into one pass, measured
     votes.jsonl     the votes on each pair, appended as they come; votes.done ends the stage; mean_scores.json for the
                     ablation that regresses to them
     train/          steps.jsonl, checkpoint.pt; collapse.json if it was stopped
@@ -27,12 +27,12 @@ from trainer.promotion.behaviour import SAMPLES, Observer
 from trainer.reporting.trackers import Trackers
 from trainer.stages.base import check_answers
 from trainer.stages.context import RoundContext
-from trainer.stages.fit import fit_memory
+from trainer.stages.fit import check_policy, fit_memory
 from trainer.stages.gate import GateProbe, run_gate
 from trainer.stages.offline import ask_votes, check_decided, check_gate, draw_groups, draw_pool, make_variants
 from trainer.stages.promote import promote
 from trainer.stages.start import start
-from trainer.stages.train import check_policy, learning, reward_target, train
+from trainer.stages.train import learning, reward_target, train
 from trainer.training.reward import Target
 from trainer.training.rollouts import Served
 from trainer.voting.groups import Group
@@ -59,20 +59,17 @@ class Round(RoundContext):
             GateRefused: the candidate failed the gate; its verdict is in `gate.json`.
             Regressed: the promoted version is not what the gate saw, and was rolled back; see `rollback.json`.
             Collapsed: the policy collapsed in training.
-            UnsupportedModel: the trainer cannot compute this model's log-probabilities.
-            EngineMismatch: engine and trainer disagree under the same weights.
             WrongVersion: somebody else promoted a version since the round began.
             Unreachable: no replica of the service answered for too long.
             NothingToLearn: the votes, or the policy's own answers, give no reward to learn from.
+            UnsupportedModel: the trainer does not compute what the model does.
+            EngineMismatch: engine and trainer disagree under the same weights.
             WrongProfile: the base does not answer in the format of its profile.
         """
-        images, training, held_back = self._draw()
-        if (self.folder / "candidate.json").exists():
-            observer, _ = self._vote(images, training, held_back)
-        else:
+        images, training, observer, target = self._prepare()
+        if not (self.folder / "candidate.json").exists():
             with learning(self) as (policy, handover):
                 check_policy(self, policy, images.open(training[0][0]))
-                observer, target = self._vote(images, training, held_back)
                 train(self, policy, handover, images, training, target, self.trackers)
                 run_gate(self, policy, handover, observer, self.probe)
         promote(self, observer)
@@ -80,10 +77,9 @@ class Round(RoundContext):
     def rehearse(self) -> None:
         """The stages for a dry run, which change nothing outside the run's folder; the gate observes only the base."""
         start(self)
-        images, training, held_back = self._draw()
+        images, training, observer, target = self._prepare()
         with learning(self) as (policy, handover):
             check_policy(self, policy, images.open(training[0][0]))
-            observer, target = self._vote(images, training, held_back)
             train(self, policy, handover, images, training, target, self.trackers)
             with self.stage("gate"):
                 observer.observe(Served(self.base), self.workers)
@@ -91,18 +87,13 @@ class Round(RoundContext):
                 (self.folder / "candidate").mkdir()
                 policy.save_checkpoint(self.folder / "candidate")
 
-    def _draw(self) -> tuple[Pool, list[Group], list[Group]]:
-        """The pool, the groups to train on and those held back, once the base and the device are known to be fit for
-        them."""
+    def _prepare(self) -> tuple[Pool, list[Group], Observer, Target]:
+        """The pool, the groups to train on, the gate's observer of those held back, and the reward's target."""
         images = draw_pool(self)
         training, held_back = draw_groups(self, images)
         make_variants(self, images, [*training, *held_back])
         check_answers(self, images, [*training, *held_back])
         fit_memory(self, images, training)
-        return images, training, held_back
-
-    def _vote(self, images: Pool, training: list[Group], held_back: list[Group]) -> tuple[Observer, Target]:
-        """The gate's observer of the groups held back, and the reward's target."""
         voted = held_back if self.settings.reward == "regression" else [*training, *held_back]
         votes = ask_votes(self, images, voted)
         if self.settings.reward == "fidelity":
@@ -110,4 +101,4 @@ class Round(RoundContext):
         check_gate(self, held_back, votes)
         samples = min(SAMPLES, self.settings.samples)
         observer = Observer(images, held_back, labels_of(votes), self.profile, samples, self.seed)
-        return observer, reward_target(self, images, training, votes)
+        return images, training, observer, reward_target(self, images, training, votes)

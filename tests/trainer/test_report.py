@@ -124,6 +124,17 @@ def test_the_page_tells_how_scores_were_asked_for(run: Path, protocol: dict[str,
     assert said in (run / "report.html").read_text()
 
 
+def test_the_page_tells_how_log_probabilities_are_computed_and_why_not_faster(run: Path) -> None:
+    apart = {"mean": 2e-6, "high": 9e-6}
+    found = {"way": "repeated prefix", "rejected": {"shared prefix": "it raises KeyError"}, "exact": apart}
+    write_json(run / "round-1" / "self_check.json", found | {"rounded": apart, "noise": {"mean": 0.0, "high": 0.0}})
+    assert write_report(run)["rounds"][1]["self_check"]["way"] == "repeated prefix"
+    page = (run / "report.html").read_text()
+    assert "not computed by the shared prefix, which is faster: it raises KeyError" in page
+    assert "<dd>repeated prefix</dd>" in page and "<dd>2e-06</dd>" in page
+    assert "in 16 bits" not in page
+
+
 def test_figures_are_those_of_the_files(run: Path) -> None:
     report = write_report(run)
     assert report["relative_gain_percent"] == pytest.approx(100 * (0.09 / 0.5 + 0.09 / 0.4) / 2)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.service.conftest import KEY, picture
 from tests.trainer.replicas import Replicas
+from tests.trainer.vision_models import PLAIN, qwen3_vl
 from trainer.cli import app
 from trainer.files import read_json, write_json
 from trainer.pool.pool import Pool
@@ -19,8 +20,11 @@ from trainer.progress import Stages
 from trainer.settings.evolve import EvolveSettings
 from trainer.stages import start as starting
 from trainer.stages.context import RoundContext
+from trainer.stages.fit import fit_memory
 from trainer.stages.offline import ask_votes, draw_groups, draw_pool, make_variants
 from trainer.stages.start import start
+from trainer.training.learner import Learner
+from trainer.training.policy import LoraPolicy
 from trainer.voting.votes import load
 
 Evolve = Callable[..., tuple[int, str]]
@@ -256,6 +260,20 @@ def test_a_base_that_speaks_its_profile_most_of_the_time_goes_on(
         world.engine.answer = lambda *given, plain=plain: "no" if next(count) % 3 == 0 else plain(*given)
     code, said = evolve(photos, least_decided=1)
     assert code == 45, said
+
+
+def test_a_model_that_the_trainer_would_train_wrongly_stops_before_the_votes(
+    evolve: Evolve, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(*_: object) -> Learner:
+        where = EvolveSettings(pool=photos, run=tmp_path / "run")
+        return Learner(LoraPolicy(qwen3_vl(tmp_path / "base"), PLAIN, rank=4, seed=0), where)
+
+    monkeypatch.setattr("trainer.round.fit_memory", fit_memory)
+    monkeypatch.setattr("trainer.stages.fit.learner.begin", begin)
+    code, said = evolve(photos)
+    assert (code, "log-probabilities of Qwen3VLForConditionalGeneration" in said.replace("\n", " ")) == (2, True)
+    assert not (tmp_path / "run" / "round-1" / "votes.jsonl").exists()
 
 
 def test_too_few_decided_pairs_stop_the_round_and_the_least_is_a_setting(evolve: Evolve, photos: Path) -> None:

@@ -11,27 +11,12 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
-    Qwen2_5_VLConfig,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
 )
 
-from tests.benchmarks.checkpoint.architecture import (
-    CHAT_TEMPLATE,
-    build_config,
-    build_processor,
-    build_tokenizer,
-    save_checkpoint,
-)
 from tests.benchmarks.scale.bf16 import deep_checkpoint, shared_prefix_taken
-from tests.trainer.vision_models import PLAIN, SHAPES, picture, plain_logprobs
+from tests.trainer.vision_models import PLAIN, SHAPES, picture, plain_logprobs, qwen2_vl, qwen3_vl
 from trainer.errors import UnsupportedModel
 from trainer.training import network, self_check, shared_prefix
 from trainer.training.distributed import process_group
@@ -204,53 +189,3 @@ def test_weights_in_float32_that_compute_in_bfloat16_are_checked_too(checkpoint:
         made = {"lora": partial(LoraPolicy, rank=4), "full": FullPolicy}[kind]
         found = made(checkpoint, PLAIN, seed=0, dtype=torch.bfloat16).self_check(PICTURE)
     assert (found.way, found.exact.mean < 1e-4 < found.noise.mean) == (SHARED, True)
-
-
-def qwen3_vl(folder: Path) -> Path:
-    pixels = {"min_pixels": 64 * 64, "max_pixels": 128 * 128}
-    tokenizer = build_tokenizer()
-    processor = Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(patch_size=16, **pixels),
-        tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(),
-        chat_template=CHAT_TEMPLATE,
-    )
-    like = build_config(tokenizer)
-    vision = {
-        "depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 128,
-        "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "initializer_range": 0.06,
-    }  # fmt: skip
-    config = Qwen3VLConfig(text_config={**_text(like), "head_dim": 32}, vision_config=vision, **_ids(like))
-    torch.manual_seed(0)
-    save_checkpoint(Qwen3VLForConditionalGeneration(config), processor, folder)
-    return folder
-
-
-def qwen2_vl(folder: Path) -> Path:
-    processor = build_processor()
-    like = build_config(processor.tokenizer)
-    vision = {
-        "depth": 2,
-        "embed_dim": 64,
-        "hidden_size": 128,
-        "num_heads": 4,
-        "mlp_ratio": 2,
-        "initializer_range": 0.06,
-    }
-    config = Qwen2VLConfig(text_config=_text(like), vision_config=vision, **_ids(like))
-    torch.manual_seed(0)
-    save_checkpoint(Qwen2VLForConditionalGeneration(config), processor, folder)
-    return folder
-
-
-def _text(like: Qwen2_5_VLConfig) -> dict[str, object]:
-    names = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "max_position_embeddings", "rope_parameters", "initializer_range",
-    )  # fmt: skip
-    return {name: getattr(like.text_config, name) for name in names}
-
-
-def _ids(like: Qwen2_5_VLConfig) -> dict[str, int]:
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    return {name: getattr(like, name) for name in names}

@@ -1,4 +1,4 @@
-"""Random Qwen2.5-VL checkpoints of several shapes, and their log-probabilities the plain way."""
+"""Random Qwen2.5-VL checkpoints of several shapes, others of like architectures, and the plain log-probabilities."""
 
 from __future__ import annotations
 
@@ -8,10 +8,28 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
+from transformers import (
+    AutoProcessor,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
 
 from service.prompts import PROFILES, chat_messages
-from tests.benchmarks.checkpoint.architecture import build_config, build_model, build_processor, save_checkpoint
+from tests.benchmarks.checkpoint.architecture import (
+    CHAT_TEMPLATE,
+    build_config,
+    build_model,
+    build_processor,
+    build_tokenizer,
+    save_checkpoint,
+)
 from trainer.training.policy import LoraPolicy
 
 PLAIN = PROFILES["plain"]
@@ -40,6 +58,58 @@ def another_shape(folder: Path) -> Path:
     torch.manual_seed(3)
     save_checkpoint(Qwen2_5_VLForConditionalGeneration(config), processor, folder)
     return folder
+
+
+def qwen3_vl(folder: Path) -> Path:
+    """Its vision tower's features enter several layers of the language model."""
+    pixels = {"min_pixels": 64 * 64, "max_pixels": 128 * 128}
+    tokenizer = build_tokenizer()
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=16, **pixels),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=CHAT_TEMPLATE,
+    )
+    like = build_config(tokenizer)
+    vision = {
+        "depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 128,
+        "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "initializer_range": 0.06,
+    }  # fmt: skip
+    config = Qwen3VLConfig(text_config={**_text(like), "head_dim": 32}, vision_config=vision, **_ids(like))
+    torch.manual_seed(0)
+    save_checkpoint(Qwen3VLForConditionalGeneration(config), processor, folder)
+    return folder
+
+
+def qwen2_vl(folder: Path) -> Path:
+    """Of the same parts as its successor."""
+    processor = build_processor()
+    like = build_config(processor.tokenizer)
+    vision = {
+        "depth": 2,
+        "embed_dim": 64,
+        "hidden_size": 128,
+        "num_heads": 4,
+        "mlp_ratio": 2,
+        "initializer_range": 0.06,
+    }
+    config = Qwen2VLConfig(text_config=_text(like), vision_config=vision, **_ids(like))
+    torch.manual_seed(0)
+    save_checkpoint(Qwen2VLForConditionalGeneration(config), processor, folder)
+    return folder
+
+
+def _text(like: Qwen2_5_VLConfig) -> dict[str, object]:
+    names = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "max_position_embeddings", "rope_parameters", "initializer_range",
+    )  # fmt: skip
+    return {name: getattr(like.text_config, name) for name in names}
+
+
+def _ids(like: Qwen2_5_VLConfig) -> dict[str, int]:
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return {name: getattr(like, name) for name in names}
 
 
 SHAPES = {"embedded": embedded_shape, "another": another_shape}

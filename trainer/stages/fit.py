@@ -1,4 +1,5 @@
-"""The fit of training into the device's memory, before the votes: `memory.json`."""
+"""The fit of training to model and device, before the votes: what is computed is the model's own, `self_check.json`,
+and goes into the device's memory, `memory.json`."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
 from trainer.training import distributed, learner
 from trainer.training.fit import MEASURING, Fit, Load, fit
+from trainer.training.learner import Learner
 from trainer.voting.groups import Group
 from trainer.workers.sizing import answer_tokens
 
@@ -24,6 +26,7 @@ def fit_memory(context: RoundContext, images: Pool, groups: Sequence[Group]) -> 
     training is over.
 
     Raises:
+        UnsupportedModel: see `check_policy`.
         UserError: not even one answer fits.
     """
     file = context.folder / "memory.json"
@@ -34,6 +37,18 @@ def fit_memory(context: RoundContext, images: Pool, groups: Sequence[Group]) -> 
     distributed.release()
     write_json(file, {**asdict(found), "asked": _asked(context.settings)})
     context.stages.say(f"round {context.number}: {found}")
+
+
+def check_policy(context: RoundContext, policy: Learner, picture: Image.Image) -> None:
+    """Chooses how a policy that was just loaded computes log-probabilities; says so when that is new.
+
+    Raises:
+        UnsupportedModel: no way gives the model's own.
+    """
+    found, file = policy.self_check(picture), context.folder / "self_check.json"
+    if not file.exists() or read_json(file)["way"] != found.way:
+        context.stages.say(f"round {context.number}: {found}")
+    write_json(file, found.as_dict())
 
 
 def fitted(context: RoundContext) -> EvolveSettings:
@@ -50,7 +65,7 @@ def _measured(context: RoundContext, pictures: list[Image.Image]) -> Fit:
     load = Load(mine, s.samples, answer_tokens(engine, "score", s.max_answer_tokens))
     version, settings = context.store.path(context.base), s.model_copy(update=MEASURING)
     with distributed.built(learner.begin, version, context.profile, settings, context.seed, engine) as measured:
-        measured.self_check(pictures[0])  # what is measured depends on how it computes
+        check_policy(context, measured, pictures[0])  # what is measured depends on how it computes
         return fit(measured, load, s)
 
 

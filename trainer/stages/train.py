@@ -1,5 +1,5 @@
-"""The online stage: the policy's check of itself before the votes, `self_check.json`; GRPO on the groups, `train/`;
-`collapse.json` if it was stopped; `mean_scores.json` for the ablation whose reward is nearness to them."""
+"""The online stage: GRPO on the groups, `train/`; `collapse.json` if it was stopped; `mean_scores.json` for the
+ablation whose reward is nearness to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from trainer.errors import Collapsed
 from trainer.files import read_json, write_json
@@ -50,18 +49,6 @@ def learning(context: RoundContext) -> Iterator[tuple[Learner, Handover]]:
         begun = version, context.profile, fitted(context), context.seed, engine
         with distributed.built(learner.begin, *begun) as policy:
             yield policy, handover
-
-
-def check_policy(context: RoundContext, policy: Learner, image: Image.Image) -> None:
-    """Chooses how the policy computes log-probabilities, on one image of the pool, and says so: `self_check.json`.
-
-    Raises:
-        UnsupportedModel: no way gives the model's own.
-    """
-    with context.stage("self-check"):
-        found = policy.self_check(image)
-    write_json(context.folder / "self_check.json", found.as_dict())
-    context.stages.say(f"round {context.number}: {found}")
 
 
 def train(
