@@ -239,7 +239,7 @@ def gate() -> str:
     return markdown(
         ["pictures", "refused because of", "an equally good one is refused", f"one {found['loss']} worse passes"],
         (
-            [row["pictures"], row["rule"], rates(row["equal_refused"]), rates(row["worse_passed"])]
+            [str(row["pictures"]), row["rule"], rates(row["equal_refused"]), rates(row["worse_passed"])]
             for row in found["table"]
         ),
     )
