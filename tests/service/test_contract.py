@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,16 @@ IN_ONE_PIECE: dict[str, Callable[..., Any]] = {
     **OPERATE,
     "/internal/rollouts": lambda client, _: client.send(calls.rollouts(RolloutRequest(**PROMPTS))),
     "/internal/exact-votes": lambda client, _: client.send(calls.exact_votes(ExactVotesRequest(**PAIRS))),
+    "/internal/versions/{}/promote": lambda client, world: client.send(in_one_piece(calls.promote(world.second))),
+    "/internal/rollback": lambda client, _: client.send(in_one_piece(calls.rollback())),
 }
 """As the client of 0.1 asks, which knows no answers line by line."""
 FREE = {"metrics", "benchmarks", "files", "config"}
 """Fields whose keys are names."""
+
+
+def in_one_piece(call: calls.Call[Any]) -> calls.Call[Any]:
+    return replace(call, alive=False)
 
 
 def grown(answer: Any, inside: str = "") -> Any:

@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from evoquality import Client, calls, encode_image
+from evoquality import Client, ServiceError, calls, encode_image
 from evoquality.contract import ExactVotesRequest, RolloutPrompt, RolloutRequest
 from evoquality.lines import NDJSON, Line
 from service.api import lines as api
@@ -205,3 +206,35 @@ def test_without_log_probabilities_nobody_computes_or_sends_them(world: World, r
 
 def test_info_names_the_places_of_the_engine(make_world: Callable[..., World], run):
     assert ask(make_world(max_num_seqs=7), run, "GET", "/v1/info").json()["max_num_seqs"] == 7
+
+
+@pytest.mark.parametrize("swap", ["promote", "rollback"])
+def test_a_swap_may_take_longer_than_a_client_bears_silence(
+    listening: Listening, swap: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(api, "HEARTBEAT_SECONDS", 0.02)
+    world = listening.world
+    target = {"promote": world.second, "rollback": world.first}[swap]
+    with Client(listening.operator_url, KEY) as client:
+        client.promote(world.second) if swap == "rollback" else None
+        gate, reload = Gate(), world.engine.reload
+
+        async def slow(weights: Path, version: str) -> None:
+            await gate.wait()
+            await reload(weights, version)
+
+        monkeypatch.setattr(world.engine, "reload", slow)
+        signs = 0
+        for line in client._lines(calls.promote(world.second) if swap == "promote" else calls.rollback()):
+            signs += line.result is None
+            if signs == 5:
+                gate.set()
+        assert line.result.version == target == world.service.swap_lock.version.id
+
+
+def test_a_swap_that_is_refused_late_is_refused_all_the_same(listening: Listening, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api, "HEARTBEAT_SECONDS", 0.0001)
+    listening.world.engine.bad_weights = {listening.world.second}
+    with Client(listening.operator_url, KEY) as client, pytest.raises(ServiceError, match="load_failed") as refused:
+        client.promote(listening.world.second)
+    assert refused.value.problem.status == 422

@@ -5,8 +5,9 @@ The routes read their bodies themselves, after the key is checked, so that nobod
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -45,29 +46,49 @@ watched = APIRouter(route_class=WatchedRoute)
 SERVING, ROLLOUT = [Depends(only_in("serve"))], [Depends(only_in("rollout"))]
 
 
-@watched.post("/versions/{version}/promote")
-async def promote(request: Request, version: str) -> SwapResponse:
+@watched.post("/versions/{version}/promote", response_model=SwapResponse, responses=described("SwapLine"))
+async def promote(request: Request, version: str, until_answered: UntilAnswered) -> SwapResponse | Response:
     """Checks a version of the store and hot-swaps it in; refused versions never serve. The store's pointer moves along.
 
     A replica that follows the pointer swaps at once, without waiting for its turn, if the pointer names the version;
     a rollout engine leaves the pointer where it is.
+
+    Large weights take minutes. With `Accept: application/x-ndjson` there are signs of life until the answer, one
+    SwapLine a line.
     """
     await request.body()  # from here on it is noticed if the client hangs up
-    return await service_of(request).swapper.promote(version)
+    return await _swapped(request, until_answered, partial(service_of(request).swapper.promote, version))
 
 
-@watched.post("/rollback", dependencies=SERVING)
-async def rollback(request: Request) -> SwapResponse:
+@watched.post("/rollback", dependencies=SERVING, response_model=SwapResponse, responses=described("SwapLine"))
+async def rollback(request: Request, until_answered: UntilAnswered) -> SwapResponse | Response:
     """Hot-swaps the previous version back in; not on a replica that follows the store's pointer."""
     await request.body()
-    return await service_of(request).swapper.rollback()
+    return await _swapped(request, until_answered, service_of(request).swapper.rollback)
 
 
-@watched.put("/weights", dependencies=ROLLOUT, openapi_extra=json_form(WeightsRequest))
-async def overwrite(request: Request) -> SwapResponse:
+@watched.put(
+    "/weights",
+    dependencies=ROLLOUT,
+    response_model=SwapResponse,
+    responses=described("SwapLine"),
+    openapi_extra=json_form(WeightsRequest),
+)
+async def overwrite(request: Request, until_answered: UntilAnswered) -> SwapResponse | Response:
     """Role rollout: replaces the weights by those handed over in `<handover>/<name>`; their version is `name`."""
     handed = await read_message(request, WeightsRequest)
-    return await service_of(request).swapper.overwrite(handed.name)
+    return await _swapped(request, until_answered, partial(service_of(request).swapper.overwrite, handed.name))
+
+
+async def _swapped(
+    request: Request, until_answered: AsyncExitStack, swap: Callable[[], Awaitable[SwapResponse]]
+) -> SwapResponse | Response:
+    async def run(lines: Lines[SwapResponse]) -> None:
+        lines.finished(0, await swap())
+
+    if wants_lines(request):
+        return await (await until_answered.enter_async_context(Lines(request, run))).response()
+    return await swap()
 
 
 @router.put(

@@ -104,7 +104,7 @@ class Batch:
 
 
 class LongBatch(Generic[R]):
-    """A batch of the trainer's, answered line by line; `ask` makes the request for the items at some positions."""
+    """A batch that is answered line by line; `ask` makes the request for the items at some positions."""
 
     def __init__(self, size: int, ask: Callable[[list[int]], Call[Any]]) -> None:
         self._size = size

@@ -37,7 +37,7 @@ from evoquality.contract import (
     VersionsResponse,
     WeightsRequest,
 )
-from evoquality.lines import ExactVotesLine, RolloutLine
+from evoquality.lines import ExactVotesLine, RolloutLine, SwapLine
 
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str]
 """An image file's bytes, its path, or as a str its URL (https: or data:)."""
@@ -53,7 +53,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One request and the type of its answer. `repeatable`: sending it twice does no harm. `at_most_s`: the client's
-    time limit, or this if it is less. `line`: the type of a line, if the answer may come line by line."""
+    time limit, or this if it is less. `line`: the type of a line, if the answer may come line by line. `alive`: the
+    service gives signs of life until the answer is there, which is the last line."""
 
     method: str
     path: str
@@ -62,6 +63,7 @@ class Call(Generic[T]):
     repeatable: bool = True
     at_most_s: float = float("inf")
     line: type[Any] = object
+    alive: bool = False
 
 
 def score(image: ImageSource, options: ScoreOptions | None = None) -> Call[ScoreResponse]:
@@ -104,12 +106,12 @@ def ready() -> Call[HealthResponse]:
 
 def promote(version: str) -> Call[SwapResponse]:
     """Hot-swaps a version of the store in. Operators' port."""
-    return Call("POST", f"/internal/versions/{version}/promote", SwapResponse, {})
+    return _swap("POST", f"/internal/versions/{version}/promote")
 
 
 def rollback() -> Call[SwapResponse]:
     """Hot-swaps the previous version back in. Operators' port."""
-    return Call("POST", "/internal/rollback", SwapResponse, {}, repeatable=False)
+    return _swap("POST", "/internal/rollback", repeatable=False)
 
 
 def record_benchmarks(version: str, benchmarks: Mapping[str, Benchmark]) -> Call[None]:
@@ -120,7 +122,7 @@ def record_benchmarks(version: str, benchmarks: Mapping[str, Benchmark]) -> Call
 
 def overwrite_weights(name: str) -> Call[SwapResponse]:
     """Replaces the weights of a rollout engine by those in `<handover>/<name>`. Operators' port."""
-    return Call("PUT", "/internal/weights", SwapResponse, _json(WeightsRequest(name=name)))
+    return _swap("PUT", "/internal/weights", _json(WeightsRequest(name=name)))
 
 
 def load_adapter(name: str) -> Call[AdapterResponse]:
@@ -163,6 +165,10 @@ def _question(options: Request, **images: ImageSource | list[ImageSource]) -> di
         name: list(map(_text, given)) if isinstance(given, list) else _text(given) for name, given in images.items()
     }
     return {"json": fields | texts}
+
+
+def _swap(method: str, path: str, body: Mapping[str, Any] | None = None, repeatable: bool = True) -> Call[SwapResponse]:
+    return Call(method, path, SwapResponse, body or {}, repeatable, _SILENCE_S, SwapLine, alive=True)
 
 
 def _json(message: Request) -> dict[str, Any]:

@@ -161,6 +161,8 @@ class Client(_Base):
         self._http.close()
 
     def _once(self, call: Call[T]) -> T:
+        if call.alive:
+            return self._results(LongBatch[T](1, lambda _: call))[0]
         with self._way.named():
             return self._answer(call, self._http.request(**self._request(call)))
 
@@ -282,6 +284,8 @@ class AsyncClient(_Base):
         await self._http.aclose()
 
     async def _once(self, call: Call[T]) -> T:
+        if call.alive:
+            return (await self._results(LongBatch[T](1, lambda _: call)))[0]
         with self._way.named():
             return self._answer(call, await self._http.request(**self._request(call)))
 

@@ -1,4 +1,4 @@
-"""Lines of long answers to the trainer, which arrive as they become ready (`Accept: application/x-ndjson`).
+"""Lines of answers that take long, which arrive as they become ready (`Accept: application/x-ndjson`).
 
 Imports neither torch, vLLM nor transformers.
 """
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import Field
 
-from evoquality.contract import ExactVotes, Message, Problem, RolloutResult
+from evoquality.contract import ExactVotes, Message, Problem, RolloutResult, SwapResponse
 
 R = TypeVar("R")
 
@@ -27,3 +27,4 @@ class Line(Message, Generic[R]):
 
 RolloutLine = Line[RolloutResult]
 ExactVotesLine = Line[ExactVotes]
+SwapLine = Line[SwapResponse]
