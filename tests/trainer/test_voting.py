@@ -15,6 +15,7 @@ from evoquality import ServiceError
 from service.engine.protocol import Generation, Prompt, Sampling
 from service.errors import EngineFailure, NotSpelled
 from service.prompts import PROFILES
+from tests.benchmarks.scale import in_flight
 from tests.service.conftest import KEY, Listening, listening, make_listening, make_world, picture, stocked
 from trainer.errors import Unreachable, WrongVersion
 from trainer.pool.pool import Pool, PoolImage, content_id
@@ -308,6 +309,11 @@ def test_thoughts_that_the_limit_ends_are_counted_apart(thoughtful: Listening, p
 
     [one] = asyncio.run(story())
     assert (one.cut_off, one.asked, one.label) == (4, 4, None)
+
+
+@pytest.mark.parametrize(("kind", "pairs"), [("samples", 160), ("thoughts", 80)])
+def test_votes_keep_an_engine_full_however_unlike_the_lengths_of_its_thoughts(kind: in_flight.Kind, pairs: int) -> None:
+    assert in_flight.simulated(kind, places=8, pairs=pairs) >= 0.9
 
 
 @pytest.mark.parametrize("way", [exact, sampled])

@@ -49,7 +49,7 @@ _RUNNING = re.compile(r"^vllm:num_requests_running\{.*\} (\S+)$", re.MULTILINE)
 _LOOK_SECONDS = 0.2
 
 
-def measure(service: Running, folder: Path) -> dict[str, float]:
+def figures(service: Running, folder: Path) -> dict[str, float]:
     """`in_flight_share` on a running service, and of both kinds of votes in simulated time; `folder` keeps pictures."""
     return {
         "in_flight_share": measured(service, folder),

@@ -1,4 +1,5 @@
-"""A model that thinks: how full its votes keep the engine, and what a round gains."""
+"""A model that thinks: how full its votes keep the engine, what reading probabilities behind thoughts saves, and what a
+round gains."""
 
 from __future__ import annotations
 
@@ -8,16 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.scale import in_flight
+from tests.benchmarks.scale import in_flight, thoughts
 from tests.benchmarks.scale.demo_thinking import demo_gain_percent
 from tests.engine.running import Running, running
 from trainer.demo.assemble import POSITIONS, thinking_checkpoint
 
 
 def measure() -> dict[str, Any]:
-    """`in_flight_share` and `demo_gain_percent`, and the figures behind them."""
+    """`in_flight_share`, `votes_per_pair`, `variance_ratio` and `demo_gain_percent`, with the figures behind them."""
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as service:
-        figures = in_flight.measure(service, Path(folder) / "pictures")
+        pictures = Path(folder) / "pictures"
+        figures = in_flight.figures(service, pictures) | thoughts.figures(service, pictures)
     return {**figures, "demo_gain_percent": demo_gain_percent()}
 
 

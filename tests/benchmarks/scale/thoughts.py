@@ -36,7 +36,7 @@ _AT_A_TIME = 24
 _GENERATED = re.compile(r"^vllm:generation_tokens_total\{.*\} (\S+)$", re.MULTILINE)
 
 
-def measure(service: Running, folder: Path) -> dict[str, Any]:
+def figures(service: Running, folder: Path) -> dict[str, Any]:
     """Measures on a service of a thinking model without a cache; `folder` keeps pictures.
 
     `variance_ratio`: the variance of one picture's score, sampled answer over expectation behind a thought, at equal
