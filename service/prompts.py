@@ -69,6 +69,10 @@ PROFILES: dict[str, Profile] = {
 _PLAIN_TOKENS: dict[Task, int] = {"score": 6, "compare": 3}
 
 
+PICTURES: dict[Task, int] = {"score": 1, "compare": 2}
+"""How many pictures each question shows."""
+
+
 def question(task: Task, profile: Profile) -> str:
     """The user's text of `c_score` or `c_compare` in a profile; the images come before it."""
     return (SCORE_QUESTION if task == "score" else COMPARE_QUESTION) + profile.suffix
@@ -76,7 +80,7 @@ def question(task: Task, profile: Profile) -> str:
 
 def chat_messages(task: Task, profile: Profile) -> list[dict[str, object]]:
     """Chat-template messages: one image for `score`, two for `compare`, then the question."""
-    images: list[dict[str, str]] = [{"type": "image"}] * (1 if task == "score" else 2)
+    images: list[dict[str, str]] = [{"type": "image"}] * PICTURES[task]
     return [{"role": "user", "content": [*images, {"type": "text", "text": question(task, profile)}]}]
 
 

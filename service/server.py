@@ -131,10 +131,10 @@ async def _serve(
     from service.engine.vllm_engine import VllmEngine  # takes seconds to import, and reads the environment
 
     log.info("loading version %s into the engine", version.id)
-    engine = VllmEngine(store.path(version.id), settings)
+    profile = PROFILES[version.profile]
+    engine = VllmEngine(store.path(version.id), profile, settings)
     log.info("warming the engine up")
     try:
-        profile = PROFILES[version.profile]
         await asyncio.to_thread(strengths.load)
         await engine.warm_up(version.id, profile)
         service = create_service(settings, key, engine, store, version)

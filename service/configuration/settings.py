@@ -118,7 +118,9 @@ class Settings(BaseSettings):
     min_pixels: Count | None = None
     """Smaller pictures are scaled up to this many pixels; unset: the limit of the checkpoint's processor."""
     max_pixels: Count | None = None
-    """Larger pictures are scaled down to this many pixels; unset: the limit of the checkpoint's processor."""
+    """Larger pictures are scaled down to this many pixels; unset: the limit of the checkpoint's processor, or what fits
+    into `max_model_len`: two pictures, the question and the longest answer. Answers give the size that was seen. A
+    setting that does not fit stops the start."""
     max_loras: Count = 2
     """Adapters that may answer in the same batch."""
     max_lora_rank: Rank = 64

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from PIL.Image import Image
 
 from evoquality.contract import Task
+from service.engine.pixels import PixelLimits
 from service.errors import EngineFailure
 from service.prompts import Profile
 
@@ -159,8 +160,14 @@ class Engine(Protocol):
     def busy(self) -> bool:
         """True if its processes computed, or wait for a disk, since the last call."""
 
-    def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
-        """Width and height to which the model's processor scales a picture; None if unknown."""
+    def pixel_limits(self, profile: Profile) -> PixelLimits | None:
+        """The limits to which pictures are scaled for questions of a profile; None if unknown.
+
+        Raises UserError if not even the smallest pictures leave room for its answers.
+        """
+
+    def seen_size(self, width: int, height: int, profile: Profile) -> tuple[int, int] | None:
+        """Width and height to which a picture is scaled for questions of a profile; None if unknown."""
 
     def dead(self) -> bool:
         """True once the engine has died."""

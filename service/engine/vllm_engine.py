@@ -34,8 +34,9 @@ from evoquality.contract import Task
 from service.concurrency import gather
 from service.configuration.settings import Settings
 from service.engine.canary import canary_images
+from service.engine.pixels import Fitted, PixelLimits
 from service.engine.protocol import END, UNNAMED, Adapter, Begun, Generation, Paths, Prompt, Sample, Sampling, Step
-from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled
+from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled, UserError
 from service.images.shares import Queue, Turns, preparing
 from service.prompts import Profile, chat_messages, max_tokens
 
@@ -68,28 +69,30 @@ would come on top of the limits of this service."""
 class VllmEngine:
     """`Engine` over vLLM."""
 
-    def __init__(self, weights: Path, settings: Settings) -> None:
+    def __init__(self, weights: Path, profile: Profile, settings: Settings) -> None:
         """Starts the engine's processes and loads `weights`: half a minute. Needs a running event loop.
 
-        Raises EngineFailure.
+        Raises EngineFailure; UserError if pictures of the settings' `max_pixels` or `min_pixels` do not fit.
         """
+        self._limit, self._context = settings.max_answer_tokens, settings.max_model_len
+        self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._ids_of)
         try:
             set_environment()
-            self._llm = AsyncLLM.from_engine_args(engine_args(weights, settings))
+            self._processor = AutoProcessor.from_pretrained(weights, trust_remote_code=False)
+            self._fitted = Fitted(self._processor.image_processor, settings, self._question)
+            self._begun_with = self._fitted.begin(profile)
+            self._llm = AsyncLLM.from_engine_args(engine_args(weights, settings, self._begun_with))
+        except UserError:
+            raise
         except Exception as failure:
             log.error("the engine did not start", exc_info=failure)
             raise EngineFailure("the engine did not start; the log above says why") from failure
         self._processes = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
         self._computed = 0.0
         self._looked = monotonic()
-        self._processor = AutoProcessor.from_pretrained(weights, trust_remote_code=False)
-        self._budget = _pixel_budget(self._processor.image_processor, settings)
-        self._limit, self._context = settings.max_answer_tokens, settings.max_model_len
         dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
         device = f"{settings.tensor_parallel_size} x {current_platform.get_device_name()}"
-        pixels = f"{settings.min_pixels} to {settings.max_pixels} pixels"
-        self.arithmetic = f"{dtype} on {device}, vllm {vllm_version}, {pixels}"
-        self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._ids_of)
+        self.arithmetic = f"{dtype} on {device}, vllm {vllm_version}, {self._begun_with or 'any pixels'}"
         self._numbers = itertools.count()
         self._turns = Turns(2)  # one is prepared, and the next one is at hand
 
@@ -105,7 +108,7 @@ class VllmEngine:
 
     async def prepare(self, prompt: Prompt) -> None:
         request = preparing.get()
-        sizes = [self.seen_size(*image.size) or image.size for image in prompt.images]
+        sizes = [self.seen_size(*image.size, prompt.profile) or image.size for image in prompt.images]
         seen = sum(width * height for width, height in sizes)
         if request and seen * (len(request.ahead) + 1) <= _AHEAD_PIXELS:
             with _translated_errors():
@@ -192,10 +195,14 @@ class VllmEngine:
         self._computed, self._looked = computed, monotonic()
         return wants or share > _IDLE_SHARE
 
-    def seen_size(self, width: int, height: int) -> tuple[int, int] | None:
-        if self._budget is None:
+    def pixel_limits(self, profile: Profile) -> PixelLimits | None:
+        return self._fitted.limits(profile)
+
+    def seen_size(self, width: int, height: int, profile: Profile) -> tuple[int, int] | None:
+        limits = self.pixel_limits(profile)
+        if limits is None:
             return None
-        rows, columns = smart_resize(height, width, **self._budget)
+        rows, columns = smart_resize(height, width, limits.side, limits.smallest, limits.largest)
         return columns, rows
 
     def dead(self) -> bool:
@@ -240,11 +247,17 @@ class VllmEngine:
         request = preparing.get() or Queue()
         if ready := request.ahead.pop(_name(prompt), None):
             return ready
-        ids = self._ids(self._text(prompt.task, prompt.profile))
-        asked = {"prompt_token_ids": ids, "multi_modal_data": {"image": list(prompt.images)}}
+        ids = self._question(prompt.task, prompt.profile)
+        asked: dict[str, Any] = {"prompt_token_ids": ids, "multi_modal_data": {"image": list(prompt.images)}}
+        limits = self.pixel_limits(prompt.profile)
+        if limits and limits != self._begun_with:  # a version was promoted whose answers are longer or shorter
+            asked["mm_processor_kwargs"] = limits.options()
         async with self._turns.turn(request):
             [rendered] = await self._llm.renderer.render_cmpl_async([asked])
         return rendered
+
+    def _question(self, task: Task, profile: Profile) -> list[int]:
+        return self._ids(self._text(task, profile))
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.tokenizer.encode(text, add_special_tokens=False)
@@ -300,9 +313,8 @@ def _translated_errors() -> Iterator[None]:
         raise InvalidRequest("The images and the question do not fit into the engine's context.") from refusal
 
 
-def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
+def engine_args(weights: Path, settings: Settings, limits: PixelLimits | None) -> AsyncEngineArgs:
     """The engine's arguments: priorities, adapters, and the needs of the CPU build."""
-    pixels = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
     return AsyncEngineArgs(
         model=str(weights),
         trust_remote_code=False,
@@ -316,7 +328,7 @@ def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
         **(_CPU if current_platform.is_cpu() else {}),
         max_num_batched_tokens=max(8192, settings.max_model_len),
         limit_mm_per_prompt={"image": 2, "video": 0},
-        mm_processor_kwargs={name: value for name, value in pixels.items() if value} or None,
+        mm_processor_kwargs=limits.options() if limits else None,
         enable_lora=True,
         max_loras=settings.max_loras,
         max_lora_rank=settings.max_lora_rank,
@@ -324,20 +336,6 @@ def engine_args(weights: Path, settings: Settings) -> AsyncEngineArgs:
         logprobs_mode="processed_logprobs",
         use_tqdm_on_load=False,
     )
-
-
-def _pixel_budget(processor: Any, settings: Settings) -> dict[str, int] | None:
-    """Arguments of `smart_resize`: sides are multiples of a merged patch, and the area lies within a budget.
-
-    None if the model does not scale pictures as the Qwen-VL family does.
-    """
-    if not hasattr(processor, "merge_size") or "shortest_edge" not in processor.size:
-        return None
-    return {
-        "factor": processor.patch_size * processor.merge_size,
-        "min_pixels": settings.min_pixels or processor.size["shortest_edge"],
-        "max_pixels": settings.max_pixels or processor.size["longest_edge"],
-    }
 
 
 def _name(prompt: Prompt) -> tuple[object, ...]:

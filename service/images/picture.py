@@ -23,7 +23,7 @@ from service.extras import require
 from service.images.structure import count_scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
-_MAX_SIDE_RATIO = 100
+MAX_SIDE_RATIO = 100
 _MAX_JPEG_SCANS = 100
 _MAX_SCANNED_PIXELS = 1_000_000_000
 """Pixels times scans: about a second of decoding. An ordinary progressive JPEG has some ten scans."""
@@ -128,8 +128,8 @@ def _check_header(picture: Image.Image, limits: Limits) -> None:
         raise InvalidImage(f"The image is larger than {limits.max_side} pixels on a side.")
     if min(width, height) < limits.min_side:
         raise InvalidImage(f"The image is smaller than {limits.min_side} pixels on a side.")
-    if max(width, height) > _MAX_SIDE_RATIO * min(width, height):
-        raise InvalidImage(f"The image is more than {_MAX_SIDE_RATIO} times as long as it is wide.")
+    if max(width, height) > MAX_SIDE_RATIO * min(width, height):
+        raise InvalidImage(f"The image is more than {MAX_SIDE_RATIO} times as long as it is wide.")
     if picture.format == "TIFF":
         _check_tiff(picture, limits)
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))

@@ -77,9 +77,9 @@ class Judge:
         """Which of two images looks better, asked in both orders of presentation. As `score` otherwise."""
         return await self._answer(CompareResponse, [first, second], options, version, self._ask_compare)
 
-    def size(self, image: Image) -> ImageSize:
-        """A picture's own size, and the size to which the model's processor scales it."""
-        seen = self._engine.seen_size(*image.size) or (None, None)
+    def size(self, image: Image, version: VersionInfo) -> ImageSize:
+        """A picture's own size, and the size at which a version sees it."""
+        seen = self._engine.seen_size(*image.size, PROFILES[version.profile]) or (None, None)
         return ImageSize(width=image.width, height=image.height, seen_width=seen[0], seen_height=seen[1])
 
     async def _answer(
@@ -126,7 +126,7 @@ class Judge:
             cut_off=estimate.cut_off,
             distribution=bars if options.distribution else None,
             answers=None if estimate.answers is None else list(estimate.answers),
-            image=self.size(image),
+            image=self.size(image, version),
             model=self.model,
             version=version.id,
         )
@@ -156,7 +156,7 @@ class Judge:
             samples=plan.samples,
             thoughts=plan.thoughts,
             seed=plan.seed,
-            images=[self.size(first), self.size(second)],
+            images=[self.size(image, version) for image in images],
             model=self.model,
             version=version.id,
         )

@@ -11,7 +11,7 @@ from service.concurrency import gather
 from service.engine.protocol import Adapter, Engine, Generation, Prompt, Sampling, only_from
 from service.engine.traffic import Traffic
 from service.errors import InvalidRequest, VersionConflict
-from service.prompts import PROFILES
+from service.prompts import PICTURES, PROFILES
 from service.versions.adapters import Adapters
 from service.versions.swap_lock import SwapLock
 
@@ -76,7 +76,7 @@ class Rollouts:
 
 def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]) -> None:
     for index, prompt in enumerate(prompts):
-        if len(prompt.images) != (1 if prompt.task == "score" else 2):
+        if len(prompt.images) != PICTURES[prompt.task]:
             raise InvalidRequest(f"prompts.{index}: score takes one image, compare takes two.")
         if not images.keys() >= set(prompt.images):
             raise InvalidRequest(f"prompts.{index} names an image that `images` does not contain.")

@@ -111,7 +111,7 @@ class _Ranking:
                 rank=ranks.get(item),
                 strength=float(found.values[item]) if item in ranks else None,
                 standard_error=float(errors[item]) if item in ranks and errors is not None else None,
-                image=self._judge.size(await picture.pixels()),
+                image=self._judge.size(await picture.pixels(), self._version),
             )
             for item, picture in enumerate(self._pictures)
         ]

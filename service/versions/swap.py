@@ -16,6 +16,7 @@ from service.configuration.settings import Settings
 from service.engine.protocol import Engine
 from service.errors import EngineDead, NotActive, PointerFailure, ProblemError, UserError, VersionError
 from service.observability import metrics
+from service.prompts import PROFILES
 from service.versions.adapters import Adapters
 from service.versions.canaries import Canaries
 from service.versions.contents import check_unchanged, hashes
@@ -120,6 +121,10 @@ class Swapper:
     def _candidate(self, version: str) -> tuple[VersionInfo, Path, Mapping[str, str]]:
         """A checked version, its folder, and its files' hashes."""
         info = check_candidate(self._store, version, self._form)
+        try:
+            self._engine.pixel_limits(PROFILES[info.profile])
+        except UserError as reason:
+            raise VersionError("no_room", f"{reason}") from None
         self._check_way_back(version)
         return info, self._store.path(version), self._store.manifest(version).files
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from service.engine.pixels import PixelLimits
 from service.engine.protocol import END, UNNAMED, Adapter, Begun, Generation, Paths, Prompt, Sample, Sampling, Step
-from service.errors import EngineDead
-from service.prompts import max_tokens
+from service.errors import EngineDead, UserError
+from service.prompts import Profile, max_tokens
 
 Answer = Callable[[Prompt, Sampling, int], str]
 
@@ -44,6 +45,8 @@ class FakeEngine:
         self.computes = False
         self.meant: dict[str, str] = {}
         """The whole answers, by their beginnings that were given with their tokens."""
+        self.limits: PixelLimits | None = None
+        self.no_room = False
 
     async def prepare(self, prompt: Prompt) -> None:
         """There is nothing to scale."""
@@ -137,7 +140,12 @@ class FakeEngine:
     def busy(self) -> bool:
         return self.computes
 
-    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+    def pixel_limits(self, profile: Profile) -> PixelLimits | None:
+        if self.no_room:
+            raise UserError("there is no room")
+        return self.limits
+
+    def seen_size(self, width: int, height: int, profile: Profile) -> tuple[int, int]:
         return width // 28 * 28, height // 28 * 28
 
     def dead(self) -> bool:

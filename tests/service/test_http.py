@@ -10,6 +10,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from service.engine.pixels import PixelLimits
 from service.errors import ProblemError
 from tests.service.conftest import World, picture
 
@@ -292,11 +293,13 @@ def test_info_tells_the_models_pixel_limits_to_operators_too(make_world: Callabl
         async with world.operators() as client:
             return (await client.get("/v1/info")).json()
 
-    body = run(told(make_world(min_pixels=3136, max_pixels=50_176)))
+    world = make_world()
+    world.engine.limits = PixelLimits(3136, 50_176, 28)
+    body = run(told(world))
     assert (body["min_pixels"], body["max_pixels"]) == (3136, 50_176)
 
 
-def test_pixel_limits_of_the_models_own_are_told_as_null(world: World, run):
+def test_pixel_limits_that_are_unknown_are_told_as_null(world: World, run):
     assert ask(world, run, "GET", "/v1/info").json()["max_pixels"] is None
 
 

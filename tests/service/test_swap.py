@@ -95,6 +95,12 @@ def test_a_refusal_tells_nothing_of_the_engines_error(world: World, run):
     assert "secret" not in refusal.value.detail
 
 
+def test_a_version_whose_answers_leave_no_room_for_pictures_is_refused_before_anyone_waits(world: World, run):
+    world.engine.no_room = True
+    refused(world, run, VersionError, "no_room")
+    assert world.engine.loaded == []
+
+
 def test_unreadable_canaries_are_refused_and_the_old_weights_restored(world: World, run):
     world.engine.answer = lambda prompt, *rest: (
         "gibberish" if world.engine.version == world.second else plain_answer(prompt, *rest)

@@ -36,15 +36,16 @@ async def info(request: Request) -> InfoResponse:
     """The serving model, its modes, and the limits of a request."""
     service = service_of(request)
     settings, version = service.settings, service.swap_lock.version
-    thinks = PROFILES[version.profile].thinks
+    profile = PROFILES[version.profile]
+    pixels = service.engine.pixel_limits(profile)
     return InfoResponse(
         model=settings.model_name,
         version=version.id,
         role=settings.role,
         follows=settings.follow,
         profile=version.profile,
-        thinks=thinks,
-        max_answer_tokens=settings.max_answer_tokens if thinks else None,
+        thinks=profile.thinks,
+        max_answer_tokens=settings.max_answer_tokens if profile.thinks else None,
         modes=["expected", "sampled"],
         dtype=settings.dtype,
         max_num_seqs=settings.max_num_seqs,
@@ -53,8 +54,8 @@ async def info(request: Request) -> InfoResponse:
         max_image_pixels=settings.max_image_pixels,
         max_image_side=settings.max_image_side,
         min_image_side=settings.min_image_side,
-        min_pixels=settings.min_pixels,
-        max_pixels=settings.max_pixels,
+        min_pixels=pixels.smallest if pixels else None,
+        max_pixels=pixels.largest if pixels else None,
         max_batch=MAX_BATCH,
         max_ranked=MAX_RANKED,
         url_hosts=list(settings.url_hosts),

@@ -228,8 +228,11 @@ class InfoResponse(Message):
     max_image_pixels: int
     max_image_side: int
     min_image_side: int
-    min_pixels: int | None = Field(description="Smaller pictures are scaled up to this; null: the model's limit.")
-    max_pixels: int | None = Field(description="Larger pictures are scaled down to this; null: the model's limit.")
+    min_pixels: int | None = Field(description="Smaller pictures are scaled up to this; null: unknown.")
+    max_pixels: int | None = Field(
+        description="Larger pictures are scaled down to this, so that two of them, the question and the longest answer "
+        "fit into the model's context; null: unknown."
+    )
     max_batch: int
     max_ranked: int
     url_hosts: list[str] = Field(description="Hosts that images may be fetched from.")

@@ -97,7 +97,7 @@ async def direct() -> AsyncIterator[Mapping[str, Ask]]:
     from service.engine.vllm_engine import engine_args, set_environment
 
     set_environment()
-    llm = AsyncLLM.from_engine_args(engine_args(CHECKPOINT, Settings(max_model_len=LENGTH, max_num_seqs=AT_ONCE)))
+    llm = AsyncLLM.from_engine_args(engine_args(CHECKPOINT, Settings(max_model_len=LENGTH, max_num_seqs=AT_ONCE), None))
     messages = chat_messages("score", PROFILE)
     processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=False)
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
