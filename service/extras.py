@@ -5,6 +5,7 @@ Imports only the standard library, so that every command can check what it needs
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
 from service.errors import UserError
@@ -37,6 +38,14 @@ def require(extra: str, what: str) -> None:
     if not is_installed(extra):
         hint = _HINTS.get(extra, "")
         raise UserError(f"{what} needs the extra `{extra}`: pip install 'evoquality-service[{extra}]'{hint}")
+
+
+def has_gpu_engine() -> bool:
+    """True if vLLM's build for GPUs is installed; that for CPUs has another name."""
+    try:
+        return bool(distribution("vllm"))
+    except PackageNotFoundError:
+        return False
 
 
 def is_installed(extra: str) -> bool:

@@ -32,7 +32,7 @@ from service.observability.logs import logging_to_stderr
 from service.observability.tracing import start_tracing
 from service.prompts import PROFILES
 from service.ranking import strengths
-from service.versions.first import check_beginning, first_version
+from service.versions.first import check_beginning, first_version, within_positions
 from service.versions.store import VersionStore
 
 WATCH_SECONDS = 0.5
@@ -89,6 +89,7 @@ def _run(settings: Settings, vllm_logging: str) -> int:
     if settings.heif:
         take_heif()
     version = first_version(store, settings)
+    settings = within_positions(settings, store.path(version.id))
     if not settings.follow:
         with contextlib.suppress(OSError, ProblemError):  # a later write says why it cannot be written
             store.sweep()

@@ -18,7 +18,7 @@ from trainer.round import Round
 from trainer.settings.evolve import EvolveSettings
 from trainer.stages.start import check_settings, start
 from trainer.training import distributed
-from trainer.training.policy import with_arithmetic
+from trainer.training.choices import with_choices
 from trainer.workers.workers import Workers
 
 
@@ -35,7 +35,7 @@ def evolve(settings: EvolveSettings) -> None:
         DiskFull: a file could not be written; nothing is lost.
         Terminated: a signal ended the run; a checkpoint is written.
     """
-    settings = with_arithmetic(settings)
+    settings = with_choices(settings)
     distributed.run_on_main(settings.device, settings.dtype, partial(_lead, settings))
 
 

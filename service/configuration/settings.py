@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from evoquality.contract import Role
 from service.configuration.sources import PREFIX, Environment, File
 from service.errors import UserError
+from service.extras import has_gpu_engine
 from service.files import read_key
 from service.prompts import MAX_ANSWER_TOKENS, ProfileName
 
@@ -27,6 +28,12 @@ RootPath = Annotated[
 ]
 Rank = Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(lambda given: int(given))]
 Host = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*$")]
+
+
+def _by_engine(cpu: Any, gpu: Any) -> Any:
+    """A default that depends on the engine that is installed."""
+    return Field(default_factory=lambda: gpu if has_gpu_engine() else cpu)
+
 
 SECTIONS = {
     "config": "What is served",
@@ -103,15 +110,17 @@ class Settings(BaseSettings):
     operator_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
     """Origins whose pages may promote and roll back, separated by commas; unset: those of this machine (loopback)."""
 
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """The engine's arithmetic. bfloat16 on a GPU; answers then vary a little with the batch."""
-    max_model_len: Count = 512
-    """Tokens of a prompt and its answer, visual tokens included."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = _by_engine(cpu="float32", gpu="bfloat16")
+    """The engine's arithmetic. Unset: float32 on a CPU, bfloat16 on a GPU, where answers vary a little with the
+    batch."""
+    max_model_len: Count = _by_engine(cpu=512, gpu=4096)
+    """Tokens of a prompt and its answer, visual tokens included. Unset: 512 on a CPU, 4096 on a GPU, or as many as the
+    checkpoint has positions."""
     max_answer_tokens: Annotated[int, Field(ge=8)] = MAX_ANSWER_TOKENS
     """Longest answer in tokens, thought included, of models that think. A longer one is cut off, which answers tell as
     `cut_off`. It must fit into `max_model_len` beside the question and its pictures."""
-    max_num_seqs: Count = 64
-    """Answers that the engine samples at the same time."""
+    max_num_seqs: Count = _by_engine(cpu=64, gpu=256)
+    """Answers that the engine samples at the same time. Unset: 64 on a CPU, 256 on a GPU."""
     sequences_beside_users: Count | None = None
     """Answers that the engine samples for the trainer at the same time while users are being answered; no limit
     otherwise. Unset: half of `max_num_seqs`."""
@@ -131,8 +140,8 @@ class Settings(BaseSettings):
     """Share of the GPU's memory that the engine takes; GPU engines only."""
     tensor_parallel_size: Count = 1
     """GPUs that share one copy of the weights."""
-    enforce_eager: bool = True
-    """False captures CUDA graphs: the start is slower, answers are faster; GPU engines only."""
+    enforce_eager: bool = _by_engine(cpu=True, gpu=False)
+    """False captures CUDA graphs: the start is slower, answers are faster; GPU engines only. Unset: false on a GPU."""
 
     max_upload_bytes: Count = 20 * 2**20
     """Largest body of a public request, in bytes; more is answered 413."""

@@ -34,6 +34,7 @@ from evoquality.contract import Task
 from service.concurrency import gather
 from service.configuration.settings import Settings
 from service.engine.canary import canary_images
+from service.engine.memory import BATCHED_TOKENS
 from service.engine.pixels import Fitted, PixelLimits
 from service.engine.protocol import END, UNNAMED, Adapter, Begun, Generation, Paths, Prompt, Sample, Sampling, Step
 from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled, UserError
@@ -326,7 +327,7 @@ def engine_args(weights: Path, settings: Settings, limits: PixelLimits | None) -
         tensor_parallel_size=settings.tensor_parallel_size,
         enforce_eager=settings.enforce_eager,
         **(_CPU if current_platform.is_cpu() else {}),
-        max_num_batched_tokens=max(8192, settings.max_model_len),
+        max_num_batched_tokens=max(BATCHED_TOKENS, settings.max_model_len),
         limit_mm_per_prompt={"image": 2, "video": 0},
         mm_processor_kwargs=limits.options() if limits else None,
         enable_lora=True,

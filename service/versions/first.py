@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 from tenacity import Retrying, retry_if_result, wait_fixed
@@ -49,6 +51,15 @@ def first_version(store: VersionStore, settings: Settings) -> VersionInfo:
             f"tokens (max_answer_tokens) beside the question and the pictures: set at least {4 * answer}"
         )
     return info
+
+
+def within_positions(settings: Settings, weights: Path) -> Settings:
+    """The settings, with a default `max_model_len` of no more tokens than the checkpoint in `weights` has positions."""
+    config = json.loads((weights / "config.json").read_bytes())
+    positions = (config.get("text_config") or config).get("max_position_embeddings", settings.max_model_len)
+    if "max_model_len" in settings.model_fields_set or positions >= settings.max_model_len:
+        return settings
+    return settings.model_copy(update={"max_model_len": positions})
 
 
 def _active(store: VersionStore, settings: Settings) -> VersionInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +63,11 @@ class Swapper:
         self._form = form(self._loaded)
         self._knows_canaries = True
         self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def parameters(self) -> int:
+        """Of the model that serves, and of every version that can replace it."""
+        return sum(math.prod(tensor.shape) for tensor in self._form.tensors.values())
 
     async def promote(self, version: str) -> SwapResponse:
         """Makes `version` the serving one; does nothing if it serves already.

@@ -24,6 +24,7 @@ from tests.benchmarks.leaderboard import BASE, Leaderboard, demo_models, plot
 from tests.benchmarks.markdown import Tables, fill, markdown, places
 from tests.benchmarks.replicas import figures as followers
 from trainer.files import read_json, write_text
+from trainer.pricing.memory import pass_bytes
 from trainer.reporting.vote_table import cells
 
 RESULTS = Path(__file__).with_name("results")
@@ -158,7 +159,7 @@ def replicas() -> str:
 
 def serving_sizes() -> str:
     """Engines: bytes, and for each GPU size the fewest GPUs with the number of full-length answers that fit."""
-    heading = ["", "parameters", "weights", "keys and values of a token", "of 64 answers", "adapters", *sizes.GPUS]
+    heading = ["", "parameters", "weights", "keys and values of a token", "working", "adapters", *sizes.GPUS]
     return markdown(heading, ([name, *_serving_sizes(name)] for name in sizes.PUBLISHED))
 
 
@@ -167,17 +168,19 @@ def _serving_sizes(name: str) -> Iterator[str]:
     yield f"{need.weights // 2:,}"
     yield _gib(need.weights)
     yield f"{need.token // 1024} KiB"
-    yield _gib(sizes.DEFAULTS.max_num_seqs * sizes.MAX_MODEL_LEN * need.token)
+    yield _gib(need.working + need.graphs)
     yield _gib(need.adapters)
     for gib in sizes.GPUS.values():
-        held = ((gpus, need.sequences(gib, gpus)) for gpus in sizes.TENSOR_PARALLEL)
+        held = (
+            (gpus, sizes.serving(name, gpus).sequences(gib * sizes.GIB, sizes.ENGINE)) for gpus in sizes.TENSOR_PARALLEL
+        )
         yield next((f"{gpus} ({most})" for gpus, most in held if most), "–")
 
 
 def training_sizes() -> str:
     """Trainers: bytes, and the fewest GPUs of each size."""
     states = "weights, gradients, moments, reference"
-    heading = ["", "trained", states, "activations", *sizes.GPUS, "host memory", "checkpoint"]
+    heading = ["", "trained", states, "a pass", *sizes.GPUS, "host memory", "checkpoint"]
     rows = ([name, label, *_training_sizes(name, kind)] for name in sizes.PUBLISHED for kind, label in TRAINED.items())
     return markdown(heading, rows)
 
@@ -185,10 +188,11 @@ def training_sizes() -> str:
 def _training_sizes(name: str, kind: sizes.Kind) -> Iterator[str]:
     need = sizes.training(name, kind)
     yield _gib(need.states)
-    yield _gib(need.activations)
-    share = sizes.DEFAULTS.gpu_memory_utilization
+    one = pass_bytes(sizes.shape(name), sizes.PASS_TOKENS, recompute=True)
+    yield _gib(one)
+    share = sizes.ENGINE.gpu_memory_utilization
     for gib in sizes.GPUS.values():
-        fits = (str(count) for count in sizes.PROCESSES if need.on_each(count) <= share * gib * sizes.GIB)
+        fits = (str(count) for count in sizes.PROCESSES if need.on_each(count, one) <= share * gib * sizes.GIB)
         yield next(fits, "–")
     yield f"{_gib(need.loading)} a process"
     yield _gib(need.checkpoint)

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.worlds import WORLDS, World, world
+from tests.service.conftest import listening, make_listening, make_world, stocked
+
+__all__ = ["listening", "make_listening", "make_world", "stocked"]
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from tests.deployment.conftest import ROOT
 from tests.deployment.kustomize import Object, render
 from tests.deployment.test_kustomize import kubectl_is_new_enough
 from tests.deployment.worlds import Pod, World, expanded
+from tests.service.conftest import Listening
 from trainer import cli
 from trainer.exit_codes import exit_codes
 
@@ -119,6 +123,57 @@ def test_launch_changes_the_name_and_adds_the_flags_and_nothing_else(variant: st
     wanted["metadata"]["name"] = "photos-1"
     wanted["spec"]["template"]["spec"]["containers"][0]["args"] += flags
     assert launched("photos-1", f"--variant={ROOT / 'k8s' / variant}", *flags) == wanted
+
+
+KUBECTL = """#!{python}
+import os, shutil, subprocess, sys
+words = sys.argv[1:]
+if words[0] == "get":
+    print(os.environ["TEST_GPUS"], end="")
+elif words[0] == "exec":
+    sys.exit(subprocess.call(words[words.index("--") + 1 :]))
+else:
+    os.execv("{kubectl}", ["kubectl", *words])
+"""
+"""kubectl beside a service of this machine in place of a cluster's."""
+
+
+@pytest.mark.skipif(not kubectl_is_new_enough(), reason="no kubectl with a kustomize of these days")
+@pytest.mark.parametrize(
+    ("size", "gpus", "memory", "days"),
+    [(3_754_622_976, "1", 32, 2), (8_292_166_656, "1", 48, 5), (33_452_718_336, "4", 144, 5), (2_000_000, "", 6, 2)],
+)
+def test_launch_without_more_fits_the_version_that_serves(
+    listening: Listening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, gpus: str, memory: int, days: int
+):
+    monkeypatch.setattr(type(listening.world.service.swapper), "parameters", property(lambda _: size))
+    stand_in = tmp_path / "kubectl"
+    stand_in.write_text(KUBECTL.format(python=sys.executable, kubectl=shutil.which("kubectl")))
+    stand_in.chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for name, value in {"PATH": path, "TEST_GPUS": gpus, "EVOQUALITY_URL": listening.url}.items():
+        monkeypatch.setenv(name, value)
+    job = launched("photos-1", "--pool", "/pool/photos")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["evolve", "--pool", "/pool/photos"]
+    assert container["resources"]["limits"] == {"memory": f"{memory}Gi", **({"nvidia.com/gpu": "1"} if gpus else {})}
+    assert job["spec"]["activeDeadlineSeconds"] == days * 86_400
+    assert job["metadata"]["name"] == "photos-1"
+    if gpus:
+        assert container["resources"]["requests"]["memory"] == f"{memory}Gi"
+        assert 12 < memory - training_of(size) < 24
+
+
+def training_of(size: int) -> float:
+    """GiB of the weights in 16 bits, once on the way to the GPU and once when an adapter is merged."""
+    return 2 * 2 * size / 2**30
+
+
+@pytest.mark.skipif(not kubectl_is_new_enough(), reason="no kubectl with a kustomize of these days")
+def test_launch_says_what_to_do_if_no_service_can_be_asked():
+    told = subprocess.run([LAUNCH, "photos-1", "--print"], capture_output=True, text=True)
+    assert told.returncode == 3
+    assert "--variant FOLDER" in told.stderr
 
 
 def test_launch_explains_itself_and_its_example_is_taken_by_the_trainer(tmp_path: Path):

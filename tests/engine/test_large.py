@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evoquality import ServiceError, encode_image
+from evoquality import encode_image
 from evoquality.contract import CompareOptions, ExactVotesRequest, ImageSize, RankOptions, RolloutPrompt, RolloutRequest
 from service.images.picture import Limits, decode
 from service.prompts import PROFILES
@@ -46,7 +46,9 @@ def large(checkpoint: Path, environment: dict[str, str], tmp_path_factory: pytes
     config = json.loads((source / "processor_config.json").read_text())
     config["image_processor"]["size"]["longest_edge"] = 12_845_056
     (source / "processor_config.json").write_text(json.dumps(config))
-    with running(folder / "store", folder / "log", {**environment, "EVOQUALITY_CHECKPOINT": str(source)}) as started:
+    settings = {"CHECKPOINT": str(source), "MAX_ANSWER_TOKENS": "96", "CANARY_MIN_READABLE": "0"}
+    env = {**environment, **{f"EVOQUALITY_{name}": value for name, value in settings.items()}}
+    with running(folder / "store", folder / "log", env) as started:
         yield started
 
 
@@ -110,12 +112,21 @@ def test_photographs_are_evaluated(large: Running, photographs: list[bytes], tmp
     assert results(tmp_path / "out")["serving"]["benchmarks"]["photographs"]["n"] == len(photographs)
 
 
-def test_a_version_whose_answers_leave_no_room_for_pictures_is_refused(
+def test_a_version_with_longer_answers_sees_photographs_smaller(
     large: Running, photographs: list[bytes], tmp_path: Path
 ):
-    before = large.active
+    before, limit = large.active, large.public.info().max_pixels
     source = perturbed(large.store.path(before), tmp_path / "source", seed=1)
-    other = large.store.add(source, parent=before, profile="evoquality", origin="test").id
-    with pytest.raises(ServiceError, match="no_room"):
-        large.operators.promote(other)
-    assert large.public.score(photographs[0]).version == before
+    thinking = large.store.add(source, parent=before, profile="evoquality", origin="test").id
+    large.operators.promote(thinking)
+    info, answer = large.public.info(), large.public.score(photographs[0])
+    assert (info.thinks, answer.version) == (True, thinking)
+    assert info.max_pixels and limit and 0.4 * limit < info.max_pixels < 0.9 * limit
+    prompt = RolloutPrompt(task="compare", images=["a", "a"], samples=1)
+    request = RolloutRequest(images={"a": encode_image(photographs[0])}, prompts=[prompt])
+    [seen] = large.operators.rollouts(request).results
+    image_token = json.loads((large.store.path(thinking) / "config.json").read_text())["image_token_id"]
+    assert seen.prompt_token_ids.count(image_token) == 2 * tokens(answer.image)
+    assert tokens(answer.image) * 28**2 <= info.max_pixels
+    large.operators.promote(before)
+    assert large.public.info().max_pixels == limit

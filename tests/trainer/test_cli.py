@@ -79,12 +79,6 @@ def test_a_missing_flag_is_named_and_nothing_else_is_said(trainer: Trainer, tmp_
     assert trainer("evolve", "--run", tmp_path / "run") == (2, "evoquality-trainer: --pool is required")
 
 
-def test_a_learning_rate_that_is_not_given_depends_on_the_policy(tmp_path: Path) -> None:
-    lora = EvolveSettings(pool=tmp_path, run=tmp_path)
-    full = EvolveSettings(pool=tmp_path, run=tmp_path, policy="full", rollout_operator="http://127.0.0.1:8011")
-    assert (lora.learning_rate, full.learning_rate) == (1e-3, 1e-4)
-
-
 def test_a_folder_without_benchmarks_is_named(trainer: Trainer, tmp_path: Path) -> None:
     code, said = trainer("evaluate", "--benchmarks", tmp_path)
     assert code == 2

@@ -22,8 +22,8 @@ def another(field: FieldInfo, path: Path) -> Any:
         return not field.default
     if isinstance(field.default, int) or "int" in str(kind):
         return (field.default or 0) + 1
-    if field.annotation is float:
-        return field.default * 0.75
+    if kind is float:
+        return (field.default or 1) * 0.75
     return path if kind is Path else "something"
 
 

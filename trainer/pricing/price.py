@@ -22,8 +22,8 @@ from trainer.progress import duration
 from trainer.promotion.behaviour import answers_of_one_look
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
+from trainer.training.choices import with_choices
 from trainer.training.fit import Fit
-from trainer.training.policy import with_arithmetic
 from trainer.voting.groups import STRENGTH_SAMPLES, chain_length
 
 _COUNTING_S = 20.0
@@ -77,7 +77,7 @@ def price(settings: EvolveSettings) -> Price | None:
     )
     probed = len(load(settings.probe).images) if settings.probe else 0
     try:
-        settings = with_arithmetic(settings)
+        settings = with_choices(settings)
         rates = distributed.run_on_main(settings.device, settings.dtype, partial(rehearse, settings, sources))
     except RankLost:  # rank 0 could not measure, and says why
         return None

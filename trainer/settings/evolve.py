@@ -83,8 +83,10 @@ class TrainingSettings(BaseSettings):
     policy: Literal["lora", "full"] = "lora"
     """Weights under training: `lora` an adapter, sampled by the serving engine beside its users' requests; `full` all
     weights, as in the paper, sampled by a separate engine (`evoquality serve --role rollout`)."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of AdamW, falling linearly to zero. Unset with policy full: 1e-4 (the paper, 7B: 3e-7)."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Of AdamW; after the warm-up it falls linearly to zero. Default: by the size of the model that the run starts
+    from. Below 100 million parameters 1e-3 (policy full: 1e-4), chosen on the embedded model; above 1e-5 (full: 3e-7,
+    the paper's for 7B)."""
     beta: float = Field(default=0.02, ge=0)
     """Weight of the KL penalty to the model the round started from (the paper: 0.05)."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -139,12 +141,6 @@ class TrainingSettings(BaseSettings):
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Compute activations again in the backward pass: less memory, a third more time, the same gradients. auto: where a
     step then takes less time, because larger passes fit; measured before the votes."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_by_policy(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """An adapter takes about ten times the rate of all weights."""
-        return {"learning_rate": 1e-4, **given} if given.get("policy") == "full" else given
 
     @model_validator(mode="before")
     @classmethod

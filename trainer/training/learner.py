@@ -24,6 +24,7 @@ from trainer.errors import EngineMismatch, PromptMismatch, UserError
 from trainer.files import replacing
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, losses, sharding
+from trainer.training.choices import learning_rate
 from trainer.training.distributed import on_all_ranks
 from trainer.training.grpo import group_loss
 from trainer.training.logprobs import Logprobs
@@ -60,7 +61,9 @@ class Learner:
         self._settings = settings
         self._loss = losses.chosen(settings)
         self._is_finite = True
-        self._optimizer = torch.optim.AdamW(policy.trainable(), lr=settings.learning_rate, weight_decay=0.0)
+        parameters = sum(weights.numel() for weights in policy.network.parameters())
+        self._rate = settings.learning_rate or learning_rate(settings.policy, parameters)
+        self._optimizer = torch.optim.AdamW(policy.trainable(), lr=self._rate, weight_decay=0.0)
 
     @on_all_ranks
     def self_check(self, picture: Image.Image) -> SelfCheck:
@@ -117,7 +120,7 @@ class Learner:
             skipped.
         """
         for options in self._optimizer.param_groups:
-            options["lr"] = self._settings.learning_rate * rate
+            options["lr"] = self._rate * rate
         norm = self.policy.gradient_norm(self._settings.gradient_clip) if self._is_finite else math.nan
         if math.isfinite(norm):
             self._optimizer.step()

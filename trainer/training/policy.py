@@ -26,8 +26,6 @@ from transformers import AutoConfig, PreTrainedModel
 from evoquality.contract import InfoResponse
 from service.prompts import Profile
 from service.versions.contents import ignored_with_weights
-from service.versions.store import VersionStore
-from trainer.files import read_json
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, sharding
 from trainer.training.device_memory import free_bytes
@@ -290,21 +288,6 @@ def arithmetic(settings: EvolveSettings, checkpoint: Path) -> str:
     stored = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     fits = stored * (2 if halves else 1) < free_bytes(torch.device(settings.device)) / 2
     return "float32" if fits or settings.policy == "full" else "bfloat16"
-
-
-def with_arithmetic(settings: EvolveSettings) -> EvolveSettings:
-    """The settings with their `dtype` resolved for the version that the run starts from, or began with. Without such a
-    version they stay: what misses it says so."""
-    if settings.dtype != "auto":
-        return settings
-    begun = settings.run / "settings.json"
-    if begun.exists() and (dtype := read_json(begun).get("dtype", "float32")) != "auto":
-        return settings.model_copy(update={"dtype": dtype})
-    store = VersionStore(settings.store)
-    active = store.active()
-    version = settings.base or (active.version if active else "")
-    known = version and (store.path(version) / "config.json").exists()
-    return settings.model_copy(update={"dtype": arithmetic(settings, store.path(version)) if known else "float32"})
 
 
 def _frozen(

@@ -48,6 +48,7 @@ async def info(request: Request) -> InfoResponse:
         max_answer_tokens=settings.max_answer_tokens if profile.thinks else None,
         modes=["expected", "sampled"],
         dtype=settings.dtype,
+        parameters=service.swapper.parameters,
         max_num_seqs=settings.max_num_seqs,
         formats=list(service.decoder.formats),
         max_upload_bytes=settings.max_upload_bytes,

@@ -222,6 +222,7 @@ class InfoResponse(Message):
     )
     modes: list[Mode] = Field(description="The default first.")
     dtype: str
+    parameters: int = Field(default=0, description="Of the model, in all; 0: unknown.")
     max_num_seqs: int = Field(default=64, description="Answers that the engine samples at the same time.")
     formats: list[str]
     max_upload_bytes: int
