@@ -19,7 +19,6 @@ from tests.service.conftest import Listening, listening, make_listening
 from trainer.cli import app
 from trainer.errors import TrainerError
 from trainer.exit_codes import exit_codes
-from trainer.settings.evolve import EvolveSettings
 
 __all__ = ["listening", "make_listening"]
 

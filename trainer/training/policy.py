@@ -26,6 +26,7 @@ from transformers import AutoConfig, PreTrainedModel
 from evoquality.contract import InfoResponse
 from service.prompts import Profile
 from service.versions.contents import ignored_with_weights
+from trainer.files import read_json
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed, sharding
 from trainer.training.device_memory import free_bytes
@@ -282,7 +283,8 @@ def arithmetic(settings: EvolveSettings, checkpoint: Path) -> str:
     """The settings' `dtype`, `auto` resolved for a checkpoint: float32 where the model fits so, see the setting."""
     if settings.dtype != "auto":
         return settings.dtype
-    halves = "16" in str(read_json(checkpoint / "config.json").get("dtype"))
+    config = read_json(checkpoint / "config.json")
+    halves = "16" in str(config.get("dtype") or config.get("torch_dtype"))  # checkpoints of before transformers 5
     if settings.device.startswith("cuda"):
         return "bfloat16" if halves else "float32"
     stored = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
