@@ -15,9 +15,11 @@ from transformers import AutoProcessor, ProcessorMixin
 from evoquality.contract import Completion, InfoResponse, RolloutResult
 from service.prompts import chat_messages
 from tests.trainer.vision_models import PLAIN, picture
+from trainer.promotion import kept
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
 from trainer.training.learner import Learner, begin
+from trainer.training.self_check import SHARED
 
 SIZES = [(84, 112), (112, 56), (112, 112), (56, 112), (84, 84)]
 """Of the pictures: five among two processes, with prompts of different lengths."""
@@ -38,6 +40,7 @@ def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
     begun = folder / "checkpoint", PLAIN, settings(folder, kind, dtype), 0, ENGINE
     path = folder / f"{kind}-{name}"
     with distributed.built(begin, *begun) as learner:
+        assert learner.self_check(picture(0, *SIZES[0])).way == SHARED
         metrics = [step(learner, number, folder) for number in range(2)]
         learner.save(path.with_suffix(".pt"), 2, None)
         assert not np.isfinite(step(learner, 2, folder, float("-inf"))["norm"])
@@ -46,6 +49,9 @@ def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
         learner.hand_over(Path(f"{path}-handed-over"))
         learner.save_checkpoint(Path(f"{path}-checkpoint"))
         Path(f"{path}.json").write_text(json.dumps(metrics))
+        compared = learner.compare(Path(f"{path}-checkpoint"), *asked(0, folder))
+        figures = {"apart": kept.apart(compared), "kept": kept.share_kept(compared)[0]}
+        Path(f"{path}-compared.json").write_text(json.dumps(figures))
     if (folder / f"{kind}-{other}.pt").exists():
         with distributed.built(begin, *begun) as learner:
             assert learner.resume(folder / f"{kind}-{other}.pt") == (2, None)
@@ -61,13 +67,18 @@ def settings(folder: Path, kind: str, dtype: str) -> EvolveSettings:
 
 
 def step(learner: Learner, number: int, folder: Path, first_logprob: float = -6.0) -> dict[str, float]:
-    random = np.random.default_rng(number)
-    shown = {str(index): picture(10 * number + index, *size) for index, size in enumerate(SIZES)}
-    rollouts = [rollout(image, random, folder / "checkpoint") for image in shown.values()]
+    shown, rollouts = asked(number, folder)
     rollouts[0].completions[0].logprobs[0] = first_logprob
-    advantage = random.normal(size=(len(SIZES), ANSWERS))
+    advantage = np.random.default_rng(100 + number).normal(size=(len(SIZES), ANSWERS))
     metrics = learner.accumulate(shown, rollouts, advantage)
     return {**metrics, "norm": learner.step(1 - number / 3)}
+
+
+def asked(number: int, folder: Path) -> tuple[dict[str, Image.Image], list[RolloutResult]]:
+    """A step's pictures and answers."""
+    random = np.random.default_rng(number)
+    shown = {str(index): picture(10 * number + index, *size) for index, size in enumerate(SIZES)}
+    return shown, [rollout(image, random, folder / "checkpoint") for image in shown.values()]
 
 
 def rollout(image: Image.Image, random: np.random.Generator, checkpoint: Path) -> RolloutResult:

@@ -78,6 +78,13 @@ def test_two_processes_write_what_one_writes(folder: Path, kind: str, what: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_read_back_what_they_wrote(folder: Path, kind: str) -> None:
+    for name in ("one", "two"):
+        found = json.loads((folder / f"{kind}-{name}-compared.json").read_text())
+        assert found["apart"] < 1e-4 and found["kept"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_in_bfloat16_float32_weights_move_as_they_do_in_float32(folder: Path, kind: str) -> None:
     main(folder, "half", "nobody", [kind], "bfloat16")
     moves = [

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from evoquality.contract import RolloutResult
+from service.versions.contents import ignored
 from tests.trainer.promoting import answer_as, changed, context, gated, observer, serving
 from tests.trainer.replicas import Replicas
 from trainer.errors import GateRefused, Regressed, WrongVersion
 from trainer.files import read_json, write_json
 from trainer.promotion.behaviour import Observer
 from trainer.stages.context import RoundContext
+from trainer.stages.gate import run_gate
 from trainer.stages.promote import promote
 from trainer.stages.start import start
+from trainer.training.handover import Handover
+from trainer.training.learner import Compared, Learner
+from trainer.training.rollouts import Served
+from trainer.workers.workers import Workers
 
 __all__ = ["context", "gated", "observer"]
 
@@ -118,3 +133,51 @@ def test_a_candidate_that_failed_the_gate_is_not_promoted(
     with pytest.raises(GateRefused, match="it drifts"):
         promote(gated, observer)
     assert serving(replicas) == [replicas.first.first] * 2
+
+
+@dataclass
+class Learnt:
+    """A learner without torch, whose written weights keep a share of what it learnt."""
+
+    source: Path
+    share: float
+
+    def is_finite(self) -> bool:
+        return True
+
+    def save_checkpoint(self, folder: Path) -> None:
+        shutil.copytree(self.source, folder, ignore=ignored, dirs_exist_ok=True)
+
+    def compare(self, written: Path, shown: dict[str, Image.Image], rollouts: list[RolloutResult]) -> list[Compared]:
+        assert (written / "model.safetensors").exists()
+        assert [len(rollout.completions) for rollout in rollouts] == [2] * len(shown)
+        learnt = np.random.default_rng(0).normal(scale=0.05, size=(len(shown), 30))
+        return [Compared(row - 1, self.share * row - 1, np.full(30, -1.0)) for row in learnt]
+
+
+@dataclass
+class Direct:
+    """The policy answers as the version it came from."""
+
+    workers: Workers
+    version: str
+
+    @contextmanager
+    def served(self, learner: Learnt, label: str) -> Iterator[Served]:
+        yield Served(self.version)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_a_candidate_whose_weights_as_written_lost_what_was_learnt_is_refused(
+    context: RoundContext, observer: Observer, replicas: Replicas, share: float
+) -> None:
+    start(context)
+    learner = Learnt(context.store.path(replicas.first.second), share)
+    run_gate(context, cast(Learner, learner), cast(Handover, Direct(context.workers, context.base)), observer, None)
+    verdict = read_json(context.folder / "gate.json")
+    candidate = read_json(context.folder / "candidate.json")["id"]
+    found = {each["name"]: each for each in verdict["criteria"]}["weights as written: share of what was learnt"]
+    assert (found["after"], found["limit"]) == (pytest.approx(share), 0.8)
+    assert verdict["passed"] == found["passed"] == (share == 1)
+    told = context.store.refusal(candidate)
+    assert told is None if share == 1 else "keep 10% of what was learnt" in str(told)
