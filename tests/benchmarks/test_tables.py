@@ -21,6 +21,7 @@ from tests.benchmarks.serving.sides import Measurement
 from trainer.evaluation.metrics import measure
 from trainer.files import read_json, write_json
 from trainer.reporting.averages import relative_gain_percent, weighted_mean
+from trainer.settings.evolve import EvolveSettings
 
 REPOSITORY = Path(__file__).parents[2]
 PAPERS_SETS = ["koniq10k", "spaq", "agiqa3k", "livec", "kadid10k", "pipal", "tid2013", "csiq"]
@@ -263,12 +264,24 @@ def test_replicas(results: Path) -> None:
     ]
 
 
+def test_the_gates_errors_are_shown_for_each_share_of_common_noise(results: Path) -> None:
+    row = {"pictures": 48, "rule": "its interval", "equal_refused": [0.135, 0.04, 0], "worse_passed": [0.1, 0.1, 0.07]}
+    write_json(results / "gate.json", {"loss": 0.05, "table": [row]})
+    assert tables.gate().splitlines()[2:] == ["| 48 | its interval | 14% / 4% / 0% | 10% / 10% / 7% |"]
+
+
 def test_the_committed_results_have_the_parts_that_the_benchmarks_write() -> None:
-    serve, train, replicas = (read_json(tables.RESULTS / name) for name in tables.TAKEN)
+    serve, train, replicas, gate = (read_json(tables.RESULTS / name) for name in tables.TAKEN)
     assert set(serve["table"][0]) == {"side", "kind", "callers", "images_per_second", "p50_ms", "p99_ms"}
     assert {"table", "ratios", "votes"} <= set(train)
     assert len(replicas["changes"]) == 4
     assert replicas["traffic"]["failed"] == replicas["traffic"]["mixed"] == 0
+    default = next(row for row in gate["table"] if row["pictures"] == 12 * default_of("held_back_groups"))
+    assert len(gate["shared"]) == len(default["equal_refused"]) == len(default["worse_passed"])
+
+
+def default_of(setting: str) -> int:
+    return int(EvolveSettings.model_fields[setting].default)
 
 
 def test_a_folder_without_results_is_refused_and_changes_nothing(results: Path, tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def _agreement(
         f"loss of more than {s.gate_agreement_loss:.1%} (--gate-agreement-loss; more --held-back-groups narrow the "
         "interval)"
     )
-    limit, of_after = found.before - s.gate_agreement_loss, Interval(found.before + low, found.before + high)
+    limit = found.before - s.gate_agreement_loss
+    of_after = Interval(max(0.0, found.before + low), min(1.0, found.before + high))
     passed = low >= -s.gate_agreement_loss
     return [shown, Criterion("agreement with the votes", found.before, found.after, limit, passed, reason, of_after)]
 
