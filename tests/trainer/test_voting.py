@@ -298,17 +298,18 @@ def test_what_a_thought_is_worth_is_measured_before_the_votes(thoughtful: Listen
 
 
 def test_thoughts_that_the_limit_ends_are_counted_apart(thoughtful: Listening, pool: Pool, tmp_path: Path) -> None:
-    async def story() -> list[PairVotes]:
-        service, file = thoughtful, tmp_path / "votes.jsonl"
-        workers = AsyncWorkers([service.operator_url], KEY, service.world.store, 5, print, max_answer_tokens=8)
+    async def story(voter: Ask, file: Path) -> list[PairVotes]:
+        store = thoughtful.world.store
+        workers = AsyncWorkers([thoughtful.operator_url], KEY, store, 5, print, max_answer_tokens=8)
         try:
-            voter = thinking(service, pool, votes=4)(workers)
-            return await cast(PAIRS[:1], voter, file, advance=lambda _: None)
+            return await cast(PAIRS[:1], voter(workers), file, advance=lambda _: None)
         finally:
             await workers.close()
 
-    [one] = asyncio.run(story())
-    assert (one.cut_off, one.asked, one.label) == (4, 4, None)
+    ways = thinking(thoughtful, pool, votes=4), sampled(thoughtful, pool, "evoquality", votes=4)
+    for number, way in enumerate(ways):
+        [one] = asyncio.run(story(way, tmp_path / f"{number}.jsonl"))
+        assert (one.cut_off, one.unreadable, one.asked, one.label) == (4, 0, 4, None)
 
 
 @pytest.mark.parametrize(("kind", "pairs"), [("samples", 160), ("thoughts", 80)])

@@ -9,7 +9,7 @@ from evoquality.contract import ExactVotes
 from service.concurrency import gather
 from trainer.pool.pool import Pool
 from trainer.voting.majority import UNCALIBRATED, Calibration, calibration, label_change
-from trainer.voting.votes import Pair, PairVotes, Take
+from trainer.voting.votes import Pair, PairVotes, Take, added
 from trainer.workers.spread import AsyncWorkers
 
 _PILOT_PAIRS, _PILOT_THOUGHTS = 32, 4
@@ -96,14 +96,3 @@ class ThoughtVoter:
         """The first image's shares of the readable votes, for a thought in each order at a time."""
         drawn = await gather(*(self.think(pair, number) for number in range(_PILOT_THOUGHTS)))
         return [one.share for one in drawn if one.share is not None]
-
-
-def added(one: PairVotes, more: PairVotes) -> PairVotes:
-    """The votes of further thoughts on the same pair beside the first ones."""
-    return replace(
-        one,
-        forward=[a + b for a, b in zip(one.forward, more.forward, strict=True)],
-        backward=[a + b for a, b in zip(one.backward, more.backward, strict=True)],
-        unreadable=one.unreadable + more.unreadable,
-        cut_off=one.cut_off + more.cut_off,
-    )

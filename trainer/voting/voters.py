@@ -23,8 +23,10 @@ from trainer.pool.pool import Pool
 from trainer.settings.service import VoteSettings
 from trainer.voting.majority import decided, first_look
 from trainer.voting.thoughts import ThoughtVoter
-from trainer.voting.votes import Pair, PairVotes, Take, load
+from trainer.voting.votes import Pair, PairVotes, Take, added, load
 from trainer.workers.spread import AsyncWorkers
+
+_CUT_OFF = -1
 
 
 class Voter(Protocol):
@@ -119,7 +121,7 @@ class SampledVoter:
         wave = self.votes if self.error is None else first_look(self.votes, self.error)
         votes = await self.draw(pair, 0, wave)
         while not self._is_decided(votes):
-            votes = _added(votes, await self.draw(pair, votes.asked, min(votes.asked + 2, self.votes)))
+            votes = added(votes, await self.draw(pair, votes.asked, min(votes.asked + 2, self.votes)))
         return votes
 
     async def draw(self, pair: Pair, start: int, stop: int) -> PairVotes:
@@ -156,7 +158,13 @@ class SampledVoter:
         return int.from_bytes(digest[:4]) >> 2  # far enough below 2**31 for every sample of the pair
 
     def _read(self, result: RolloutResult) -> list[int | None]:
-        return [parse_vote(completion.text, self.profile) for completion in result.completions]
+        """0 or 1; None is unreadable, and `_CUT_OFF` was ended by the limit of a model that thinks."""
+        cut = _CUT_OFF if self.profile.thinks else None
+        return [
+            cut if vote is None and completion.finish_reason == "length" else vote
+            for completion in result.completions
+            for vote in [parse_vote(completion.text, self.profile)]
+        ]
 
 
 async def choose_voter(
@@ -243,15 +251,5 @@ def _count(pair: Pair, straight: list[int | None], swapped: list[int | None], ve
         backward=[swapped.count(1), swapped.count(0)],
         unreadable=straight.count(None) + swapped.count(None),
         version=version,
-    )
-
-
-def _added(one: PairVotes, more: PairVotes) -> PairVotes:
-    return PairVotes(
-        first=one.first,
-        second=one.second,
-        forward=[a + b for a, b in zip(one.forward, more.forward, strict=True)],
-        backward=[a + b for a, b in zip(one.backward, more.backward, strict=True)],
-        unreadable=one.unreadable + more.unreadable,
-        version=more.version,
+        cut_off=straight.count(_CUT_OFF) + swapped.count(_CUT_OFF),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ class PairVotes:
     tie_margin: float = 0.0
     """A pair with a smaller `margin` is a tie."""
     cut_off: float = 0.0
-    """Thoughts that the limit of tokens ended too early; not in `unreadable`."""
+    """Answers or thoughts that the limit of tokens ended too early; not in `unreadable`."""
 
     @property
     def first_votes(self) -> float:
@@ -72,6 +72,17 @@ class PairVotes:
 
 Take = Callable[[PairVotes], None]
 """Gets the votes on a pair."""
+
+
+def added(one: PairVotes, more: PairVotes) -> PairVotes:
+    """The votes on a pair, and further ones on the same pair."""
+    return replace(
+        one,
+        forward=[a + b for a, b in zip(one.forward, more.forward, strict=True)],
+        backward=[a + b for a, b in zip(one.backward, more.backward, strict=True)],
+        unreadable=one.unreadable + more.unreadable,
+        cut_off=one.cut_off + more.cut_off,
+    )
 
 
 def margin(vote: PairVotes) -> float:

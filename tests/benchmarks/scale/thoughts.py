@@ -24,8 +24,8 @@ from tests.engine.running import Running
 from trainer.pool.pool import Pool
 from trainer.settings.evolve import EvolveSettings
 from trainer.voting.majority import change, label_change
-from trainer.voting.thoughts import ThoughtVoter, added
-from trainer.voting.votes import Pair, PairVotes, agreement
+from trainer.voting.thoughts import ThoughtVoter
+from trainer.voting.votes import Pair, PairVotes, added, agreement
 from trainer.workers.spread import AsyncWorkers
 
 PICTURES, DRAWS, PAIRS = 24, 32, 200
