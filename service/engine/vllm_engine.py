@@ -37,16 +37,14 @@ from service.engine.canary import canary_images
 from service.engine.memory import BATCHED_TOKENS
 from service.engine.pixels import Fitted, PixelLimits
 from service.engine.protocol import END, UNNAMED, Adapter, Begun, Generation, Paths, Prompt, Sample, Sampling, Step
-from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, NotSpelled, UserError
+from service.engine.spelling import SPELLED, Spelling
+from service.errors import AdapterRefused, EngineDead, EngineFailure, InvalidRequest, UserError
 from service.images.shares import Queue, Turns, preparing
 from service.prompts import Profile, chat_messages, max_tokens
 
 log = logging.getLogger(__name__)
 
-SPELLED = "3.42"
 _SCORE_TOKENS = len(SPELLED) + 1
-_MOST_ENDS = 100
-"""Tokens that stand for END; vLLM gives the probabilities of 128 tokens at most. The first ones are the shortest."""
 _WARMING_TOKENS = 8
 _IDLE_SHARE = 0.1
 """Of a core: what the threads of an engine take that does nothing."""
@@ -76,10 +74,11 @@ class VllmEngine:
         Raises EngineFailure; UserError if pictures of the settings' `max_pixels` or `min_pixels` do not fit.
         """
         self._limit, self._context = settings.max_answer_tokens, settings.max_model_len
-        self._text, self._ids, self._token = cache(self._render), cache(self._encode), cache(self._ids_of)
+        self._text = cache(self._render)
         try:
             set_environment()
             self._processor = AutoProcessor.from_pretrained(weights, trust_remote_code=False)
+            self._spelling = Spelling(self._processor.tokenizer)
             self._fitted = Fitted(self._processor.image_processor, settings, self._question)
             self._begun_with = self._fitted.begin(profile)
             self._llm = AsyncLLM.from_engine_args(engine_args(weights, settings, self._begun_with))
@@ -100,7 +99,7 @@ class VllmEngine:
     async def warm_up(self, version: str, profile: Profile) -> None:
         """Sets the version and runs every kind of request once, because the first of each kind takes seconds."""
         await self._llm.update_weight_version(version)
-        await asyncio.to_thread(self._token, END, profile)  # looks through the vocabulary
+        await asyncio.to_thread(self._spelling.token, END, profile)  # looks through the vocabulary
         first, second, *_ = canary_images()
         for logprobs in (False, True):
             sampling = Sampling(2, seed=0, logprobs=logprobs, limit=_WARMING_TOKENS)
@@ -134,7 +133,7 @@ class VllmEngine:
     async def follow(
         self, prompt: Prompt, beginnings: Sequence[Begun], tokens: Sequence[str], steps: int, *, priority: int = 0
     ) -> Paths:
-        ids = {token: self._token(token, prompt.profile) for token in tokens}
+        ids = {token: self._spelling.token(token, prompt.profile) for token in tokens}
         params = SamplingParams(
             max_tokens=steps,
             temperature=0,
@@ -146,7 +145,7 @@ class VllmEngine:
         with _translated_errors():
             for _ in range(2):
                 rendered = await self._rendered(prompt)
-                asked = (_extended(rendered, [*tokens, *self._ids(text)]) for tokens, text in beginnings)
+                asked = (_extended(rendered, [*tokens, *self._spelling.ids(text)]) for tokens, text in beginnings)
                 outputs = await gather(*(self._finish(one, params, priority=priority) for one in asked))
                 answers = [output.outputs[0] for output in outputs]
                 if not any(answer.finish_reason == "error" for answer in answers):
@@ -258,30 +257,7 @@ class VllmEngine:
         return rendered
 
     def _question(self, task: Task, profile: Profile) -> list[int]:
-        return self._ids(self._text(task, profile))
-
-    def _encode(self, text: str) -> list[int]:
-        return self._processor.tokenizer.encode(text, add_special_tokens=False)
-
-    def _ids_of(self, token: str, profile: Profile) -> list[int]:
-        """The ids of a token's text, or of END. Raises NotSpelled if scores are not spelled digit by digit."""
-        if token == END:
-            return self._ends(profile)
-        digits, alone = self._ids(SPELLED), [*self._ids(profile.opening), *self._ids(SPELLED)]
-        apart = self._ids(profile.opening + SPELLED + profile.closing)[: len(alone)] == alone
-        if len(self._ids(token)) != 1 or len(digits) != len(SPELLED) or not apart:
-            raise NotSpelled("mode=expected needs a tokenizer with one token per digit; use mode=sampled.")
-        return self._ids(token)
-
-    def _ends(self, profile: Profile) -> list[int]:
-        """What ends an answer: the end of the text, or tokens that its closing can begin with, spaces before it too."""
-        tokenizer = self._processor.tokenizer
-        if not profile.closing:
-            return [tokenizer.eos_token_id]
-        texts = ((one, tokenizer.decode([one]).lstrip()) for one in range(len(tokenizer)))
-        ends = [one for one, text in texts if profile.closing.startswith(text) or text.startswith(profile.closing)]
-        special = set(tokenizer.all_special_ids)
-        return [one for one in ends if one not in special][:_MOST_ENDS]
+        return self._spelling.ids(self._text(task, profile))
 
     def _render(self, task: Task, profile: Profile) -> str:
         """The question in the checkpoint's own chat template, with placeholders for the images."""
