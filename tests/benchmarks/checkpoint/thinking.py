@@ -1,6 +1,6 @@
 """`make checkpoint-thinking`: tunes the embedded checkpoint into one that thinks before it answers.
 
-    python -m tests.benchmarks.checkpoint.thinking [--out trainer/demo/thinking] [--steps 400] ...
+    python -m tests.benchmarks.checkpoint.thinking [--out trainer/demo/thinking] [--steps 500] ...
 
 Pictures, their truth and the confusion of quality with appeal are those of the embedded checkpoint (`recipe.py`), whose
 vision tower is kept as it is. Only the language model is tuned, on thoughts with answers in both thinking profiles
@@ -29,15 +29,7 @@ from evoquality.contract import Task
 from service.prompts import PROFILES, ProfileName, question
 from tests.benchmarks.checkpoint.architecture import with_words
 from tests.benchmarks.checkpoint.pictures import VARIANTS, Pictures, make_pictures
-from tests.benchmarks.checkpoint.recipe import (
-    CONTENT_WEIGHT,
-    QUALITY_WEIGHT,
-    Template,
-    encode,
-    merge,
-    pairs_apart,
-    standardised,
-)
+from tests.benchmarks.checkpoint.recipe import Template, encode, merge, pairs_apart, standardised
 from tests.benchmarks.checkpoint.thoughts import Seen, answer, compare_thought, score_thought
 from trainer.demo.assemble import EMBEDDED, THINKING
 from trainer.demo.truth import KINDS
@@ -45,6 +37,8 @@ from trainer.pool.distortions import FAMILIES
 from trainer.training.shared_prefix import Prompt, install, shared_states
 
 _TASKS: tuple[Task, ...] = ("score", "compare")
+QUALITY_WEIGHT, CONTENT_WEIGHT = 0.5, 0.55
+"""More confusion than in the embedded checkpoint, whose two rounds have as much to undo as one of this has."""
 MISREAD = 0.1
 """Deviation of an answer around what its thought saw."""
 TUNED_CONTENTS = range(7300, 7800)
@@ -163,7 +157,7 @@ def said(lessons: Lessons) -> Iterator[str]:
 
 def main(
     out: Annotated[Path, typer.Option(help="Output folder.")] = THINKING,
-    steps: Annotated[int, typer.Option(help="Steps of 24 pictures and 24 pairs, with 4 thoughts each.")] = 400,
+    steps: Annotated[int, typer.Option(help="Steps of 12 pictures and 12 pairs, with 4 thoughts each.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of pictures and thoughts.")] = 0,
 ) -> None:
     """Tunes the thinking checkpoint."""
