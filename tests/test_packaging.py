@@ -32,7 +32,18 @@ TORCHRUN = "from trainer.torchrun import run; run()"
 
 def test_the_exported_names_are_those_that_are_public():
     public = {name for name in vars(evoquality) if not name.startswith("_")}
-    modules = {"annotations", "answers", "batch", "calls", "client", "contract", "lines", "network", "options", "retries"}
+    modules = {
+        "annotations",
+        "answers",
+        "batch",
+        "calls",
+        "client",
+        "contract",
+        "lines",
+        "network",
+        "options",
+        "retries",
+    }
     assert set(evoquality.__all__) - {"__version__"} == public - modules
     assert evoquality.__version__ == version("evoquality-service")
 
