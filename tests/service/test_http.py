@@ -285,6 +285,7 @@ def test_info_tells_what_serves_and_what_it_takes(make_world: Callable[..., Worl
     assert (told["version"], told["profile"], told["thinks"]) == (world.first, "plain", False)
     assert (told["modes"], told["max_upload_bytes"]) == (["expected", "sampled"], 1234)
     assert (told["role"], told["follows"], told["max_answer_tokens"]) == ("serve", False, None)
+    assert told["parameters"] == 4 * 3 + 3
     assert "JPEG" in told["formats"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import socket
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from service import extras
 from service.cli import app as cli
 from service.configuration import settings as module
 from service.configuration.settings import Settings, operator_key
 from service.errors import UserError
-from service.versions.first import first_version
+from service.versions.first import first_version, within_positions
 from service.versions.store import VersionStore
 from tests.service.conftest import checkpoint
 
@@ -129,3 +131,39 @@ def test_a_taken_port_is_told_before_the_engine_starts(tmp_path: Path):
         port = str(taken.getsockname()[1])
         code, sentence = serve("--store", str(tmp_path / "store"), "--checkpoint", source, "--port", port)
     assert (code, "in use" in sentence) == (2, True)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's build for GPUs is installed."""
+    monkeypatch.setattr(extras, "distribution", lambda name: name)
+
+
+def test_an_engine_on_a_gpu_has_defaults_of_its_own(gpu: None):
+    settings = Settings()
+    assert (settings.dtype, settings.max_model_len) == ("bfloat16", 4096)
+    assert (settings.max_num_seqs, settings.enforce_eager) == (256, False)
+    assert Settings(dtype="float32", max_num_seqs=3).max_num_seqs == 3
+
+
+def test_an_engine_on_a_cpu_keeps_its_defaults():
+    settings = Settings()
+    assert (settings.dtype, settings.max_model_len) == ("float32", 512)
+    assert (settings.max_num_seqs, settings.enforce_eager) == (64, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "length"),
+    [
+        ({"text_config": {"max_position_embeddings": 1024}}, {}, 1024),
+        ({"max_position_embeddings": 128_000}, {}, 4096),
+        ({}, {}, 4096),
+        ({"max_position_embeddings": 1024}, {"max_model_len": 2048}, 2048),
+    ],
+    ids=["few positions", "many positions", "unknown", "given"],
+)
+def test_a_default_context_has_no_more_tokens_than_the_checkpoint_has_positions(
+    gpu: None, tmp_path: Path, config: dict[str, object], given: dict[str, int], length: int
+):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert within_positions(Settings(**given), tmp_path).max_model_len == length

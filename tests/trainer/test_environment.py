@@ -21,7 +21,7 @@ def another(field: FieldInfo, path: Path) -> Any:
     if field.annotation is bool:
         return not field.default
     if isinstance(field.default, int) or "int" in str(kind):
-        return (field.default or 0) + 1
+        return (field.default or 8) + 1
     if kind is float:
         return (field.default or 1) * 0.75
     return path if kind is Path else "something"

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.engine.memory import Shape
+from service.prompts import MAX_ANSWER_TOKENS
+from trainer.settings.evolve import EvolveSettings
 from trainer.training.chunked_head import CHUNK_BYTES
 
 _KEPT_HIDDEN, _KEPT_KEYS, _KEPT_INNER = 44, 8, 10
@@ -16,6 +18,8 @@ _KEPT_HIDDEN, _KEPT_KEYS, _KEPT_INNER = 44, 8, 10
 models; `tests/benchmarks/scale/recipes.py` measures others, with layers as wide as 7B's too."""
 _PASSING_HIDDEN, _PASSING_INNER = 13, 8
 """The same, of values that a layer's backward pass needs for a moment."""
+_TOKEN_PIXELS, _TEXT_TOKENS = 28 * 28, 200
+"""Pixels of a visual token, and tokens of a question's text, at most."""
 _CHUNKS = 3
 """Chunks of the head's logits at once: float32, their probabilities, and 16 bits."""
 
@@ -39,8 +43,8 @@ class Training:
 
 
 def training(shape: Shape, *, full: bool, rank: int) -> Training:
-    """`full`: all weights but the vision tower, in float32, beside a bfloat16 reference. Otherwise bfloat16 weights with
-    a float32 adapter."""
+    """`full`: all weights but the vision tower, in float32, beside a bfloat16 reference. Otherwise bfloat16 weights
+    with a float32 adapter."""
     every = shape.parameters
     if not full:
         trained = shape.adapter(rank)
@@ -57,3 +61,11 @@ def pass_bytes(shape: Shape, tokens: int, *, recompute: bool, device: str = "cud
     passing = _PASSING_HIDDEN * shape.hidden + _PASSING_INNER * shape.intermediate
     logits = _CHUNKS * min(CHUNK_BYTES[device], 4 * shape.vocabulary * tokens)
     return tokens * (layers + passing) + logits
+
+
+def least_bytes(shape: Shape, settings: EvolveSettings, processes: int) -> float:
+    """Bytes that training takes on each GPU at the least: with one picture and one of its longest answers in a pass."""
+    tokens = settings.pixels // _TOKEN_PIXELS + _TEXT_TOKENS + (settings.max_answer_tokens or MAX_ANSWER_TOKENS)
+    recompute = settings.gradient_checkpointing != "off"  # auto takes it where nothing else fits
+    need = training(shape, full=settings.policy == "full", rank=settings.rank)
+    return need.on_each(processes, pass_bytes(shape, tokens, recompute=recompute))

@@ -14,15 +14,19 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from evoquality import ServiceError
+from service.engine.memory import Shape
+from service.errors import VersionError
 from trainer.errors import NothingToLearn, Occupied, RankLost, Unreachable, UserError, WrongProfile, WrongVersion
 from trainer.evaluation.benchmarks.load import load
+from trainer.files import read_json
 from trainer.pool.sources import Sources
+from trainer.pricing.memory import least_bytes
 from trainer.pricing.rehearsal import Rates, rehearse
 from trainer.progress import duration
 from trainer.promotion.behaviour import answers_of_one_look
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
-from trainer.training.choices import with_choices
+from trainer.training.choices import starting_weights, with_choices
 from trainer.training.fit import Fit
 from trainer.voting.groups import STRENGTH_SAMPLES, chain_length
 
@@ -50,6 +54,8 @@ class Price:
     """The reason if there are no times."""
     memory: Fit | None = None
     """Of the training, if it was measured."""
+    least_memory: int | None = None
+    """Bytes that the training takes on a GPU at the least, computed, if it was not measured."""
 
     @property
     def hours(self) -> float | None:
@@ -83,11 +89,22 @@ def price(settings: EvolveSettings) -> Price | None:
         return None
     except (NothingToLearn, Occupied, Unreachable, WrongProfile, WrongVersion, UserError, ServiceError) as error:
         found = counts(settings, *count(sources, _COUNTING_S), exact=settings.votes_by == "exact", probed=probed)
-        return Price(settings.rounds, _lines(found), unmeasured=str(error) or type(error).__name__)
+        why = str(error) or type(error).__name__
+        return Price(settings.rounds, _lines(found), unmeasured=why, least_memory=_least_memory(settings))
     if rates is None:
         return None
     found = counts(settings, *count(sources, _COUNTING_S), exact=rates.exact, probed=probed)
     return Price(settings.rounds, measured(found, rates), unmeasured=None, memory=rates.memory)
+
+
+def _least_memory(settings: EvolveSettings) -> int | None:
+    """Computed from the version that the run would start from; None without one, or for another architecture."""
+    try:
+        weights = starting_weights(settings)
+        shape = Shape.of(read_json(weights / "config.json")) if weights else None
+    except (KeyError, UserError, VersionError):
+        return None
+    return round(least_bytes(shape, settings, distributed.world_size())) if shape else None
 
 
 def measured(c: Counts, r: Rates) -> list[Line]:
@@ -190,6 +207,10 @@ def show(price: Price, console: Console) -> None:
     console.print(table)
     if price.unmeasured:
         console.print(f"No times and disk; nothing was measured: {price.unmeasured}", highlight=False, soft_wrap=True)
+        if price.least_memory:
+            console.print(
+                f"The training takes at least {_size(price.least_memory)} of a GPU, computed.", soft_wrap=True
+            )
     else:
         hours, size = _time(3600 * (price.hours or 0)), _size(price.bytes)
         console.print(str(price.memory), highlight=False, soft_wrap=True)

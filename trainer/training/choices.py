@@ -24,7 +24,7 @@ def with_choices(settings: EvolveSettings) -> EvolveSettings:
     starts from. Without such a version they are a small model's: what misses it says so."""
     if settings.dtype != "auto" and settings.learning_rate is not None:
         return settings
-    chosen = _chosen(settings, _weights(settings))
+    chosen = _chosen(settings, starting_weights(settings))
     begun = settings.run / "settings.json"
     kept = {"dtype": "float32", **read_json(begun)} if begun.exists() else {}  # a run's that is older than `auto`
     was = {name: kept[name] for name in chosen if kept.get(name) not in (None, "auto")}
@@ -45,7 +45,7 @@ def _chosen(settings: EvolveSettings, weights: Path | None) -> dict[str, Any]:
     return {"dtype": arithmetic(settings, weights), "learning_rate": learning_rate(settings.policy, parameters)}
 
 
-def _weights(settings: EvolveSettings) -> Path | None:
+def starting_weights(settings: EvolveSettings) -> Path | None:
     """The directory of the version that the run starts from; None without such a version."""
     store = VersionStore(settings.store)
     active = store.active()

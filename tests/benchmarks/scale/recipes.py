@@ -36,7 +36,7 @@ from service.prompts import PICTURES, PROFILES, Profile, max_tokens, question
 from tests.benchmarks.checkpoint.architecture import build_config, build_processor, save_checkpoint
 from tests.benchmarks.sizes import GIB, GPUS, shape
 from tests.deployment.worlds import WORLDS, Pod, world
-from trainer.pricing.memory import pass_bytes, training
+from trainer.pricing.memory import least_bytes, pass_bytes
 from trainer.settings.evolve import EvolveSettings
 from trainer.training.device_memory import peak_bytes
 from trainer.training.policy import LoraPolicy
@@ -69,17 +69,7 @@ class Recipe:
         dimensions = shape(self.model)
         if isinstance(self.settings, Settings):
             return serving(dimensions, self.settings).needed(self.settings, ASKED_AT_ONCE) / GIB
-        full = self.settings.policy == "full"
-        needed = training(dimensions, full=full, rank=self.settings.rank).on_each(self.gpus, self._pass(dimensions))
-        return needed / USABLE / GIB
-
-    def _pass(self, dimensions: Shape) -> int:
-        """The smallest pass: a picture with one of its answers."""
-        assert isinstance(self.settings, EvolveSettings)
-        pixels = self.settings.pixels // QWEN.side**2
-        tokens = max(pixels + question_tokens(each) + max_tokens("score", each) for each in PROFILES.values())
-        recompute = self.settings.gradient_checkpointing != "off"  # auto takes it where nothing else fits
-        return pass_bytes(dimensions, tokens, recompute=recompute)
+        return least_bytes(dimensions, self.settings, self.gpus) / USABLE / GIB
 
     def check_context(self) -> int:
         """The pixels of the largest picture in every profile. Raises UserError if a setting does not fit."""
@@ -98,7 +88,7 @@ class Recipe:
 
 
 def question_tokens(profile: Profile) -> int:
-    """Of the longest question's text with the chat's own tokens, at most: Qwen's tokenizer takes four letters a token."""
+    """Of the longest question's text with the chat's own tokens, at most: a token of Qwen's has four letters."""
     return max(len(question(task, profile)) for task in PICTURES) // 3 + 40
 
 
@@ -142,9 +132,13 @@ def measured_pass(
         current, _ = policy.with_reference([picture], answers, reference=False)
         torch.autograd.backward(current.chosen.sum())
 
-    work()  # the gradients are there from now on
-    tokens = len(policy.network.prompt_ids(picture)) + 4 * 6
-    return Shape.of(config), tokens, peak_bytes(work, torch.device("cpu"))
+    tokens, threads = len(policy.network.prompt_ids(picture)) + 4 * 6, torch.get_num_threads()
+    torch.set_num_threads(1)  # more would wait for each other
+    try:
+        work()  # the gradients are there from now on
+        return Shape.of(config), tokens, peak_bytes(work, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _random_checkpoint(
@@ -180,11 +174,9 @@ def _of_readmes() -> Iterator[Recipe]:
             if said is None:
                 raise ValueError(f"{file}: `{command}` does not say for which model and GPU it is")
             words, given = _without_variables(shlex.split(command))
-            name = f"{file}: {' '.join(words[:4])}"
+            name = f"{file}: {' '.join(words[:6])}"
             if words[:2] == ["evoquality", "serve"]:
-                yield _recipe(
-                    f"{name} {'rollout' if 'rollout' in words else ''}".strip(), said, served(words[2:], given)
-                )
+                yield _recipe(name, said, served(words[2:], given))
             else:
                 yield _recipe(name, said, evolved(words[words.index("evolve") + 1 :], given))
 

@@ -58,5 +58,5 @@ def test_a_setting_that_does_not_fit_its_gpu_or_its_context_is_noticed() -> None
 
 
 def test_a_command_of_the_embedded_model_is_none_of_them() -> None:
-    text = "```\nevoquality-trainer evolve --pool photos/ --run runs/first\nevoquality serve --checkpoint x  # 7B on\n```\n"
-    assert list(documented(text)) == [("evoquality serve --checkpoint x", " 7B on")]
+    text = "```\nevoquality-trainer evolve --pool photos/ --run runs/first\nevoquality serve --port 1  # 7B on\n```\n"
+    assert list(documented(text)) == [("evoquality serve --port 1", " 7B on")]
