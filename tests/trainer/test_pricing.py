@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from service.versions.store import VersionStore
 from trainer.cli import app
 from trainer.pool.pool import Pool, PoolImage
 from trainer.pricing import rehearsal
@@ -115,6 +116,8 @@ def test_without_a_service_the_counts_are_told_and_why_there_are_no_times(
     for number in range(3):
         (tmp_path / "photos" / f"{number}.png").write_bytes(b"%d" % number)
     (tmp_path / "operator.key").write_text("key")
+    store, embedded = VersionStore(tmp_path), Path("trainer/demo/checkpoint")
+    store.activate(store.add(embedded, parent=None, profile="plain", origin="test").id)
     flags = [
         "--pool", tmp_path / "photos", "--run", tmp_path / "run", "--store", tmp_path,
         "--price", tmp_path / "price.json", "--operator", "http://127.0.0.1:9",
@@ -126,5 +129,7 @@ def test_without_a_service_the_counts_are_told_and_why_there_are_no_times(
     assert "No times and disk; nothing was measured" in shown
     told = json.loads((tmp_path / "price.json").read_text())
     assert (told["hours"], told["bytes"]) == (None, None)
+    assert told["least_memory"] > (embedded / "model.safetensors").stat().st_size / 2  # in 16 bits
+    assert "The training takes at least" in shown
     assert Line(**told["lines"][3]).amounts == {"steps": 100, "rollouts": 100 * 12 * 16}
     assert not (tmp_path / "run").exists()

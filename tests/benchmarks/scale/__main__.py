@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.scale [logits] [bf16] ...    all without arguments; figures of the others stay in the file
 
-Each module of this folder with a function `measure` gives the figures of its name. The bars are shown beside them; a
-figure that misses its bar ends the command with 1.
+Each module of this folder with a function `measure` gives the figures of its name, or several by their names. The bars
+are shown beside them; a figure that misses its bar ends the command with 1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def main(names: Sequence[str], console: Console) -> int:
     figures = read_json(OUT) if OUT.exists() else {}
     for name in names or parts():
         console.print(f"{name} ...")
-        figures[name] = import_module(f"{__package__}.{name}").measure()
+        found = import_module(f"{__package__}.{name}").measure()
+        figures |= found if name in found else {name: found}
         OUT.parent.mkdir(parents=True, exist_ok=True)
         write_json(OUT, figures)
     table, bars = Table("figure", "measured", "bar", ""), list(held(figures))

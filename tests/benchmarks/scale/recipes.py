@@ -98,7 +98,7 @@ def recipes(manifests: Path) -> list[Recipe]:
 
 
 def measure() -> dict[str, Any]:
-    """`recipes`, and `pass`: the memory of a pass with two layers of 7B's width, measured and computed, in GiB."""
+    """`recipes`, and `training_pass`: the memory of a pass with two layers as wide as 7B's, measured and computed."""
     with tempfile.TemporaryDirectory() as folder:
         found = recipes(_with_key(Path(folder)))
     checked = {}
@@ -112,7 +112,7 @@ def measure() -> dict[str, Any]:
             "computed_gib": computed / GIB,
         }
     rows = [{"name": one.name, "gpu_gib": one.gpu_gib, "computed_gib": one.computed_gib} for one in found]
-    return {"recipes": rows, "pass": checked}
+    return {"recipes": rows, "training_pass": checked}
 
 
 def measured_pass(
