@@ -33,8 +33,9 @@ BARS = {
 
 def parts() -> list[str]:
     """The modules that measure."""
-    found = (module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name != "__main__")
-    return [name for name in found if hasattr(import_module(f"{__package__}.{name}"), "measure")]
+    modules = (module.name for module in iter_modules([str(Path(__file__).parent)]))
+    named = [name for name in modules if not name.startswith(("__", "test_"))]
+    return [name for name in named if hasattr(import_module(f"{__package__}.{name}"), "measure")]
 
 
 def held(figures: dict[str, Any]) -> Iterator[tuple[str, Any, str, bool]]:
