@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.trainer.vision_models import PLAIN, picture
 from trainer.promotion import kept
 from trainer.settings.evolve import EvolveSettings
 from trainer.training import distributed
+from trainer.training.fit import MEASURING, Fit, Load, fit
 from trainer.training.learner import Learner, begin
 from trainer.training.self_check import SHARED
 
@@ -39,6 +41,7 @@ def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
     metrics."""
     begun = folder / "checkpoint", PLAIN, settings(folder, kind, dtype), 0, ENGINE
     path = folder / f"{kind}-{name}"
+    Path(f"{path}-fit.json").write_text(json.dumps(asdict(measured(folder, kind, dtype))))
     with distributed.built(begin, *begun) as learner:
         assert learner.self_check(picture(0, *SIZES[0])).way == SHARED
         metrics = [step(learner, number, folder) for number in range(2)]
@@ -57,6 +60,14 @@ def lead(folder: Path, kind: str, name: str, other: str, dtype: str) -> None:
             assert learner.resume(folder / f"{kind}-{other}.pt") == (2, None)
             step(learner, 2, folder)
             learner.save(Path(f"{path}-resumed.pt"), 3, None)
+
+
+def measured(folder: Path, kind: str, dtype: str) -> Fit:
+    """How a step of three pictures on each process fits the memory."""
+    asked = settings(folder, kind, dtype).model_copy(update={"tokens_per_pass": None, "gradient_checkpointing": "on"})
+    begun = folder / "checkpoint", PLAIN, asked.model_copy(update=MEASURING), 0, ENGINE
+    with distributed.built(begin, *begun) as learner:
+        return fit(learner, Load([picture(seed, 112, 112) for seed in range(3)], samples=ANSWERS, answer=6), asked)
 
 
 def settings(folder: Path, kind: str, dtype: str) -> EvolveSettings:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests.trainer.learning import main
 from tests.trainer.vision_models import SHAPES
+from trainer.training.passes import MOST_TOKENS
 
 KINDS = ["lora", "full"]
 Weights = dict[str, Tensor]
@@ -58,6 +59,14 @@ def test_two_processes_tell_the_same_figures(folder: Path, kind: str) -> None:
     assert [step["images_trained"] for step in one] == [5, 5, 5]
     for step, same in zip(one, two, strict=True):
         assert step == pytest.approx(same, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_hold_half_of_the_weights_each_and_fit_the_same_passes(folder: Path, kind: str) -> None:
+    one, two = (json.loads((folder / f"{kind}-{name}-fit.json").read_text()) for name in ("one", "two"))
+    assert 0.49 < two["held"] / one["held"] < 0.55
+    assert (two["tokens_per_pass"], two["passes"]) == (one["tokens_per_pass"], one["passes"]) == (MOST_TOKENS, 1)
+    assert two["gradient_checkpointing"] == "on"
 
 
 @pytest.mark.parametrize("kind", KINDS)
