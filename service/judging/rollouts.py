@@ -65,7 +65,7 @@ class Rollouts:
         adapter: Adapter | None,
     ) -> RolloutResult:
         shown = tuple(images[key] for key in asked.images)
-        prompt = Prompt(asked.task, shown, PROFILES[version.profile])
+        prompt = Prompt(asked.task, shown, PROFILES[asked.profile or version.profile])
         sampling = Sampling(
             asked.samples, request.temperature, asked.seed, request.logprobs, limit=request.max_answer_tokens
         )
@@ -78,6 +78,8 @@ def _check_prompts(prompts: Sequence[RolloutPrompt], images: Mapping[str, Image]
     for index, prompt in enumerate(prompts):
         if len(prompt.images) != PICTURES[prompt.task]:
             raise InvalidRequest(f"prompts.{index}: score takes one image, compare takes two.")
+        if prompt.profile not in (None, *PROFILES):
+            raise InvalidRequest(f"prompts.{index}: no profile {prompt.profile!r}; there are {', '.join(PROFILES)}.")
         if not images.keys() >= set(prompt.images):
             raise InvalidRequest(f"prompts.{index} names an image that `images` does not contain.")
 

@@ -102,10 +102,23 @@ def test_rollouts_refuse_another_version_an_unknown_adapter_and_images_that_do_n
             images,
             InvalidRequest,
         ),
+        (
+            RolloutRequest(
+                images={"a": "-"}, prompts=[RolloutPrompt(task="score", images=["a"], samples=1, profile="loud")]
+            ),
+            images,
+            InvalidRequest,
+        ),
     ]:
         with pytest.raises(error):
             run(world.service.rollouts.answer(request, shown))
     assert world.engine.asked == []
+
+
+def test_a_prompt_may_be_asked_in_another_format_than_the_versions(world: World, run):
+    prompts = [RolloutPrompt(task="score", images=["a"], samples=1, profile=name) for name in (None, "evoquality")]
+    run(world.service.rollouts.answer(RolloutRequest(images={"a": "-"}, prompts=prompts), {"a": DARK}))
+    assert [prompt.profile.name for prompt, *_ in world.engine.asked] == ["plain", "evoquality"]
 
 
 def test_an_answer_of_other_weights_is_no_answer(world: World, run):

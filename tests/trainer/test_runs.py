@@ -219,24 +219,24 @@ def test_votes_that_decide_nothing_stop_the_round_with_the_figures_and_a_fitting
     assert (code, told in said.replace("\n", " ")) == (45, True)
 
 
-THOUGHTS = "<think>The sky is a little noisy, and"
-
-
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
         (
             in_words(r"<think>It is sharp.</think> \boxed{3.50}"),
-            r"20 of its first 20 answers about pictures are unreadable (100%; --base-unreadable allows 50%), 0 of them "
-            r"cut off by the token limit; one says '<think>It is sharp.</think> \\boxed{3.50}'; the profile evoquality "
-            "would read 20 of them: serve the checkpoint with that --profile from a new --store, and begin a new run",
+            "20 of its first 20 answers about pictures are unreadable (100%; --base-unreadable allows 50%), 20 of them "
+            "cut off by the token limit; one says '<think'; asked in the other profiles, 20 of 20 are readable as "
+            "evoquality, 0 of 20 are readable as visualquality-r1: serve the checkpoint with --profile evoquality from "
+            "a new --store, and begin a new run",
         ),
-        (in_words("<answer>4</answer>"), "the profile visualquality-r1 would read 20 of them"),
-        (in_words(THOUGHTS), "only the profiles evoquality or visualquality-r1 have room"),
-        (in_words("It is good."), "no profile would read them (plain, evoquality, visualquality-r1)"),
+        (in_words("<answer>4</answer>"), "with --profile visualquality-r1 from a new --store"),
+        (
+            in_words("It is good."),
+            "0 of 20 are readable as visualquality-r1: begin a new run with a --base that was tuned",
+        ),
         (in_words("3.00", "The first."), "20 of its first 20 answers about pairs of pictures are unreadable"),
     ],
-    ids=["boxed", "answer tags", "thoughts", "words", "only votes"],
+    ids=["boxed", "answer tags", "words", "only votes"],
 )
 def test_a_base_that_does_not_speak_its_profile_stops_before_the_votes_with_the_profiles_that_would_read_it(
     evolve: Evolve, replicas: Replicas, photos: Path, tmp_path: Path, answer: Callable[..., str], told: str
@@ -247,7 +247,7 @@ def test_a_base_that_does_not_speak_its_profile_stops_before_the_votes_with_the_
         code, said = evolve(photos, groups=9)
         assert (code, told in said.replace("\n", " ")) == (46, True), said
     folder = tmp_path / "run" / "round-1"
-    assert len(read_json(folder / "answers.json")) == 40
+    assert [len(answers) for answers in read_json(folder / "answers.json").values()] == [40] * 3
     assert not (folder / "votes.jsonl").exists()
 
 

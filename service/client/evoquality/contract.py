@@ -296,6 +296,7 @@ class RolloutPrompt(Request):
     images: Annotated[list[str], Field(min_length=1, max_length=2, description="Keys into `images`.")]
     samples: Samples
     seed: Seed | None = None
+    profile: str | None = Field(default=None, description="Ask in this format of answers; none means the version's.")
 
 
 class RolloutRequest(Request):
