@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -33,20 +33,22 @@ VOTES = ExactVotesRequest(images=IMAGES, pairs=[("0", "1"), ("3", "2"), ("1", "3
 SCORES = [round(1 + 4 * (10 + 20 * n) / 255, 2) for n in range(4)]
 
 
-class Gate:
-    """Holds a fake engine's answers, but the first few; any thread opens it."""
+class Gate(asyncio.Event):
+    """Holds a fake engine's answers, but the first few; unlike its base, any thread opens it."""
 
     def __init__(self, passing: int = 0) -> None:
+        super().__init__()
         self._open = threading.Event()
         self._passing = passing
 
     def set(self) -> None:
         self._open.set()
 
-    async def wait(self) -> None:
+    async def wait(self) -> Literal[True]:
         self._passing = passes = self._passing - 1
         while passes < 0 and not self._open.is_set():
             await asyncio.sleep(0.005)
+        return True
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_lines_hold_what_the_whole_answer_holds(world: World, run):
         alive, *lines = told(world, run, body, path)
         assert (alive.index, alive.result, alive.problem) == (None, None, None)
         assert sorted(line.index for line in lines) == list(range(items))
-        assert [one.result for one in sorted(lines, key=lambda line: line.index)] == whole
+        assert [one.result for one in sorted(lines, key=lambda line: line.index or 0)] == whole
         assert {line.version for line in lines} == {world.first}
 
 
@@ -118,7 +120,7 @@ def test_while_nothing_is_ready_there_are_signs_of_life(run, monkeypatch: pytest
         request = SimpleNamespace()
         async with Lines(request, work) as lines:
             sent: AsyncIterator[str] = (await lines.response()).body_iterator
-            silent = [Line.model_validate_json(await anext(sent)) for _ in range(4)]
+            silent: list[Line[Any]] = [Line.model_validate_json(await anext(sent)) for _ in range(4)]
             ready.set()
             return [*silent, *[Line.model_validate_json(text) async for text in sent]]
 
@@ -159,7 +161,8 @@ def test_a_client_asks_again_only_for_what_a_broken_answer_did_not_bring(
 
 def cut_after(lines: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Breaks the first answer behind so many lines; the list gets an entry then."""
-    sent, breaks = Lines._sent, []
+    sent = Lines._sent
+    breaks: list[int] = []
 
     async def cut(self: Lines[Any], line: Line[Any] | None) -> AsyncIterator[str]:
         begun = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import permutations
@@ -198,8 +198,8 @@ def sent(replicas: Replicas, number: int) -> tuple[list[str], list[str]]:
     kept = replicas.worlds[number].service.decoder.kept
     resolved = kept.resolved
 
-    def note(sources: list[str]) -> list[bytes | str]:
-        for source in sources:
+    def note(sources: Sequence[bytes | str]) -> list[bytes | str]:
+        for source in map(str, sources):
             (digests if source.startswith("sha256:") else files).append(source)
         return resolved(sources)
 
@@ -258,7 +258,8 @@ def test_a_swap_that_fails_costs_only_the_answers_that_were_under_way(
     replicas = Replicas(make_world(sequences_beside_users=1))
     try:
         replicas.start()
-        world, told = replicas.worlds[0], []
+        world = replicas.worlds[0]
+        told: list[int] = []
         world.engine.bad_weights = {world.second}
         world.engine.held = gate = Gate(passing=3)
 
