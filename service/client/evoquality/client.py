@@ -85,6 +85,9 @@ class _Base:
             raise answers.refusal(response, self._way.proxied)
         return self._read(call.answer, response.content, response)
 
+    def _only_line(self, call: Call[Any], response: httpx.Response) -> Any:
+        return call.line(index=0, result=self._answer(call, response))
+
     def _read(self, kind: type[T], content: str | bytes, response: httpx.Response) -> T:
         answer = answers.read(kind, content, response, self._way.proxied)
         self._has_answered = True
@@ -175,6 +178,10 @@ class Client(_Base):
         response = self._open(call)
         try:
             with self._way.named():
+                if _is_whole(call, response):
+                    response.read()
+                    yield self._only_line(call, response)
+                    return
                 for line in response.iter_lines():
                     yield self._read(call.line, line, response)
         finally:
@@ -270,6 +277,10 @@ class AsyncClient(_Base):
         response = await self._open(call)
         try:
             with self._way.named():
+                if _is_whole(call, response):
+                    await response.aread()
+                    yield self._only_line(call, response)
+                    return
                 async for line in response.aiter_lines():
                     yield self._read(call.line, line, response)
         finally:
@@ -308,6 +319,11 @@ class AsyncClient(_Base):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _is_whole(call: Call[Any], response: httpx.Response) -> bool:
+    """True for the answer of an older service, which gives no signs of life."""
+    return call.alive and NDJSON not in response.headers.get("Content-Type", "")
 
 
 def _timeout(seconds: float) -> httpx.Timeout:
