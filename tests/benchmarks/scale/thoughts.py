@@ -73,6 +73,8 @@ def variances(service: Running, pool: Pool) -> dict[str, Any]:
 
 async def _votes(service: Running, pool: Pool) -> dict[str, Any]:
     pairs = random_pairs(pool)[:PAIRS]
+    shown = {image for pair in pairs for image in pair}
+    pool.make(pool.missing(shown), lambda count: None)
     workers = AsyncWorkers([service.operator_url], service.key, service.store, 60, print)
     try:
         voter = ThoughtVoter(
