@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, islice
 
 from evoquality import ServiceError
@@ -74,10 +75,10 @@ def _answers(context: RoundContext, images: Pool, shown: Sequence[str], profiles
 def _asked(
     context: RoundContext, images: Pool, shown: Sequence[str], profile: str, advance: Callable[[int], None]
 ) -> list[Answer]:
-    prompts = [
-        RolloutPrompt(task=task, images=asked, samples=1, seed=context.seed, profile=profile)
-        for one, other in zip(shown, [*shown[1:], shown[0]], strict=True)
-        for task, asked in (("score", [one]), ("compare", [one, other]))
+    ask = partial(RolloutPrompt, samples=1, seed=context.seed, profile=profile)
+    prompts = [ask(task="score", images=[image]) for image in shown]
+    prompts += [
+        ask(task="compare", images=[one, other]) for one, other in zip(shown, [*shown[1:], shown[0]], strict=True)
     ]
     try:
         found = context.workers.rollouts(prompts, images, version=context.base, advance=advance)
