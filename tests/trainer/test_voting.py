@@ -249,7 +249,7 @@ def test_no_pair_waits_for_another_and_what_was_cast_before_a_failure_is_kept(
 
 def thinking(service: Listening, pool: Pool, votes: int = 32, error: float | None = 0.06, **changes: Any) -> Ask:
     version = service.world.first
-    return lambda workers: ThoughtVoter(pool, workers, version, votes, error, 1.0, 3, tie_margin=0.3, **changes)
+    return lambda workers: ThoughtVoter(pool, workers, version, votes, error, 1.0, 3, **changes)
 
 
 def wavering(prompt: Prompt, sampling: Sampling, index: int) -> str:

@@ -22,6 +22,8 @@ class ThoughtVoter:
     """Asks one version of a model that thinks for a thought in each order at a time, and for its probabilities of both
     answers behind it, until the pair's label is decided or K thoughts are drawn.
 
+    The label is the majority, as that of sampled votes: to settle a tie margin takes twice as many thoughts.
+
     Thought i of an order is the same in every request of a round. So a resumed stage casts the same votes.
     """
 
@@ -34,7 +36,6 @@ class ThoughtVoter:
     """Thoughts end once the label is expected to change by at most this, until all K are drawn; None: all are drawn."""
     temperature: float
     seed: int
-    tie_margin: float = 0.0
     permute: bool = True
     known: Calibration = UNCALIBRATED
 
@@ -82,7 +83,6 @@ class ThoughtVoter:
             unreadable=max(0.0, len(orders) - cut_off - sum(one.first + one.second for one in orders)),
             version=self.version,
             by="thoughts",
-            tie_margin=self.tie_margin,
             cut_off=cut_off,
         )
 

@@ -191,7 +191,6 @@ async def choose_voter(
             error=settings.stopping_error,
             temperature=settings.vote_temperature,
             seed=seed,
-            tie_margin=settings.tie_margin,
             permute=settings.permute,
         )
         return await thoughts.calibrated(pairs)

@@ -84,7 +84,7 @@ def _voter(kind: Kind, pool: Pool, workers: AsyncWorkers, version: str) -> Voter
         EvolveSettings.model_fields[name].default for name in ("votes", "vote_error", "vote_temperature", "tie_margin")
     )
     if kind == "thoughts":
-        return ThoughtVoter(pool, workers, version, votes, error, temperature, seed=0, tie_margin=margin)
+        return ThoughtVoter(pool, workers, version, votes, error, temperature, seed=0)
     return SampledVoter(pool, workers, version, _PROFILE, votes, error, temperature, seed=0)
 
 

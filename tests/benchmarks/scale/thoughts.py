@@ -85,7 +85,6 @@ async def _votes(service: Running, pool: Pool) -> dict[str, Any]:
             _default("vote_error"),
             _default("vote_temperature"),
             0,
-            tie_margin=_default("tie_margin"),
         )
         voter = await voter.calibrated(pairs)
         limit = asyncio.Semaphore(_AT_A_TIME)
