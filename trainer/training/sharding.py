@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from trainer.training.distributed import is_main, world_size
@@ -53,6 +53,9 @@ def gathered_weights(module: nn.Module, *, trained_only: bool) -> dict[str, Tens
 
 def scatter_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Loads rank 0's whole tensors into the shards of all ranks; tensors not named stay."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()  # a pass leaves the outermost part whole, and torch then loads whole tensors into shards
     set_model_state_dict(module, weights, options=_from_rank_0(strict=False))
 
 
