@@ -76,8 +76,8 @@ class VoteSettings(ServiceSettings):
     leaves the model's position bias in the labels."""
     tie_margin: Share = 0.3
     """Exact votes of a model that does not think: pairs whose two sides differ by less than this (0.3: 65 to 35 %) are
-    ties, p* = 0.5, as counts of close pairs often are. With 0 every pair has a winner: round 2 of the demo then separated
-    images that the model cannot distinguish, and lost a part of round 1's gain."""
+    ties, p* = 0.5, as counts of close pairs often are. With 0 every pair has a winner: round 2 of the demo then
+    separated images that the model cannot distinguish, and lost a part of round 1's gain."""
     vote_error: Share = 0.06
     """Sampled votes on a pair stop once their majority differs from that of all K with at most this probability;
     0 continues while any vote could change it. Thoughts stop likewise, by their label."""

@@ -80,8 +80,8 @@ async def _simulated(kind: Kind, places: int, pairs: int, seed: int) -> float:
 
 
 def _voter(kind: Kind, pool: Pool, workers: AsyncWorkers, version: str) -> Voter:
-    votes, error, temperature, margin = (
-        EvolveSettings.model_fields[name].default for name in ("votes", "vote_error", "vote_temperature", "tie_margin")
+    votes, error, temperature = (
+        EvolveSettings.model_fields[name].default for name in ("votes", "vote_error", "vote_temperature")
     )
     if kind == "thoughts":
         return ThoughtVoter(pool, workers, version, votes, error, temperature, seed=0)
