@@ -20,13 +20,14 @@ from trainer.progress import Stages
 from trainer.promotion.behaviour import Observer
 from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
+from trainer.training.choices import with_choices
 from trainer.stages.start import start
 from trainer.training.rollouts import Served
 
 
 @pytest.fixture
 def context(replicas: Replicas, tmp_path: Path) -> Iterator[RoundContext]:
-    settings = EvolveSettings(pool=tmp_path, run=tmp_path / "run", store=replicas.first.store.root)
+    settings = with_choices(EvolveSettings(pool=tmp_path, run=tmp_path / "run", store=replicas.first.store.root))
     with replicas.workers() as workers:
         yield RoundContext(1, settings, workers, Stages())
 

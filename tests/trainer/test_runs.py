@@ -23,6 +23,7 @@ from trainer.stages.context import RoundContext
 from trainer.stages.fit import fit_memory
 from trainer.stages.offline import ask_votes, draw_groups, draw_pool, make_variants
 from trainer.stages.start import start
+from trainer.training.choices import with_choices
 from trainer.training.learner import Learner
 from trainer.training.policy import LoraPolicy
 from trainer.voting.votes import load
@@ -71,7 +72,7 @@ def evolve(
 def begun(replicas: Replicas, photos: Path, tmp_path: Path) -> Iterator[RoundContext]:
     """A round that has begun."""
     where = {"pool": photos, "run": tmp_path / "run", "store": replicas.first.store.root}
-    settings = EvolveSettings(**where, dtype="float32", **SMALL)
+    settings = with_choices(EvolveSettings(**where, **SMALL))
     with replicas.workers() as workers:
         context = RoundContext(1, settings, workers, Stages())
         start(context)
