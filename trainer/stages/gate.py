@@ -66,7 +66,8 @@ def _verdict(
             verdict.criteria.append(criteria.probe(was, now, context.settings))
         images = list(dict.fromkeys(chain.from_iterable(observer.groups)))[:_COMPARED]
         seed, samples = observer.seed, observer.samples
-        answers = sample_scores(handover.workers, observer.pool, images, served, samples=samples, seed=seed)
+        workers, pool = handover.workers, observer.pool  # with the prompts' tokens, which torch compares with its own
+        answers = sample_scores(workers, pool, images, served, samples=samples, seed=seed, logprobs=True)
     return verdict, dict(zip(images, answers, strict=True))
 
 
