@@ -20,8 +20,8 @@ from trainer.progress import Stages
 from trainer.promotion.behaviour import Observer
 from trainer.settings.evolve import EvolveSettings
 from trainer.stages.context import RoundContext
-from trainer.training.choices import with_choices
 from trainer.stages.start import start
+from trainer.training.choices import with_choices
 from trainer.training.rollouts import Served
 
 
