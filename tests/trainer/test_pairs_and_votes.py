@@ -14,10 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.stats import betabinom
 
 from trainer.files import write_json, write_jsonl
 from trainer.pool.pool import Pool, PoolImage
 from trainer.reporting.report import write_report
+from trainer.voting import majority
 from trainer.voting.groups import (
     Group,
     chain_images,
@@ -340,3 +342,9 @@ def test_labels_of_stopped_thoughts_differ_from_those_of_all_no_more_than_stated
         asked += 2 * n
     assert np.mean(changes) <= error
     assert asked < most * 32 * len(shares)
+
+
+@pytest.mark.parametrize(("n", "a", "b"), [(1, 0.2, 0.2), (30, 1.0, 1.0), (64, 40.5, 0.3), (300, 3.0, 90.0)])
+def test_the_quick_beta_binomial_is_that_of_scipy(n: int, a: float, b: float) -> None:
+    counts = np.arange(n + 1)
+    assert majority._beta_binomial(counts, a, b) == pytest.approx(betabinom.pmf(counts, n, a, b), rel=1e-9, abs=1e-12)

@@ -40,13 +40,13 @@ from trainer.workers.spread import AsyncWorkers
 
 Kind = Literal["thoughts", "samples"]
 
-PLACES, SIMULATED_PAIRS, MEASURED_PAIRS = 64, 1000, 400
+PLACES, SIMULATED_PAIRS, MEASURED_PAIRS = 64, 1000, 600
 THOUGHT_SECONDS, THOUGHT_DEVIATION, WAY_SECONDS = 10.0, 0.5, 0.02
 """Of simulated thoughts: median, and deviation of the logarithm, as thoughts of 300 tokens have; and of a request's
 way to the service and back."""
 _PROFILE = PROFILES["evoquality"]
 _RUNNING = re.compile(r"^vllm:num_requests_running\{.*\} (\S+)$", re.MULTILINE)
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS = 0.5
 
 
 def figures(service: Running, folder: Path) -> dict[str, float]:
