@@ -37,10 +37,10 @@ test: install ## Run all tests, the real engine's included
 	@$(HAPROXY)
 	@.ci/debian nginx-light nginx "the tests of a path prefix"
 	@.ci/debian iproute2 ip "the tests that run the manifests' pods"
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2
 
 test-quick: install ## Run the tests that need neither the engine nor other processes (a minute)
-	@$(BIN)/python -m pytest -m "not engine and not slow" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not engine and not slow" -n 2
 
 screenshot: install ## Photograph the page of the real service for the README
 	@$(CHROMIUM)

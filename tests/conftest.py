@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import httpx
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # A busy machine may need longer than httpx's five seconds for an answer; a test that hangs has the suite's own limit.
 for phase in ("connect", "read", "write", "pool"):
@@ -65,10 +67,18 @@ SLOW = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
-        group = "engine" if item.get_closest_marker("engine") else f"{item.path.parent.name}/{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+class ByService(LoadFileScheduling):
+    """One process takes all files of `tests/engine`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/engine" if nodeid.startswith("tests/engine/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByService:
+    return ByService(config, log)

@@ -58,7 +58,7 @@ SUBJECTS = {
     "plain": Subject(rounds=2, scale=("--groups=60", "--held-back-groups=12", "--samples=12")),
     "thinking": Subject(
         rounds=1,
-        scale=("--groups=40", "--held-back-groups=8", "--samples=12"),
+        scale=("--groups=24", "--held-back-groups=6", "--samples=12"),
         serve=("--profile=evoquality", f"--max-model-len={POSITIONS}"),
     ),
 }
