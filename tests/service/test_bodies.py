@@ -321,8 +321,8 @@ def test_no_form_holds_the_loop(listening: Listening, holds: list[float], begin:
 
 def test_long_answers_do_not_hold_the_loop(make_listening: Callable[..., Listening], holds: list[float]):
     """64 images with 64 long texts each, and 20,000 rollouts."""
-    listening = make_listening(max_num_seqs=64)
-    said = "3.5 " + "because " * 250
+    listening = make_listening(max_num_seqs=64, profile="evoquality")
+    said = "because " * 128
     listening.world.engine.answer = lambda prompt, sampling, index: said
     asked = {"images": [base64.b64encode(picture(shade)).decode() for shade in range(64)]}
     batch = httpx.post(listening.url + BATCH, json={**asked, "samples": 64, "reasoning": True}, timeout=60).json()

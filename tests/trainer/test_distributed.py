@@ -104,7 +104,7 @@ def test_in_bfloat16_float32_weights_move_as_they_do_in_float32(folder: Path, ki
         )
     ]
     assert {move.dtype for move in moves} == {torch.float32}
-    assert torch.cosine_similarity(*moves, dim=0) > 0.9
+    assert torch.cosine_similarity(*moves, dim=0) > 0.8  # Adam moves a weight by its gradient's sign, however small
 
 
 def test_a_checkpoint_holds_what_is_trained_and_nothing_else(folder: Path) -> None:

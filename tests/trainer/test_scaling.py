@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from service.engine.pixels import PixelLimits
 from service.images.picture import Limits, decode
 from tests.service.conftest import World, encoded
 from tests.trainer.replicas import Replicas
@@ -115,9 +117,10 @@ def drawn(make_world: Callable[..., World], tmp_path: Path) -> Iterator[Callable
     noisy(400, 300).save(tmp_path / "photos" / "a.jpg", quality=10)
     made: list[Replicas] = []
 
-    def draw(pixels: int, **limits: int) -> Pool:
+    def draw(pixels: int, seen: PixelLimits | None = None, **limits: int) -> Pool:
         made.append(replicas := Replicas(make_world(**limits)))
         replicas.start()
+        replicas.worlds[0].engine.limits = seen
         settings = EvolveSettings(pool=tmp_path / "photos", run=tmp_path / "run", variants=35, pixels=pixels)
         with replicas.workers() as workers:
             return draw_pool(RoundContext(1, settings, workers, Stages()))
@@ -132,13 +135,13 @@ def drawn(make_world: Callable[..., World], tmp_path: Path) -> Iterator[Callable
     [
         (30_000, {}, (200, 150)),
         (120_000, {}, (400, 300)),
-        (120_000, {"max_pixels": 7500}, (100, 75)),
+        (120_000, {"seen": PixelLimits(3136, 7500, 28)}, (100, 75)),
         (120_000, {"max_upload_bytes": 120_000}, (200, 150)),
     ],
     ids=["asked for", "small enough", "seen by the model", "taken by the service"],
 )
 def test_a_round_scales_down_to_what_is_asked_for_seen_by_the_model_and_taken_by_the_service(
-    drawn: Callable[..., Pool], pixels: int, limits: dict[str, int], size: tuple[int, int]
+    drawn: Callable[..., Pool], pixels: int, limits: dict[str, Any], size: tuple[int, int]
 ) -> None:
     pool = drawn(pixels, **limits)
     assert pool.open(pool.images[0].id).size == size
