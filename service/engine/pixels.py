@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,6 +21,8 @@ from service.images.picture import MAX_SIDE_RATIO
 from service.prompts import PICTURES, Profile, max_tokens
 
 log = logging.getLogger(__name__)
+# vLLM names the limits as transformers did before.
+warnings.filterwarnings("ignore", message="Passing `min_pixels` and `max_pixels`", category=FutureWarning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tests.service.fake_engine import FakeEngine
 class Engine(FakeEngine):
     """Starts as the real one does."""
 
-    def __init__(self, weights: Path, settings: Settings) -> None:
+    def __init__(self, weights: Path, profile: Profile, settings: Settings) -> None:
         super().__init__(weights.name)
 
     async def warm_up(self, version: str, profile: Profile) -> None:

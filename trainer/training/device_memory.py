@@ -40,7 +40,7 @@ def free_bytes(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     own = Path("/proc/self/cgroup").read_text().splitlines()
-    return min(_available(), *left_by_cgroups(own, _CGROUPS)) // local_world_size()
+    return min([_available(), *left_by_cgroups(own, _CGROUPS)]) // local_world_size()
 
 
 def _available() -> int:
