@@ -6,7 +6,9 @@ import io
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow as pa
@@ -313,6 +315,20 @@ def test_a_large_pool_takes_the_memory_of_what_is_drawn(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (seen.files, len(pool.images)) == (200_000, 20)
     assert peak < 3 * 2**20
+
+
+def test_a_variant_that_many_ask_for_at_once_is_the_same_for_all(photos: Path, tmp_path: Path) -> None:
+    pool, _ = drawn(photos, tmp_path / "round", variants=1)
+    variant = next(image for image in pool.images if image.kind)
+    asked = Barrier(8)
+
+    def read(_: int) -> bytes:
+        asked.wait()
+        return pool.bytes_of(variant.id)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(read, range(8)))) == 1
+    assert [path.name for path in Path(variant.path).parent.iterdir()] == [Path(variant.path).name]
 
 
 def test_variants_are_made_when_they_are_needed_and_always_the_same(photos: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from service.images.picture import FORMATS, Limits, decode, take_heif
 from trainer.errors import UserError
-from trainer.files import built, read_jsonl, writing
+from trainer.files import built, read_jsonl, replacing
 from trainer.pool.distortions import LEVELS, TYPES, distort
 
 
@@ -118,12 +118,8 @@ def make_variant(variant: PoolImage, picture: Image.Image) -> None:
     if variant.kind is None or variant.level is None:
         raise ValueError(f"{variant.id} is an original")
     rng = np.random.default_rng(int(hashlib.sha256(variant.id.encode()).hexdigest()[:16], 16))
-    path = Path(variant.path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    with writing(path):
-        distort(picture, variant.kind, variant.level, rng).save(beside, format="PNG")
-        beside.replace(path)
+    with replacing(Path(variant.path)) as file:
+        distort(picture, variant.kind, variant.level, rng).save(file, format="PNG")
 
 
 def _original(image: PoolImage) -> bytes:

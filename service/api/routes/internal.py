@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from PIL.Image import Image
@@ -17,12 +18,10 @@ from evoquality.contract import (
     AdapterRequest,
     AdapterResponse,
     BenchmarksRequest,
-    ExactVotes,
     ExactVotesRequest,
     ExactVotesResponse,
     RolloutRequest,
     RolloutResponse,
-    RolloutResult,
     SwapResponse,
     WeightsRequest,
 )
@@ -34,6 +33,8 @@ from service.api.openapi import problems
 from service.api.service import service_of
 from service.api.watch import WatchedRoute
 from service.concurrency import file_work, gather
+from service.judging.exact_votes import ExactVoting
+from service.judging.rollouts import Rollouts
 from service.versions.writing import written
 
 router = APIRouter(
@@ -115,18 +116,8 @@ async def rollouts(request: Request, until_answered: UntilAnswered) -> Response:
     With `Accept: application/x-ndjson` each result is sent as it is ready, one RolloutLine a line, and a line without a
     result while nothing is: a sign of life every few seconds. A problem that comes late is the last line.
     """
-    service = service_of(request)
     batch = await read_message(request, RolloutRequest)
-
-    async def run(lines: Lines[RolloutResult]) -> None:
-        async with _opened(request, batch.images) as images:
-            await service.rollouts.run(batch, images, lines.begun, lines.finished)
-
-    if wants_lines(request):
-        return await (await until_answered.enter_async_context(Lines(request, run))).response()
-    async with _opened(request, batch.images) as images:
-        answer = await service.rollouts.answer(batch, images)
-    return await encoded(answer)
+    return await _answered(request, until_answered, service_of(request).rollouts, batch)
 
 
 @watched.post(
@@ -140,17 +131,23 @@ async def exact_votes(request: Request, until_answered: UntilAnswered) -> Respon
 
     With `Accept: application/x-ndjson` as rollouts are, one ExactVotesLine a line.
     """
-    service = service_of(request)
     batch = await read_message(request, ExactVotesRequest)
+    return await _answered(request, until_answered, service_of(request).exact_votes, batch)
 
-    async def run(lines: Lines[ExactVotes]) -> None:
+
+async def _answered(
+    request: Request, until_answered: AsyncExitStack, judges: Rollouts | ExactVoting, batch: Any
+) -> Response:
+    """The answer to a batch of theirs, line by line if the caller asks for it."""
+
+    async def run(lines: Lines[Any]) -> None:
         async with _opened(request, batch.images) as images:
-            await service.exact_votes.run(batch, images, lines.begun, lines.finished)
+            await judges.run(batch, images, lines.begun, lines.finished)
 
     if wants_lines(request):
         return await (await until_answered.enter_async_context(Lines(request, run))).response()
     async with _opened(request, batch.images) as images:
-        answer = await service.exact_votes.answer(batch, images)
+        answer = await judges.answer(batch, images)
     return await encoded(answer)
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from evoquality.options import AnswerTokens, Priority, Samples, Seed, Temperature
 from evoquality.options import CompareOptions as CompareOptions
 from evoquality.options import Mode as Mode
 from evoquality.options import Options as Options
 from evoquality.options import RankOptions as RankOptions
 from evoquality.options import Request as Request
-from evoquality.options import Samples, Seed, Temperature
 from evoquality.options import ScoreOptions as ScoreOptions
 
 Side = Literal["first", "second"]
@@ -30,11 +30,6 @@ EncodedImage = Annotated[
 KeptImage = Annotated[
     str, Field(min_length=1, description="An image file in base64, or `sha256:` and the digest of one sent before.")
 ]
-AnswerTokens = Annotated[
-    int,
-    Field(ge=8, description="Longest answer of a model that thinks, thought included; the service's own by default."),
-]
-Priority = Annotated[int, Field(ge=0, le=100, description="Higher waits longer; users have 0.")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _THOUGHTS = "Thoughts sampled, behind each of which the probabilities were read; null otherwise."

@@ -31,6 +31,11 @@ def _seed(given: Any) -> int | Literal["random"]:
 Samples = Annotated[int, Field(ge=1, le=64, description="K: how many answers are sampled.")]
 EvenSamples = Annotated[int, Field(ge=2, le=64, multiple_of=2, description="Votes in all, half of them in each order.")]
 EvenThoughts = Annotated[int, Field(ge=2, le=64, multiple_of=2, description="In all, half of them in each order.")]
+AnswerTokens = Annotated[
+    int,
+    Field(ge=8, description="Longest answer of a model that thinks, thought included; the service's own by default."),
+]
+Priority = Annotated[int, Field(ge=0, le=100, description="Higher waits longer; users have 0.")]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0, description="0 is greedy decoding.")]
 Seed = Annotated[int, Field(ge=0, lt=_LIMIT, description="Makes what is sampled repeatable.")]
 SeedOrRandom = Annotated[
