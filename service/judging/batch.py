@@ -33,6 +33,7 @@ class Batch:
         self._options = options
         self._pictures = pictures
         self._index = {picture: index for index, picture in enumerate(pictures) if isinstance(picture, Picture)}
+        self._turn = asyncio.Lock()
         self._version: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._outcomes: asyncio.Queue[tuple[int, Outcome]] = asyncio.Queue()
 
@@ -98,7 +99,7 @@ class Batch:
     async def _prepared(self, picture: Picture) -> Picture | None:
         """Decodes and scales before the session, because a swap waits for every session."""
         try:
-            await self._judge.prepare(picture, self._options)
+            await self._judge.prepare(picture, self._options, self._turn)
         except Exception as failure:
             self._fail([picture], failure)
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
@@ -65,10 +66,16 @@ class Judge:
         """
         return await self._answer(ScoreResponse, [picture], options, version, self._ask_score)
 
-    async def prepare(self, picture: Picture, options: ScoreOptions) -> None:
-        """Does what needs no weights of a score that is asked next, unless the score is known. Raises InvalidImage."""
-        if key_of(ScoreResponse, self._swap_lock.version, [picture], options) not in self._cache:
-            image = await picture.pixels()
+    async def prepare(self, picture: Picture, options: ScoreOptions, turn: asyncio.Lock) -> None:
+        """Does what needs no weights of a score that is asked next, unless the score is known; the last part in `turn`.
+
+        Waits for a running swap, whose canaries must not wait for this. Raises InvalidImage.
+        """
+        if key_of(ScoreResponse, self._swap_lock.version, [picture], options) in self._cache:
+            return
+        image = await picture.pixels()
+        async with turn:
+            await self._swap_lock.wait_until_open()
             await self._engine.prepare(Prompt("score", (image,), PROFILES[self._swap_lock.version.profile]))
 
     async def compare(

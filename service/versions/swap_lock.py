@@ -37,13 +37,23 @@ class SwapLock:
         """True if the request with this id waits for a swap to end."""
         return request in self._waiting
 
+    async def wait_until_open(self) -> None:
+        """Waits for a running swap."""
+        request = request_id.get()
+        self._waiting.add(request)
+        try:
+            while not self._open.is_set():  # the next swap may have begun before a waiter wakes
+                await self._open.wait()
+        finally:
+            self._waiting.discard(request)
+
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[VersionInfo]:
         """Waits for a running swap. The version stays the same until the block ends.
 
         Never nest it in one request: a swap between the two would wait for ever.
         """
-        await self._wait_until_open()
+        await self.wait_until_open()
         self._readers += 1
         self._idle.clear()
         try:
@@ -86,15 +96,6 @@ class SwapLock:
             yield
         finally:
             self._open.set()
-
-    async def _wait_until_open(self) -> None:
-        request = request_id.get()
-        self._waiting.add(request)
-        try:
-            while not self._open.is_set():  # the next swap may have begun before a waiter wakes
-                await self._open.wait()
-        finally:
-            self._waiting.discard(request)
 
     async def _drain(self, seconds: float) -> None:
         try:

@@ -166,6 +166,27 @@ def test_pictures_are_scaled_for_the_model_before_a_swap_has_to_wait(world: Worl
     assert sharing == [0, 0, 0]
 
 
+def test_no_picture_is_scaled_while_a_swap_runs(world: World, run, monkeypatch):
+    """Its canaries would wait for it."""
+    scaled, lock = [], world.service.swap_lock
+
+    async def prepare(prompt: Prompt) -> None:
+        scaled.append(lock.is_open)
+
+    async def story() -> int:
+        async with world.public() as client:
+            async with lock.exclusive(5):
+                form = [("images", data) for data in FILES]
+                asked = asyncio.create_task(client.post("/v1/score/batch", files=form))
+                while not lock._waiting:
+                    await asyncio.sleep(0.001)
+            return (await asked).status_code
+
+    monkeypatch.setattr(world.engine, "prepare", prepare)
+    assert run(story()) == 200
+    assert scaled == [True, True, True]
+
+
 def test_known_pictures_are_not_decoded_again(world: World, run):
     decoded, large = decodes(world), [picture(level, side=LARGE_SIDE) for level in LEVELS]
     assert ask(world, run, large).json() == ask(world, run, large).json()
