@@ -43,10 +43,15 @@ def pieces(prompts: Sequence[RolloutPrompt], tokens: Mapping[Task, int]) -> list
     return found
 
 
-def joined(results: Sequence[RolloutResult]) -> RolloutResult:
-    """The answers to the pieces of one prompt, as if it had been asked at once."""
-    completions = [completion for result in results for completion in result.completions]
-    return results[0].model_copy(update={"completions": completions})
+def joined(asked: Sequence[tuple[int, RolloutPrompt]], found: Mapping[int, RolloutResult]) -> list[RolloutResult]:
+    """The results of the prompts, as if none had been asked in `pieces`; `found` are those of the pieces."""
+    by_prompt: dict[int, list[RolloutResult]] = {}
+    for place, (index, _) in enumerate(asked):
+        by_prompt.setdefault(index, []).append(found[place])
+    return [
+        first.model_copy(update={"completions": [answer for one in (first, *rest) for answer in one.completions]})
+        for first, *rest in by_prompt.values()
+    ]
 
 
 def parts(sequences: Sequence[int], tokens: int, engine: int, replicas: int) -> list[list[int]]:

@@ -139,10 +139,7 @@ class AsyncWorkers:
         asking = Asking(lambda prompt: prompt.images, lambda prompt: prompt.samples, call, ready)
         items = [prompt for _, prompt in asked]
         await self._crew.spread(items, asking, max(tokens.values(), default=1), pictures, finished)
-        results: list[list[RolloutResult]] = [[] for _ in prompts]
-        for place, (index, _) in enumerate(asked):
-            results[index].append(found[place])
-        return [joined(those) for those in results]
+        return joined(asked, found)
 
     async def exact_votes(
         self,
